@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mkwrite.h - map storage of your own, and have it asked before the first write.
+ *
+ * A space holds objects; an object is a store's bytes and their page cache; a view maps a range of
+ * an object at an address. Before a clean page of a view first becomes writable the object's store
+ * is asked; it may sleep, reserve space or refuse (store.h is its side of the contract).
+ *
+ * Conventions
+ *   - Functions return 0 (or a count) on success and a negative errno on failure. After a failure
+ *     mkw_error_message() has a sentence for the calling thread.
+ *   - Sizes and offsets are in bytes. Pages are MKW_PAGE_SIZE bytes.
+ *   - Every function may be called from any thread, but not from a signal handler and, unless its
+ *     text says so, not from inside a store operation.
+ *   - Functions marked "blocks" may sleep in the store. None of them is a cancellation point.
+ *   - The library never prints and never ends the process on its own account. (A refused access
+ *     that nobody catches ends it as the kernel would: by SIGBUS.)
+ */
+#ifndef MKWRITE_H
+#define MKWRITE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MKW_PAGE_SIZE 4096u
+
+/* The library's version at compile time, and, from mkw_version(), at run time: "1.2.3". */
+#define MKW_VERSION "0.1.0"
+const char *mkw_version(void);
+
+/*
+ * The sentence that goes with the last error of the calling thread; "" when there was none. Valid
+ * until the thread's next call into the library.
+ */
+const char *mkw_error_message(void);
+
+/* ---- Spaces ------------------------------------------------------------------------------- */
+
+struct mkw_space;  /* a set of objects and views, their handler threads and limits */
+struct mkw_handle; /* one opening of an object: its access mode and its error cursor */
+
+enum mkw_log_level { MKW_LOG_ERROR, MKW_LOG_WARNING, MKW_LOG_INFO };
+
+struct mkw_space_options {
+	size_t struct_size;              /* sizeof(struct mkw_space_options) */
+	unsigned workers;                /* handler threads at the start; 0: 2 */
+	unsigned workers_max;            /* bound on handler threads; 0: 64 */
+	uint64_t resident_limit_bytes;   /* page cache of all objects; 0: no limit */
+	uint64_t dirty_limit_bytes;      /* dirty and granted pages of all objects; 0: no limit */
+	unsigned writeback_interval_ms;  /* how often background write-back runs; 0: 1000 */
+	/* Called with warnings and errors that no caller can be given; from any library thread, with
+	 * no lock held; must not call the library. NULL: nobody is told. */
+	void (*log)(void *arg, enum mkw_log_level level, const char *message);
+	void *log_arg;
+};
+
+#define MKW_SPACE_OPTIONS_INIT \
+	{ .struct_size = sizeof(struct mkw_space_options) }
+
+/*
+ * Make a space. options may be NULL. The first space of a process installs handlers for SIGBUS and
+ * SIGSEGV, which pass on whatever is not theirs to the handlers found then. A program that installs
+ * its own later still gets the signals, but SIGBUS with si_code < 0 in place of BUS_ADRERR.
+ * Errors: EINVAL (options); EPERM, ENOSYS (no userfaultfd here: see `mkwrite doctor`); ENOMEM;
+ * EMFILE; EAGAIN (threads).
+ */
+int mkw_space_create(const struct mkw_space_options *options, struct mkw_space **space);
+
+/*
+ * End a space. All its views are unmapped, dirty pages are written, stores are released. Blocks.
+ * Errors: EBUSY (handles are still open: the space is left as it was); otherwise the error of the
+ * write-back that failed, the space left as it was with its dirty pages, so that the call can be
+ * repeated. With MKW_DISCARD pages that cannot be written are dropped and the space ends, and the
+ * error is still returned. An error that no handle has reported yet (contract: at most once each)
+ * is returned too, the space then being ended.
+ */
+#define MKW_DISCARD 1u
+int mkw_space_destroy(struct mkw_space *space, unsigned flags);
+
+/* ---- Statistics --------------------------------------------------------------------------- */
+
+/* Counts since the space or object was made, and gauges. All exact. */
+struct mkw_stat {
+	/* faults */
+	uint64_t read_faults;    /* faults of reads that the library served */
+	uint64_t write_faults;   /* the same for writes */
+	uint64_t waits;          /* times a fault was parked */
+	/* the store's side */
+	uint64_t fills;          /* calls of fault */
+	uint64_t pages_filled;
+	uint64_t notifications;  /* calls of page_mkwrite */
+	uint64_t pages_granted;  /* pages made writable by them */
+	uint64_t refusals;       /* accesses refused */
+	uint64_t writes;         /* runs handed to writepages */
+	uint64_t pages_written;
+	uint64_t pages_unwritten; /* granted pages found unwritten, given back */
+	uint64_t write_errors;   /* runs whose write-back failed */
+	uint64_t pages_evicted;
+	/* gauges, in bytes */
+	uint64_t resident_bytes, resident_limit_bytes, resident_peak_bytes;
+	uint64_t dirty_bytes, dirty_limit_bytes, dirty_peak_bytes; /* granted pages included */
+	/* the machine's side (per space only) */
+	uint64_t events;         /* userfaultfd messages read */
+	uint64_t mmu_calls;      /* system calls that changed protections or mapped pages */
+	uint64_t wakeups;        /* times a handler thread was woken */
+	uint64_t workers;        /* handler threads now */
+};
+
+int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_size);
+int mkw_object_stat(struct mkw_handle *handle, struct mkw_stat *stat, size_t stat_size);
+
+/* ---- Objects ------------------------------------------------------------------------------ */
+
+#define MKW_RDONLY 0x00u /* no writable views, no changes */
+#define MKW_RDWR   0x01u
+#define MKW_CREATE 0x02u /* make the storage if it is not there */
+#define MKW_EXCL   0x04u /* with MKW_CREATE: EEXIST if it is */
+#define MKW_TRUNC  0x08u /* start with size 0 (with MKW_RDWR, on the first opening only) */
+#define MKW_MANUAL 0x10u /* nothing is written before mkw_sync() or the last close */
+
+/*
+ * Open the storage that uri names. "file:PATH[?key=value&...]", "mem:SIZE[?...]", or layered:
+ * "error[?...]:file:PATH". In PATH, '?' and '%' are written %3F and %25. mkwrite(7) lists schemes
+ * and options. Storage that this process has open already gives a handle on the same object.
+ * Blocks. *handle must be closed by mkw_close().
+ * Errors: EINVAL (URI, options, flags), ENOENT, EEXIST, EACCES, EBUSY (another process has it open
+ * for writing; or this process in another space), those of the store.
+ */
+int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mkw_handle **handle);
+
+/*
+ * The same for a store of one's own (store.h). The store's bytes are size_bytes long at the
+ * beginning. store is passed to every operation; the object owns it from success until
+ * ops->release. Errors: EINVAL (ops of a wrong size or without fault).
+ */
+struct mkw_store_ops;
+int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
+               uint64_t size_bytes, unsigned flags, struct mkw_handle **handle);
+
+/*
+ * Close a handle. Views stay. With the last handle and view gone the object's dirty pages are
+ * written and its store is released. Blocks. An error of write-back that nobody has heard is
+ * returned. The handle is gone whatever is returned; pages that cannot be written stay with the
+ * space, which retries them (mkw_space_destroy says what becomes of them).
+ */
+int mkw_close(struct mkw_handle *handle);
+
+uint64_t mkw_size(struct mkw_handle *handle);
+
+/*
+ * Change the size. Pages beyond it are dropped from every view, and accesses to them refused;
+ * storage grown reads as zeros. Blocks. On an error nothing has changed. Errors: EBADF (handle not
+ * MKW_RDWR), EFBIG, EINVAL (the store's size is fixed), those of the store.
+ */
+int mkw_truncate(struct mkw_handle *handle, uint64_t size_bytes);
+
+/* Zero a range and give its storage back. The range need not be page aligned. Blocks. */
+int mkw_punch(struct mkw_handle *handle, uint64_t offset, uint64_t length);
+
+/*
+ * Drop the cached pages of a range, so that the next access asks the store. Dirty pages are written
+ * first. Blocks. Errors: EBUSY if a page was dirtied again meanwhile; those of write-back.
+ */
+int mkw_invalidate(struct mkw_handle *handle, uint64_t offset, uint64_t length);
+
+/* Drop the pages of a range without writing them: abort. Blocks. */
+int mkw_discard(struct mkw_handle *handle, uint64_t offset, uint64_t length);
+
+/*
+ * Write what is dirty in the range at the time of the call, and make it durable; length 0 means to
+ * the end. Blocks; takes no endless time against writers. Returns 0 only when all of it is durable
+ * and this handle has no unreported error. EAGAIN: the store said "not yet" of a page, which stays
+ * dirty.
+ */
+int mkw_sync(struct mkw_handle *handle, uint64_t offset, uint64_t length);
+
+/*
+ * Stop all dirtying of the object: writers wait, dirty pages are written, the store is synced.
+ * Until mkw_thaw() the store's bytes are one consistent state: what a snapshot needs. Nests. An
+ * error leaves the object thawed. A write by mkw_pwrite waits too; truncation gets EBUSY. Blocks.
+ */
+int mkw_freeze(struct mkw_handle *handle);
+int mkw_thaw(struct mkw_handle *handle);
+
+/* Limits of this object, beneath those of the space; 0: none. */
+int mkw_set_limits(struct mkw_handle *handle, uint64_t resident_limit_bytes,
+                   uint64_t dirty_limit_bytes);
+
+/* Change an option of the open store, as "quota=64M". Wakes writers who wait for space. Blocks. */
+int mkw_control(struct mkw_handle *handle, const char *assignment);
+
+/*
+ * Free and total bytes that the store could still take. ENOTSUP where it cannot say. Blocks.
+ */
+int mkw_capacity(struct mkw_handle *handle, uint64_t *free_bytes, uint64_t *total_bytes);
+
+/*
+ * File-like I/O, coherent with all views; never a signal. The buffer may lie in a view, even of the
+ * same object. mkw_pwrite past the end grows the object. Blocks. Returns the bytes moved, fewer
+ * than asked at the end of the object or where a later page was refused; negative errno if none.
+ */
+ssize_t mkw_pread(struct mkw_handle *handle, void *buffer, size_t count, uint64_t offset);
+ssize_t mkw_pwrite(struct mkw_handle *handle, const void *buffer, size_t count, uint64_t offset);
+
+struct mkw_range {
+	uint64_t offset, length;
+	int error; /* the last failure to write it, a negative errno; 0: none */
+};
+
+/*
+ * List the dirty ranges within [offset, offset+length), ascending; length 0: to the end. Returns
+ * how many there are, of which at most capacity were stored. A granted page counts as dirty.
+ */
+ssize_t mkw_dirty_ranges(struct mkw_handle *handle, uint64_t offset, uint64_t length,
+                         struct mkw_range *ranges, size_t capacity);
+
+/* ---- Refusal ------------------------------------------------------------------------------ */
+
+/* What becomes of a write that the store refuses. */
+enum mkw_policy {
+	MKW_REFUSE, /* SIGBUS (BUS_ADRERR) at the exact address; EFAULT or a short count in a system
+	               call; an error in mkw_pwrite. The default. */
+	MKW_WAIT,   /* the writer sleeps until the store can grant */
+	MKW_DEFER,  /* the write goes on in memory; mkw_sync reports the error, and the page stays
+	               dirty until it can be written */
+};
+
+struct mkw_refusal {
+	void *address;  /* the faulting address; NULL for mkw_pread and mkw_pwrite */
+	size_t length;  /* of the refused range: from address's page on */
+	uint64_t offset; /* in the object */
+	int error;      /* why: a negative errno (-ENOSPC, -EDQUOT, -EIO, -ENXIO: past the end ...) */
+	bool write;
+	char message[160];
+};
+
+/* Decides for one refusal. Runs on a handler thread (inline views: in the faulting thread, in a
+ * signal handler) with no lock held; must not touch a view or call the library. */
+typedef enum mkw_policy (*mkw_policy_fn)(void *arg, const struct mkw_refusal *refusal);
+
+/* fn may be NULL; when given it decides instead of policy. */
+int mkw_set_policy(struct mkw_handle *handle, enum mkw_policy policy, mkw_policy_fn fn, void *arg);
+
+/*
+ * Call fn(arg). A refused access in it ends it, by a jump out of it: then *refusal is filled and
+ * the refusal's negative errno is returned, otherwise 0. Guards nest. fn must not leave locks or
+ * half-changed data behind an access that may be refused. Unblocks SIGBUS meanwhile. SIGBUS for
+ * any other reason reaches the program's own handler.
+ */
+int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal);
+
+/*
+ * The last refusal that the calling thread met, by signal or by EFAULT. 0, or -ENOENT. May be
+ * called from a signal handler.
+ */
+int mkw_last_refusal(struct mkw_refusal *refusal);
+
+/* ---- Views -------------------------------------------------------------------------------- */
+
+#define MKW_READ  1u
+#define MKW_WRITE 2u /* implies MKW_READ */
+
+#define MKW_INLINE 0x1u /* serve faults in the faulting thread: cheaper, but system calls on pages
+                           not granted before fail with EFAULT, and the store runs in a signal
+                           handler (mkw_map(3)) */
+
+/*
+ * Map length bytes from offset of the object. offset must be a multiple of MKW_PAGE_SIZE; length is
+ * rounded up to one. The view may reach past the end of the object: accesses there are refused
+ * until the object grows. Pages already cached are mapped at once (about 0.3 us each). The view is
+ * not inherited by fork. Errors: EINVAL (range; MKW_WRITE on a store that cannot write), EACCES
+ * (MKW_WRITE on a read-only handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
+ */
+int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsigned flags,
+            uint64_t offset, void **address);
+
+/* Unmap a view: address and length as they were mapped. Its dirty pages stay with the object. */
+int mkw_unmap(void *address, size_t length);
+
+/* mkw_sync for the part of views between address and address+length. ENOMEM: not all of it is
+ * mapped by views; the mapped parts are synced all the same. */
+int mkw_msync(void *address, size_t length);
+
+enum mkw_advice {
+	MKW_NORMAL,     /* runs grow and shrink with the pattern of accesses */
+	MKW_SEQUENTIAL, /* start with long runs */
+	MKW_RANDOM,     /* one page at a time */
+	MKW_WILLNEED,   /* fill the range now; blocks */
+	MKW_DONTNEED,   /* this view will not use the range soon */
+};
+int mkw_advise(void *address, size_t length, enum mkw_advice advice);
+
+/*
+ * Ask for the range now: 0, or -ENOSPC (and whatever else the store answers) with nothing reserved.
+ * Until mkw_unreserve() no write to the range is refused for lack of space. Pages are made
+ * writable as far as the dirty limit has room. Blocks.
+ */
+int mkw_reserve(void *address, size_t length);
+int mkw_unreserve(void *address, size_t length);
+
+/* ---- The host ----------------------------------------------------------------------------- */
+
+/* What this host allows. */
+struct mkw_backend_info {
+	const char *name;     /* "uffd", "inline" */
+	bool usable;
+	char reason[256];     /* why not, or what is missing */
+	char remedy[512];     /* what to change, "" if nothing */
+	uint64_t features;    /* as UFFDIO_API answered; 0 if unknown */
+};
+/* Fills at most capacity entries; returns how many backends there are. */
+size_t mkw_backends(struct mkw_backend_info *info, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mmu.h - the machine: what moves the protections of views, reports faults, and holds frames.
+ * Not installed. src/vm calls down through this file; a backend calls up only through
+ * struct mmu_upcalls. A backend knows addresses, frames and threads; it knows no page, no store.
+ *
+ * What an address of a view can be in (contract 1.1):
+ *   ABSENT  no translation. If the frame exists and the entry carries a marker, a read maps it RO by
+ *           itself, with no report; a write is reported. If the frame does not exist, any access is
+ *           reported. Without a marker (never armed, or lost in a drop) a write may go unreported:
+ *           the VM arms (mmu_protect) before a frame comes into being.
+ *   RO      present; a write is reported.
+ *   RW      present; writes are silent.
+ */
+#ifndef MMU_H
+#define MMU_H
+
+#include <mkwrite/mkwrite.h>
+#include <stdatomic.h>
+
+struct mmu;    /* one space's machine: descriptors and handler threads */
+struct frames; /* one object's frames: a memfd and its alias */
+
+enum mmu_access { MMU_READ, MMU_WRITE };
+enum mmu_backend { MMU_UFFD, MMU_INLINE, MMU_BACKENDS };
+
+struct mmu_view {
+	struct mmu *mmu;
+	enum mmu_backend backend;
+	uintptr_t address;
+	size_t length;
+	bool writable;          /* mapped with PROT_WRITE */
+	struct frames *frames;
+	uint64_t offset;        /* of address in the frames, bytes */
+};
+
+/* ---- Upcalls ------------------------------------------------------------------------------ */
+
+struct mmu_upcalls {
+	/* Thread tid faulted at address. On a handler thread, no lock held. The upcall answers, now
+	 * or later, by mapping the address, or by mmu_wake or mmu_refuse. */
+	void (*fault)(void *arg, uintptr_t address, enum mmu_access access, pid_t tid);
+	/* After mmu_kick: on a handler thread, no lock held. Once or more per kick. */
+	void (*ready)(void *arg);
+};
+
+/* Process-wide, for signals: set once by the VM before the first mmu_create. All run in a signal
+ * handler, in the thread concerned. */
+struct mmu_signal_upcalls {
+	/* An access in an inline view failed. True: the address is ours and the access can be tried
+	 * again, or refusal->error has been set and it is refused. False: not ours. */
+	bool (*inline_fault)(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
+	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
+	 * mmu_refuse and the access is tried again. */
+	bool (*allowed)(uintptr_t address, enum mmu_access access);
+	/* The refusal recorded for the calling thread at address, for a queued SIGBUS. */
+	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
+	/* Does not return if a guard of the calling thread takes it. */
+	void (*deliver)(const struct mkw_refusal *refusal);
+};
+void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *upcalls);
+
+/* ---- The machine -------------------------------------------------------------------------- */
+
+struct mmu_options {
+	unsigned workers, workers_max;
+	const struct mmu_upcalls *upcalls;
+	void *arg;
+};
+
+struct mmu_counts { /* exact; relaxed atomics */
+	_Atomic uint64_t events, calls, wakeups, workers;
+};
+
+/* Opens descriptors, starts handler threads, installs signal handlers (first time). */
+int mmu_create(const struct mmu_options *options, struct mmu **mmu);
+/* Stops the threads; no view is left, no upcall is running when it returns. */
+void mmu_destroy(struct mmu *mmu);
+const struct mmu_counts *mmu_counts(const struct mmu *mmu);
+
+/* Have upcalls.ready called on a handler thread soon. From any thread, under any lock; never
+ * blocks. */
+void mmu_kick(struct mmu *mmu);
+
+/* The calling thread is about to run something that may sleep. If it is a handler thread and the
+ * last one free to read events, another is started (to the bound). Cheap otherwise. Pairs with
+ * mmu_sleep_end. No lock held. */
+void mmu_sleep_begin(struct mmu *mmu);
+void mmu_sleep_end(struct mmu *mmu);
+
+size_t mmu_probe(struct mkw_backend_info *info, size_t capacity);
+
+/* ---- Frames ------------------------------------------------------------------------------- */
+
+/* A sparse sequence of pages at byte offsets; starts with none. */
+int frames_create(struct frames **frames);
+void frames_destroy(struct frames *frames);
+/* Bring frames into being with these bytes (src NULL: zeros); each appears complete or not at all.
+ * -ENOMEM. The frames must not exist. */
+int frames_fill(struct frames *frames, uint64_t offset, size_t length, const void *src);
+/* Drop frames and zap them from all views. Markers may be lost: arm again before a frame returns. */
+int frames_drop(struct frames *frames, uint64_t offset, uint64_t length);
+/* The library's own alias of [offset, offset+length), which must exist and lie within one 2 MiB
+ * aligned piece. Touching it where no frame exists would make one: only locked, complete pages.
+ * Stable for the life of frames. NULL: no memory. */
+void *frames_data(struct frames *frames, uint64_t offset, size_t length);
+
+/* ---- Views -------------------------------------------------------------------------------- */
+
+/* Map view->length bytes of frames from view->offset somewhere (fills view->address) and report
+ * its faults. Not inherited by fork. view->mmu, backend, length, writable, frames, offset are set.
+ * -ENOTSUP: this backend is not available. */
+int mmu_view_map(struct mmu_view *view);
+/* Wake whoever waits in it and unmap. */
+void mmu_view_unmap(struct mmu_view *view);
+
+/* All below: [address, address+length) page aligned, within the view. They return 0 or a negative
+ * errno (ENOMEM above all) and may be called under VM locks; none calls up. Those that map wake
+ * threads waiting at the addresses. */
+
+/* Frame by frame from src: create the frame and map it RO. The frames must not exist. *done is how
+ * many bytes were done, also on failure. */
+int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done);
+/* Map existing frames RO where nothing is mapped; leave what is. */
+int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length);
+/* Map existing frames RW, whatever is mapped there now. */
+int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length);
+/* After this no thread writes through the range unreported; absent entries are armed. */
+int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length);
+/* Drop translations; keeps frames. An RW entry leaves no marker behind: protect first. */
+int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length);
+/* Which pages have a translation: present[i] for page i. */
+int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *present);
+/* Threads that wait at the range try their access again. */
+void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
+
+/* Refuse the access of thread tid: SIGBUS at the address if it faulted in user mode, EFAULT if in a
+ * system call; nobody else is disturbed. If the thread blocks or ignores SIGBUS without handler the
+ * process dies of it, as the kernel would do (force_sig_fault). No lock held. */
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid);
+
+/* ---- Threads' system calls ---------------------------------------------------------------- */
+
+/* Is tid inside a system call that names a descriptor of the file (dev, ino)? */
+bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * env.h - what src/vm needs of the operating system besides src/mmu: memory, locks, waits, threads,
+ * time. One file implements it (env_posix.c), so that a simulated machine can replace all of it.
+ *
+ * Locks have ranks: a thread takes them in ascending order (debug builds check, with both places).
+ */
+#ifndef ENV_H
+#define ENV_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Ascending: whoever holds one takes only higher ones. ARCHITECTURE.md tells what each protects. */
+enum env_rank {
+	RANK_SPACES = 1, /* the process's list of spaces, signal set-up */
+	RANK_SPACE,      /* a space's objects and handles */
+	RANK_VIEWS,      /* the process's table of views (rwlock) */
+	RANK_OBJECT_VIEWS, /* an object's list of views (rwlock) */
+	RANK_REGION,     /* page states of one region */
+	RANK_OBJECT,     /* an object's waiters, range operations, errors, region table */
+	RANK_CHARGE,     /* a space's accounts and their waiters */
+	RANK_READY,      /* a space's queue of resumed faults; delayed faults */
+	RANK_LEAF,       /* slabs, refusal records, drivers */
+};
+
+struct env_mutex {
+	pthread_mutex_t mutex;
+	enum env_rank rank;
+};
+struct env_rwlock {
+	pthread_rwlock_t lock;
+	enum env_rank rank;
+};
+struct env_cond {
+	pthread_cond_t cond;
+};
+typedef pthread_t env_thread;
+
+void env_mutex_init(struct env_mutex *m, enum env_rank rank);
+void env_mutex_destroy(struct env_mutex *m);
+void env_lock(struct env_mutex *m);
+void env_unlock(struct env_mutex *m);
+
+void env_rwlock_init(struct env_rwlock *l, enum env_rank rank);
+void env_rwlock_destroy(struct env_rwlock *l);
+void env_read_lock(struct env_rwlock *l);
+void env_read_unlock(struct env_rwlock *l);
+void env_write_lock(struct env_rwlock *l);
+void env_write_unlock(struct env_rwlock *l);
+
+void env_cond_init(struct env_cond *c);
+void env_cond_destroy(struct env_cond *c);
+void env_wait(struct env_cond *c, struct env_mutex *m);
+/* False: the time came before a signal. */
+bool env_wait_until(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns);
+void env_signal(struct env_cond *c);
+void env_broadcast(struct env_cond *c);
+
+/* No lock of any rank held: call before anything that may sleep for a store. Debug builds check. */
+void env_assert_unlocked(void);
+
+/* Threads of the library block all signals but the synchronous ones. 0 or -errno. */
+int env_thread_start(env_thread *t, const char *name, void (*fn)(void *), void *arg);
+void env_thread_join(env_thread t);
+pid_t env_tid(void);
+
+/* Monotonic. */
+uint64_t env_now_ns(void);
+
+/* Zeroed memory straight from the kernel: usable in a signal handler. NULL: none. */
+void *env_alloc(size_t size);
+void env_free(void *p, size_t size);
+
+/* Around API calls that take locks: blocks signals and cancellation, so that a handler cannot come
+ * back in. Nests. */
+struct env_shield {
+	sigset_t *saved;
+	unsigned char mask[128];
+	int cancel;
+};
+void env_shield(struct env_shield *s);
+void env_unshield(struct env_shield *s);
+
+#endif
