@@ -1,0 +1,105 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# install.sh - what a user finds after `make install`: libraries, headers, pkg-config, manual pages;
+# and does the example of the README build and run with nothing else? Speaks TAP.
+#
+# usage: install.sh BUILD-DIRECTORY SOURCE-DIRECTORY PREFIX
+set -u
+build=$1 source=$2 prefix=$3
+# A file store wants a file system with room; the build directory is on one.
+work=$(mktemp -d "$build/install-test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+number=0 failures=0
+
+# check NAME COMMAND...: its output is shown if it fails.
+check() {
+	name=$1
+	shift
+	number=$((number + 1))
+	if "$@" >"$work/out" 2>&1; then
+		echo "ok $number - $name"
+	else
+		failures=$((failures + 1))
+		echo "not ok $number - $name"
+		sed 's/^/#   /' "$work/out"
+	fi
+}
+
+root=$work/root
+
+# What is installed, wherever the prefix and the library directory of this system are.
+find_installed() {
+	find "$root$prefix" -path "*$1" -print | grep -m 1 .
+}
+
+install_all() {
+	meson install -C "$build" --no-rebuild --quiet --destdir "$root"
+}
+
+headers_alone() {
+	for header in mkwrite.h store.h; do
+		[ -f "$root$prefix/include/mkwrite/$header" ] || return 1
+		echo "#include <mkwrite/$header>" |
+			cc -std=c11 -Wall -Wextra -Wpedantic -Werror -I"$root$prefix/include" \
+				-fsyntax-only -x c - || return 1
+		# C++ users are few, but the headers promise it.
+		command -v c++ >/dev/null || continue
+		echo "#include <mkwrite/$header>" |
+			c++ -Wall -Wextra -Werror -I"$root$prefix/include" -fsyntax-only -x c++ - || return 1
+	done
+}
+
+soname_is_0() {
+	readelf -d "$(find_installed /libmkwrite.so)" | grep 'SONAME.*\[libmkwrite\.so\.0\]'
+}
+
+# Names of what the shared library defines for others, but for the version's own.
+exported() {
+	nm -D --defined-only "$(find_installed /libmkwrite.so)" | sed 's/.* //; s/@.*//' |
+		grep -v '^MKW_' | sort -u
+}
+
+exports_mkw_only() {
+	exported | grep '^mkw_' && ! exported | grep -v '^mkw_'
+}
+
+# Comments name functions too, but none that are not declared.
+exports_are_declared() {
+	grep -ho '\bmkw_[a-z0-9_]*(' "$source"/include/mkwrite/*.h | tr -d '(' | sort -u >"$work/declared"
+	exported >"$work/exported"
+	diff "$work/declared" "$work/exported"
+}
+
+# pkg-config as a user calls it, but for the staging directory in front.
+pkg() {
+	PKG_CONFIG_PATH=$(dirname "$(find_installed /mkwrite.pc)") PKG_CONFIG_SYSROOT_DIR=$root \
+		pkg-config "$@" mkwrite
+}
+
+compile_example() {
+	# shellcheck disable=SC2046 # flags are several words
+	cc "$source/examples/refuse.c" $(pkg --cflags --libs) -o "$work/refuse"
+}
+
+run_example() {
+	(cd "$work" && LD_LIBRARY_PATH=$(dirname "$(find_installed /libmkwrite.so)") ./refuse) &&
+		[ "$(stat -c %s "$work/demo.db")" = 1048576 ] &&
+		[ "$(head -c 4096 "$work/demo.db" | tr -d x | wc -c)" = 0 ]
+}
+
+example_was_refused() {
+	(cd "$work" && LD_LIBRARY_PATH=$(dirname "$(find_installed /libmkwrite.so)") ./refuse |
+		grep 'refused at offset')
+}
+
+echo "TAP version 13"
+echo "1..8"
+check "it installs into a staging directory" install_all
+check "the public headers compile by themselves" headers_alone
+check "the soname is libmkwrite.so.0" soname_is_0
+check "no symbol but mkw_* is exported" exports_mkw_only
+check "what the public headers declare is exported, and nothing else" exports_are_declared
+check "the example compiles with pkg-config" compile_example
+check "the example runs, and its bytes are in the file" run_example
+check "the example is refused past its quota" example_was_refused
+[ "$failures" = 0 ]
