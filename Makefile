@@ -2,29 +2,33 @@
 # The front door: every target sees to its packages, builds in build/ (meson) and does its work.
 #
 #   make            build the library, the command and the tests
-#   make demo       build, and show what it is for, on real files
+#   make demo       build, and show what it is for, on real files; FILES="..."
 #   make test       build, and run every bounded test        TESTS="name parts" SUITE=contract
 #   make check      the same and more of it, then again under ASan+UBSan and TSan
-#   make bench      build, and measure against the kernel's own mmap
-#   make install    PREFIX=/usr/local DESTDIR=
+#   make bench      build, and measure against the kernel's own mmap; ARGS="..."
+#   make install    PREFIX=/usr/local DESTDIR=; without PREFIX as configured, at first /usr/local
 #   make format     put all C files into the project's format
 #   make clean      remove what was built
 
+SHELL = bash -o pipefail
+comma = ,
 BUILD ?= build
-SETUP ?= scripts/setup
+SETUP = scripts/setup
 MESON_FLAGS ?=
+PREFIX ?=
 RUN_TESTS = scripts/run-tests $(if $(TOTALS),--totals $(TOTALS)) $(addprefix --suite ,$(SUITE))
 SANITIZED = -Dchecks=true -Doptimization=1 -Db_lundef=false
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
 .PHONY: all build demo test test-asan test-tsan check bench install format format-check clean
 
 all: build
 
-# $(call build,DIRECTORY,MESON FLAGS)
+# $(call build,DIRECTORY,MESON FLAGS). A directory that was not configured to the end is made anew.
 define build
-@[ -f $(1)/build.ninja ] || { rm -rf $(1) && meson setup $(1) $(2) $(MESON_FLAGS) >$(1).log || \
-	{ cat $(1).log; exit 1; }; }; rm -f $(1).log
-@ninja -C $(1) --quiet
+@[ -f $(1)/build.ninja ] || { rm -rf $(1); meson setup $(1) $(2) $(MESON_FLAGS) >$(1).log || \
+	{ cat $(1).log; rm -f $(1).log; exit 1; }; }; rm -f $(1).log
+@ninja -C $(1) --quiet | sed '/^ninja: no work to do/d'
 endef
 
 build:
@@ -47,8 +51,6 @@ test-tsan:
 	$(call build,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
 	@$(RUN_TESTS) $(BUILD)-tsan $(TESTS)
 
-comma = ,
-
 check: export MKW_TEST_HEAVY = 1
 check: export MKW_TEST_TIMEOUT_S = 1200
 check:
@@ -61,13 +63,10 @@ bench:
 	$(call build,$(BUILD))
 	$(BUILD)/mkwrite bench $(ARGS)
 
-PREFIX ?= /usr/local
 install: build
-	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	@[ -z "$(PREFIX)" ] || meson configure $(BUILD) -Dprefix=$(PREFIX)
 	@meson install -C $(BUILD) --quiet $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || ldconfig
-
-C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
 format:
 	@$(SETUP) dev
