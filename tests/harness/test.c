@@ -407,6 +407,24 @@ static void check_settled(const char *path, unsigned before)
 	failed();
 }
 
+#ifdef __SANITIZE_THREAD__
+static void *no_work(void *arg)
+{
+	return arg;
+}
+#endif
+
+/* TSan starts a thread of its own with the first one of the process. */
+static void start_sanitizer(void)
+{
+#ifdef __SANITIZE_THREAD__
+	static struct test_thread thread;
+
+	test_thread_start(&thread, no_work, NULL);
+	test_thread_join(&thread);
+#endif
+}
+
 static _Noreturn void child_main(const struct test_case *test, int output)
 {
 	struct rlimit no_core = {0, 0};
@@ -423,6 +441,7 @@ static _Noreturn void child_main(const struct test_case *test, int output)
 	close(output);
 	if (test->prepare)
 		test->prepare(backend);
+	start_sanitizer();
 	descriptors = entries_count("/proc/self/fd");
 	threads = entries_count("/proc/self/task");
 
@@ -531,8 +550,8 @@ static bool run_one(const struct test_case *test, const char *name, unsigned num
 	int output = memfd_create("test output", MFD_CLOEXEC);
 	uint64_t start_ms = now_ms();
 	char end[128];
+	bool ended, skipped;
 	int status = 0;
-	bool skipped;
 	pid_t pid;
 
 	memset(verdict, 0, sizeof(*verdict));
@@ -545,7 +564,8 @@ static bool run_one(const struct test_case *test, const char *name, unsigned num
 		exit(EXIT_FAILED);
 	}
 	setpgid(pid, pid); /* the child does the same: whoever is first */
-	explain_end(end, sizeof(end), child_wait(pid, &status), status);
+	ended = child_wait(pid, &status);
+	explain_end(end, sizeof(end), ended, status);
 	skipped = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SKIPPED;
 	if (skipped && !atomic_load(&verdict->failures)) {
 		printf("ok %u - %s # SKIP %s\n", number, name, verdict->skip_reason);

@@ -168,7 +168,7 @@ TEST(descriptor_seen, "an open descriptor left behind is a failure")
 
 TEST(thread_seen, "a running thread left behind is a failure")
 {
-	check_fails("plant_thread", "60", "/proc/self/task has 2 entries");
+	check_fails("plant_thread", "60", "left something behind: /proc/self/task");
 }
 
 TEST(vain_wait_seen, "waiting for an event in vain is a failure at that line")
