@@ -538,7 +538,7 @@ static void explain_end(char *text, size_t size, bool ended, int status)
 	else if (WIFSIGNALED(status))
 		snprintf(text, size, "killed by signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));
-	else if (WEXITSTATUS(status) == EXIT_FAILED)
+	else if (atomic_load(&verdict->failures))
 		snprintf(text, size, "%u failed", atomic_load(&verdict->failures));
 	else if (WEXITSTATUS(status))
 		snprintf(text, size, "it exited with status %d", WEXITSTATUS(status));
