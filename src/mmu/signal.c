@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * signal.c - the process's handlers of SIGBUS and SIGSEGV. They stay installed for good: others may
+ * have chained to them. What is not ours goes on to the handlers found at installation.
+ *
+ *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
+ * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
+ *   SIGSEGV from a protection window of mmu_refuse: the access is tried again
+ *
+ * Everything here is async-signal-safe. No state but what installation wrote.
+ */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+static struct mmu_signal_upcalls upcalls;
+static pthread_mutex_t install = PTHREAD_MUTEX_INITIALIZER;
+static bool installed;
+static struct sigaction before_bus, before_segv;
+
+void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *given)
+{
+	upcalls = *given;
+}
+
+#if defined(__x86_64__)
+static enum mmu_access access_of(const void *context, uintptr_t address)
+{
+	const ucontext_t *uc = context;
+
+	(void)address;
+	return uc->uc_mcontext.gregs[REG_ERR] & 2 ? MMU_WRITE : MMU_READ;
+}
+#elif defined(__aarch64__)
+static enum mmu_access access_of(const void *context, uintptr_t address)
+{
+	const ucontext_t *uc = context;
+	const unsigned char *p = (const unsigned char *)uc->uc_mcontext.__reserved;
+	const unsigned char *end = p + sizeof(uc->uc_mcontext.__reserved);
+
+	(void)address;
+	while (p + 16 <= end) {
+		uint32_t head[2]; /* magic, size */
+		uint64_t esr;
+
+		memcpy(head, p, sizeof(head));
+		if (head[1] < 8)
+			break;
+		if (head[0] == 0x45535201) { /* ESR_MAGIC */
+			memcpy(&esr, p + 8, sizeof(esr));
+			return esr & 0x40 ? MMU_WRITE : MMU_READ; /* WnR */
+		}
+		p += head[1];
+	}
+	return MMU_READ;
+}
+#else
+/* The processor's reason is not known here: only a write can fault on a page that is mapped. */
+static enum mmu_access access_of(const void *context, uintptr_t address)
+{
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	(void)context;
+	if (fd < 0)
+		return MMU_READ;
+	if (pread(fd, &entry, sizeof(entry), (off_t)(address / MKW_PAGE_SIZE * sizeof(entry))) < 0)
+		entry = 0;
+	close(fd);
+	return entry >> 63 ? MMU_WRITE : MMU_READ;
+}
+#endif
+
+static void send_to_self(int sig, siginfo_t *info)
+{
+	pid_t pid = getpid(), tid = (pid_t)syscall(SYS_gettid);
+
+	/* The kernel lets only the main thread keep a code of its own. */
+	if (syscall(SYS_rt_tgsigqueueinfo, pid, tid, sig, info))
+		syscall(SYS_tgkill, pid, tid, sig);
+}
+
+/*
+ * End the process as if no handler had been there. An access that faulted does so again after
+ * return, with the kernel's own words; what was sent is sent again, to arrive at return.
+ */
+static void take_default(int sig, siginfo_t *info, bool faults_again)
+{
+	struct sigaction plain = {.sa_handler = SIG_DFL};
+	sigset_t set;
+
+	sigaction(sig, &plain, NULL);
+	if (faults_again)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	send_to_self(sig, info);
+}
+
+/* Run an earlier handler under the mask that it asked for. */
+static void call_handler(const struct sigaction *action, int sig, siginfo_t *info, ucontext_t *uc)
+{
+	sigset_t set = uc->uc_sigmask;
+
+	for (int i = 1; i < NSIG; i++)
+		if (sigismember(&action->sa_mask, i) == 1)
+			sigaddset(&set, i);
+	if (!(action->sa_flags & SA_NODEFER))
+		sigaddset(&set, sig);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	if (action->sa_flags & SA_SIGINFO)
+		action->sa_sigaction(sig, info, uc);
+	else
+		action->sa_handler(sig);
+}
+
+/* sent: by a thread, not by an access that will fault again by itself. */
+static void chain(struct sigaction *action, int sig, siginfo_t *info, void *context, bool sent)
+{
+	struct sigaction now = *action;
+
+	if (!(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN && sent && info->si_code <= 0)
+		return;
+	/* An access that cannot go on ends the process even where the signal is ignored. */
+	if (!(now.sa_flags & SA_SIGINFO) &&
+	    (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN)) {
+		take_default(sig, info, !sent);
+		return;
+	}
+	if (now.sa_flags & (int)SA_RESETHAND) {
+		action->sa_flags &= ~SA_SIGINFO;
+		action->sa_handler = SIG_DFL;
+	}
+	call_handler(&now, sig, info, context);
+}
+
+static void refuse_here(siginfo_t *info, void *context, const struct mkw_refusal *refusal,
+			bool sent)
+{
+	siginfo_t kernels;
+
+	upcalls.deliver(refusal);
+	memset(&kernels, 0, sizeof(kernels));
+	kernels.si_signo = SIGBUS;
+	kernels.si_code = BUS_ADRERR;
+	kernels.si_addr = info->si_addr;
+	chain(&before_bus, SIGBUS, &kernels, context, sent);
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	uintptr_t address = (uintptr_t)info->si_addr;
+	struct mkw_refusal refusal;
+
+	memset(&refusal, 0, sizeof(refusal));
+	if (info->si_code == REFUSED_CODE) {
+		/* One that is not on record came too late: the access has been given up, or it
+		 * will fault again. */
+		if (upcalls.refused && upcalls.refused(address, &refusal))
+			refuse_here(info, context, &refusal, true);
+	} else if (info->si_code == BUS_ADRERR && upcalls.inline_fault &&
+		   upcalls.inline_fault(address, access_of(context, address), &refusal)) {
+		if (refusal.error)
+			refuse_here(info, context, &refusal, false);
+	} else {
+		chain(&before_bus, sig, info, context,
+		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
+	}
+	errno = saved;
+}
+
+static void on_sigsegv(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	uintptr_t address = (uintptr_t)info->si_addr;
+
+	if (info->si_code == SEGV_ACCERR && upcalls.allowed &&
+	    upcalls.allowed(address, access_of(context, address)))
+		sched_yield(); /* to whoever holds the window open */
+	else
+		chain(&before_segv, sig, info, context, info->si_code <= 0);
+	errno = saved;
+}
+
+static int install_one(int sig, void (*handler)(int, siginfo_t *, void *), struct sigaction *before)
+{
+	struct sigaction action = {
+		.sa_sigaction = handler,
+		.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER,
+	};
+
+	sigfillset(&action.sa_mask);
+	sigdelset(&action.sa_mask, SIGBUS);
+	sigdelset(&action.sa_mask, SIGSEGV);
+	if (sigaction(sig, NULL, before))
+		return -errno;
+	return sigaction(sig, &action, NULL) ? -errno : 0;
+}
+
+int signals_install(void)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&install);
+	if (!installed) {
+		err = install_one(SIGBUS, on_sigbus, &before_bus);
+		if (!err)
+			err = install_one(SIGSEGV, on_sigsegv, &before_segv);
+		installed = !err;
+	}
+	pthread_mutex_unlock(&install);
+	return err;
+}
+
+void signals_die(uintptr_t address)
+{
+	struct sigaction plain = {.sa_handler = SIG_DFL};
+	siginfo_t info;
+	sigset_t set;
+
+	memset(&info, 0, sizeof(info));
+	info.si_signo = SIGBUS;
+	info.si_code = REFUSED_CODE;
+	info.si_addr = (void *)address;
+	sigaction(SIGBUS, &plain, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	send_to_self(SIGBUS, &info);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}

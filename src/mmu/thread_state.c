@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * thread_state.c - what other threads of this process are doing, from /proc/self/task/TID. A
+ * process may always read its own threads there.
+ */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The length of the text read, 0 if there is none. */
+static size_t read_file(pid_t tid, const char *name, char *text, size_t size)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	do {
+		n = read(fd, text, size - 1);
+	} while (n < 0 && errno == EINTR);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n > 0 ? (size_t)n : 0;
+}
+
+void thread_state_read(pid_t tid, struct thread_state *state)
+{
+	uint64_t *a = state->argument;
+	int n;
+
+	memset(state, 0, sizeof(*state));
+	if (read_file(tid, "syscall", state->text, sizeof(state->text)) == 0) {
+		state->mode = THREAD_GONE;
+		return;
+	}
+	n = sscanf(state->text,
+		   "%ld %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64 " %" SCNx64,
+		   &state->number, &a[0], &a[1], &a[2], &a[3], &a[4], &a[5]);
+	if (n >= 1 && state->number == -1)
+		state->mode = THREAD_USER;
+	else
+		state->mode = n == 7 ? THREAD_SYSCALL : THREAD_RUNNING;
+}
+
+/* The n-th field after p, which is at the beginning of one. */
+static const char *skip_fields(const char *p, unsigned n)
+{
+	for (; n > 0 && p; n--) {
+		p = strchr(p, ' ');
+		p = p ? p + 1 : NULL;
+	}
+	return p;
+}
+
+bool thread_signals_read(pid_t tid, struct thread_signals *signals)
+{
+	char text[1024];
+	const char *p;
+
+	/* The name, field 2, may hold anything: count from the last ')', which ends it. */
+	if (read_file(tid, "stat", text, sizeof(text)) == 0 || !(p = strrchr(text, ')')))
+		return false;
+	p = skip_fields(p + 1, 1 + 32 - 3); /* field 3 begins after the space */
+	if (!p)
+		return false;
+	signals->blocked = strtoull(p, NULL, 10);
+	p = skip_fields(p, 1);
+	if (!p)
+		return false;
+	signals->ignored = strtoull(p, NULL, 10);
+	p = skip_fields(p, 39 - 33);
+	if (!p)
+		return false;
+	signals->cpu = (int)strtol(p, NULL, 10);
+	return true;
+}
+
+static bool descriptor_is(uint64_t descriptor, uint64_t dev, uint64_t ino)
+{
+	struct stat st;
+
+	return descriptor <= INT32_MAX && fstat((int)descriptor, &st) == 0 && st.st_dev == dev &&
+	       st.st_ino == ino;
+}
+
+/* Does the system call name the file? Which arguments are descriptors depends on the call; where
+ * it is not known the first is looked at, which at worst is a descriptor by chance. */
+static bool syscall_names(const struct thread_state *state, uint64_t dev, uint64_t ino)
+{
+	int second = -1;
+
+	switch (state->number) {
+	case SYS_sendfile:
+		second = 1;
+		break;
+	case SYS_splice:
+	case SYS_copy_file_range:
+		second = 2;
+		break;
+	default:
+		break;
+	}
+	return descriptor_is(state->argument[0], dev, ino) ||
+	       (second >= 0 && descriptor_is(state->argument[second], dev, ino));
+}
+
+void thread_state_settle(pid_t tid, struct thread_state *state)
+{
+	/* An event can be read before its thread has gone to sleep; that takes microseconds. */
+	struct timespec pause = {.tv_nsec = 50000};
+
+	for (int i = 0; i < 20; i++) {
+		thread_state_read(tid, state);
+		if (state->mode != THREAD_RUNNING)
+			return;
+		nanosleep(&pause, NULL);
+	}
+}
+
+bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino)
+{
+	struct thread_state state;
+
+	thread_state_settle(tid, &state);
+	switch (state.mode) {
+	case THREAD_SYSCALL:
+		return syscall_names(&state, dev, ino);
+	case THREAD_RUNNING:
+		/*
+		 * Either a signal took it out of its fault, in user mode: then it will fault again,
+		 * and a refusal does not reach it. Or one is pending while it faults inside a
+		 * system call, over and over: then this may be the call in question.
+		 */
+		return true;
+	default:
+		return false;
+	}
+}

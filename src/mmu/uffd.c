@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * uffd.c - changing what the pages of a view are, by userfaultfd and madvise. Serves both backends,
+ * which differ only in how they report; all of it may run in a signal handler.
+ *
+ * An entry of a view is absent, absent with a marker (armed), present and protected, or writable.
+ * The calls move it so:
+ *
+ *              absent         armed          protected      writable
+ *   COPY+WP    protected      protected      EEXIST         EEXIST       the frame must not exist
+ *   CONTINUE+WP  protected    protected      EEXIST         EEXIST       the frame must exist
+ *   CONTINUE   writable       writable       EEXIST         EEXIST       likewise
+ *   WP on      armed          armed          protected      protected
+ *   WP off     absent         absent         writable (1)   writable
+ *   DONTNEED   absent         armed          armed          absent (!)
+ *   a read     writable       protected      -              -            by the kernel, frame
+ * exists a write    writable       protected, reported  reported  -          likewise (1) after one
+ * more fault inside the kernel, which nobody is told of.
+ */
+#include "machine.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/*
+ * From this many pages on it is cheaper to drop protected entries and map them anew, writable, than
+ * to lift their protection: the first costs a call that interrupts the process's other cores, the
+ * second a fault inside the kernel for each page.
+ */
+#define REMAP_MIN_PAGES 16
+
+static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
+			 uint64_t mode)
+{
+	struct uffdio_writeprotect arg = {
+		.range = {.start = address, .len = length},
+		.mode = mode,
+	};
+
+	for (;;) {
+		count_call(view->mmu);
+		if (ioctl(view_fd(view), UFFDIO_WRITEPROTECT, &arg) == 0)
+			return 0;
+		if (errno != EAGAIN)
+			return -errno;
+	}
+}
+
+/* Returns 0 or a negative errno, with *done bytes mapped in either case. */
+static int continue_range(const struct mmu_view *view, uintptr_t address, size_t length,
+			  uint64_t mode, size_t *done)
+{
+	*done = 0;
+	while (*done < length) {
+		struct uffdio_continue arg = {
+			.range = {.start = address + *done, .len = length - *done},
+			.mode = mode,
+		};
+
+		count_call(view->mmu);
+		if (ioctl(view_fd(view), UFFDIO_CONTINUE, &arg) == 0) {
+			*done = length;
+			return 0;
+		}
+		if (errno != EAGAIN)
+			return -errno;
+		/* Cut short: the rest is asked for again, which tells why. */
+		if (arg.mapped > 0)
+			*done += (size_t)arg.mapped;
+	}
+	return 0;
+}
+
+int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
+{
+	*done = 0;
+	while (*done < length) {
+		struct uffdio_copy arg = {
+			.dst = address + *done,
+			.src = (uintptr_t)src + *done,
+			.len = length - *done,
+			.mode = UFFDIO_COPY_MODE_WP,
+		};
+
+		count_call(view->mmu);
+		if (ioctl(view_fd(view), UFFDIO_COPY, &arg) == 0) {
+			*done = length;
+			return 0;
+		}
+		if (errno != EAGAIN)
+			return errno == ENOSPC ? -ENOMEM : -errno;
+		if (arg.copy > 0)
+			*done += (size_t)arg.copy;
+	}
+	return 0;
+}
+
+/* The first offset from which on a frame exists again; end if none does before it. */
+static uintptr_t skip_hole(const struct mmu_view *view, uintptr_t address, uintptr_t end)
+{
+	uint64_t offset = view->offset + (address - view->address);
+	off_t data = lseek(frames_fd(view->frames), (off_t)offset, SEEK_DATA);
+
+	if (data < 0 || (uint64_t)data - offset >= end - address)
+		return end;
+	/* At least one page on: what there was no frame of a moment ago is left for the next call.
+	 */
+	return (uint64_t)data > offset ? address + (uintptr_t)((uint64_t)data - offset)
+				       : address + MKW_PAGE_SIZE;
+}
+
+/* The first page of [address, end) that is mapped, or with mapped false is not; else end. */
+static uintptr_t find_page(struct mmu_view *view, uintptr_t address, uintptr_t end, bool mapped)
+{
+	bool present[64];
+
+	while (address < end) {
+		size_t n = (end - address) / MKW_PAGE_SIZE;
+
+		n = n < 64 ? n : 64;
+		if (mmu_present(view, address, n * MKW_PAGE_SIZE, present))
+			return end;
+		for (size_t i = 0; i < n; i++)
+			if (present[i] == mapped)
+				return address + i * MKW_PAGE_SIZE;
+		address += n * MKW_PAGE_SIZE;
+	}
+	return end;
+}
+
+/*
+ * Without CONTINUE+WP (Linux before 6.4): make sure that absent entries are armed; the kernel then
+ * maps each at its first read. Entries that are mapped are left alone: a writable one must stay so.
+ */
+static int arm_absent(struct mmu_view *view, uintptr_t address, uintptr_t end)
+{
+	while (address < end) {
+		uintptr_t from = find_page(view, address, end, false);
+		uintptr_t to = find_page(view, from, end, true);
+		int err = 0;
+
+		if (from < to)
+			err = protect_range(view, from, to - from, UFFDIO_WRITEPROTECT_MODE_WP);
+		if (err)
+			return err;
+		address = to;
+	}
+	return 0;
+}
+
+int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	uintptr_t at = address, end = address + length;
+	int err = 0;
+
+	if (!view->mmu->features.continue_wp) {
+		err = arm_absent(view, address, end);
+		mmu_wake(view, address, length);
+		return err;
+	}
+	while (at < end) {
+		size_t done;
+
+		err = continue_range(view, at, end - at, UFFDIO_CONTINUE_MODE_WP, &done);
+		at += done;
+		if (err == -EEXIST)
+			at = find_page(view, at + MKW_PAGE_SIZE, end, false);
+		else if (err == -EFAULT)
+			at = skip_hole(view, at, end);
+		else if (err)
+			break;
+		err = 0;
+	}
+	/* CONTINUE woke those it mapped for; one call that did all leaves nobody waiting. */
+	if (at != end || length > MKW_PAGE_SIZE)
+		mmu_wake(view, address, length);
+	return err;
+}
+
+static int unprotect(const struct mmu_view *view, uintptr_t address, size_t length)
+{
+	/* Lifts markers, too, so that no entry of the range reports a write any more. */
+	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
+}
+
+/*
+ * Map a run writable by CONTINUE. Whatever is mapped is zapped once, at the first entry met; after
+ * that a mapped entry is a reader that came in between, and only its protection is lifted.
+ */
+static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	uintptr_t at = address, end = address + length;
+	bool zapped = false;
+
+	while (at < end) {
+		size_t done;
+		int err = continue_range(view, at, end - at, UFFDIO_CONTINUE_MODE_DONTWAKE, &done);
+
+		at += done;
+		if (!err)
+			break;
+		if (err != -EEXIST)
+			return err;
+		if (!zapped && (end - at) / MKW_PAGE_SIZE >= REMAP_MIN_PAGES) {
+			err = mmu_zap(view, at, end - at);
+			zapped = true;
+		} else {
+			size_t step = zapped ? MKW_PAGE_SIZE : end - at;
+
+			err = unprotect(view, at, step);
+			at += step;
+		}
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE)
+		return protect_range(view, address, length, 0); /* wakes */
+	err = remap_rw(view, address, length);
+	mmu_wake(view, address, length);
+	return err;
+}
+
+int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	count_call(view->mmu);
+	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
+}
+
+void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	struct uffdio_range arg = {.start = address, .len = length};
+
+	if (view->backend == MMU_INLINE)
+		return; /* nobody waits: each thread serves itself */
+	count_call(view->mmu);
+	(void)ioctl(view_fd(view), UFFDIO_WAKE, &arg);
+}
