@@ -9,6 +9,7 @@
 #define ENV_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,15 +17,15 @@
 
 /* Ascending: whoever holds one takes only higher ones. ARCHITECTURE.md tells what each protects. */
 enum env_rank {
-	RANK_SPACES = 1, /* the process's list of spaces, signal set-up */
-	RANK_SPACE,      /* a space's objects and handles */
-	RANK_VIEWS,      /* the process's table of views (rwlock) */
+	RANK_SPACES = 1,   /* the process's list of spaces, signal set-up */
+	RANK_SPACE,	   /* a space's objects and handles */
+	RANK_VIEWS,	   /* the process's table of views (rwlock) */
 	RANK_OBJECT_VIEWS, /* an object's list of views (rwlock) */
-	RANK_REGION,     /* page states of one region */
-	RANK_OBJECT,     /* an object's waiters, range operations, errors, region table */
-	RANK_CHARGE,     /* a space's accounts and their waiters */
-	RANK_READY,      /* a space's queue of resumed faults; delayed faults */
-	RANK_LEAF,       /* slabs, refusal records, drivers */
+	RANK_REGION,	   /* page states of one region */
+	RANK_OBJECT,	   /* an object's waiters, range operations, errors, region table */
+	RANK_CHARGE,	   /* a space's accounts and their waiters */
+	RANK_READY,	   /* a space's queue of resumed faults; delayed faults */
+	RANK_LEAF,	   /* slabs, streams, refusal records, sleepers */
 };
 
 struct env_mutex {
@@ -78,8 +79,7 @@ void env_free(void *p, size_t size);
 /* Around API calls that take locks: blocks signals and cancellation, so that a handler cannot come
  * back in. Nests. */
 struct env_shield {
-	sigset_t *saved;
-	unsigned char mask[128];
+	sigset_t mask;
 	int cancel;
 };
 void env_shield(struct env_shield *s);

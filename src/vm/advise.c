@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * advise.c - calls on ranges of addresses: mkw_msync, mkw_advise, mkw_reserve, mkw_unreserve.
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* ---- Sync --------------------------------------------------------------------------------- */
+
+struct msync {
+	int error; /* the first of a part; the others are synced all the same */
+};
+
+static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	struct msync *m = arg;
+	uint64_t end = object_pages(v->object), last = first + count - 1;
+	int error;
+
+	if (first >= end)
+		return 0;
+	error = writeback_sync(v->object, first, last < end ? last : end - 1);
+	if (error != 0 && m->error == 0)
+		m->error = mkw_set_error(error, "write-back failed: errno %d", -error);
+	return 0;
+}
+
+int mkw_msync(void *address, size_t length)
+{
+	struct env_shield shield;
+	struct msync m = {0};
+	int error;
+
+	error_clear();
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	env_shield(&shield);
+	error = views_each(address, length, msync_part, &m);
+	env_unshield(&shield);
+	return m.error != 0 ? m.error : error;
+}
+
+/* ---- Advice ------------------------------------------------------------------------------- */
+
+static int advise_willneed(struct view *v, uint64_t first, uint64_t count)
+{
+	uint64_t end = object_pages(v->object);
+	int error = 0;
+
+	if (end > first + count)
+		end = first + count;
+	for (uint64_t page = first; page < end && error == 0;) {
+		struct fault f;
+		error = fault_call(&f, v->object, v, FAULT_FILL, page,
+				   end - page < FILL_PAGES_MAX ? (size_t)(end - page)
+							       : FILL_PAGES_MAX);
+		page += f.served > 0 ? f.served : 1;
+		fault_call_end(&f);
+	}
+	return error;
+}
+
+/* This view's translations go; clean pages keep their markers, dirty ones need none. */
+static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
+{
+	struct object *o = v->object;
+	uintptr_t address = view_address(v, first);
+	int error;
+
+	env_read_lock(&o->views_lock);
+	error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
+	if (error == 0)
+		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
+	/* A racing reader may have lost a marker to the zap. */
+	if (error == 0 && v->mmu.writable)
+		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+	env_read_unlock(&o->views_lock);
+	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
+}
+
+static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	switch (*(enum mkw_advice *)arg) {
+	case MKW_WILLNEED:
+		return advise_willneed(v, first, count);
+	case MKW_DONTNEED:
+		return advise_dontneed(v, first, count);
+	default:
+		/* The pattern is the view's as a whole. */
+		atomic_store(&v->advice, *(enum mkw_advice *)arg);
+		return 0;
+	}
+}
+
+int mkw_advise(void *address, size_t length, enum mkw_advice advice)
+{
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	if ((unsigned)advice > MKW_DONTNEED)
+		return mkw_set_error(-EINVAL, "unknown advice %d", (int)advice);
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	env_shield(&shield);
+	error = views_each(address, length, advise_part, &advice);
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- Reservation -------------------------------------------------------------------------- */
+
+static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	uint64_t *done_first = arg; /* [0]: pages reserved of this call so far are counted here */
+	uint64_t end = first + count;
+	int error = 0;
+
+	if (!v->mmu.writable)
+		return mkw_set_error(-EACCES, "the view is not writable");
+	for (uint64_t page = first; page < end && error == 0;) {
+		struct fault f;
+		size_t n;
+		error = fault_call(&f, v->object, v, FAULT_RESERVE, page,
+				   end - page < REGION_PAGES ? (size_t)(end - page) : REGION_PAGES);
+		n = f.served > 0 ? f.served : 1;
+		fault_call_end(&f);
+		if (error == 0) {
+			page += n;
+			*done_first += n;
+		}
+	}
+	return error;
+}
+
+/* Give a region's held reservations back: those of clean and absent pages at once, those of granted
+ * pages when write-back finds them unwritten. */
+static void unreserve_region(struct region *r, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++) {
+		struct page *p = &r->pages[i];
+		bool now;
+
+		env_lock(&r->lock);
+		if ((p->flags & PAGE_HELD) == 0) {
+			env_unlock(&r->lock);
+			continue;
+		}
+		p->flags &= (uint8_t)~PAGE_HELD;
+		r->held--;
+		now = (p->state == PAGE_CLEAN || p->state == PAGE_ABSENT) && p->ask == 0 &&
+		      (p->flags & PAGE_LOCKED) == 0;
+		if (now)
+			page_lock(r, i);
+		env_unlock(&r->lock);
+		if (!now)
+			continue;
+		op_unreserve(r->object, r->first + i, 1);
+		env_lock(&r->lock);
+		page_unlock(r, i);
+		waiters_wake(&r->waiters);
+		env_unlock(&r->lock);
+	}
+}
+
+static void unreserve_pages(struct object *o, uint64_t first, uint64_t end)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next < end && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		if (r->first < end)
+			unreserve_region(r, first > r->first ? (size_t)(first - r->first) : 0,
+					 end - r->first < REGION_PAGES ? (size_t)(end - r->first)
+								       : REGION_PAGES);
+		region_put(r);
+	}
+}
+
+static int unreserve_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	uint64_t *left = arg; /* pages still to give back */
+	uint64_t n = count < *left ? count : *left;
+
+	unreserve_pages(v->object, first, first + n);
+	*left -= n;
+	return 0;
+}
+
+int mkw_reserve(void *address, size_t length)
+{
+	struct env_shield shield;
+	uint64_t done = 0;
+	int error;
+
+	error_clear();
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	env_shield(&shield);
+	error = views_each(address, length, reserve_part, &done);
+	if (error != 0 && done > 0) {
+		char sentence[256];
+		snprintf(sentence, sizeof(sentence), "%s", error_sentence());
+		views_each(address, length, unreserve_part, &done);
+		mkw_set_error(error, "%s", sentence);
+	}
+	env_unshield(&shield);
+	return error;
+}
+
+int mkw_unreserve(void *address, size_t length)
+{
+	struct env_shield shield;
+	uint64_t left = UINT64_MAX;
+	int error;
+
+	error_clear();
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	env_shield(&shield);
+	error = views_each(address, length, unreserve_part, &left);
+	env_unshield(&shield);
+	return error;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * charge.c - the accounts: resident and dirty pages of a space and of each object, their limits,
+ * and who waits for room. All below charge_lock.
+ *
+ * The dirty limit is hard (contract 11): pages are charged before they are granted, and the charge
+ * goes back when they are in the store, or turn out unwritten, or are truncated. A charge is "in
+ * flight" from charge_dirty to charge_settle: while any is, room may still come of it.
+ */
+#include "vm.h"
+
+#include <errno.h>
+
+static uint64_t account_room(uint64_t used, uint64_t limit)
+{
+	if (limit == 0)
+		return UINT64_MAX;
+	return used < limit ? limit - used : 0;
+}
+
+static uint64_t min3(uint64_t a, uint64_t b, uint64_t c)
+{
+	uint64_t m = a < b ? a : b;
+
+	return m < c ? m : c;
+}
+
+/* More than half of a limit is dirty: write-back begins before anybody must wait for it. */
+static bool dirty_high(const struct account *a)
+{
+	return a->dirty_limit != 0 && a->dirty > a->dirty_limit / 2;
+}
+
+static bool resident_high(const struct account *a)
+{
+	return a->resident_limit != 0 && a->resident > a->resident_limit - a->resident_limit / 16;
+}
+
+static void account_dirty(struct account *a, uint64_t pages)
+{
+	a->dirty += pages;
+	if (a->dirty > a->dirty_peak)
+		a->dirty_peak = a->dirty;
+}
+
+static void account_resident(struct account *a, uint64_t pages)
+{
+	a->resident += pages;
+	if (a->resident > a->resident_peak)
+		a->resident_peak = a->resident;
+}
+
+/* => charge_lock held. */
+static void flusher_kick_locked(struct space *s)
+{
+	if (s->flusher_kicked)
+		return;
+	s->flusher_kicked = true;
+	env_signal(&s->flusher_cond);
+}
+
+static void reclaimer_kick_locked(struct space *s)
+{
+	if (s->reclaimer_kicked)
+		return;
+	s->reclaimer_kicked = true;
+	env_signal(&s->reclaimer_cond);
+}
+
+void flusher_kick(struct space *s)
+{
+	env_lock(&s->charge_lock);
+	flusher_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
+void flusher_kick_for_space(struct space *s)
+{
+	env_lock(&s->charge_lock);
+	s->space_waiters = true;
+	flusher_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
+void reclaimer_kick(struct space *s)
+{
+	env_lock(&s->charge_lock);
+	reclaimer_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
+/* ---- Dirty -------------------------------------------------------------------------------- */
+
+/* => charge_lock held. */
+static size_t dirty_take(struct object *o, size_t want)
+{
+	struct space *s = o->space;
+	uint64_t n = min3(want, account_room(s->account.dirty, s->account.dirty_limit),
+			  account_room(o->account.dirty, o->account.dirty_limit));
+
+	if (s->account.dirty == 0 && n > 0)
+		env_signal(&s->flusher_cond); /* its clock starts */
+	account_dirty(&s->account, n);
+	account_dirty(&o->account, n);
+	s->dirty_in_flight += n;
+	if (n > 0 && (dirty_high(&s->account) || dirty_high(&o->account)))
+		flusher_kick_locked(s);
+	return n;
+}
+
+size_t charge_dirty(struct object *o, size_t want, struct fault *f)
+{
+	struct space *s = o->space;
+	size_t n;
+
+	env_lock(&s->charge_lock);
+	n = dirty_take(o, want);
+	if (n == 0) {
+		fault_before_park(f);
+		list_push_back(&s->dirty_waiters, &fault_waiter(f)->link);
+		flusher_kick_locked(s);
+	}
+	env_unlock(&s->charge_lock);
+	return n;
+}
+
+size_t charge_dirty_more(struct object *o, size_t want)
+{
+	size_t n;
+
+	env_lock(&o->space->charge_lock);
+	n = dirty_take(o, want);
+	env_unlock(&o->space->charge_lock);
+	return n;
+}
+
+/* => charge_lock held. */
+static void dirty_give_back(struct object *o, uint64_t pages)
+{
+	struct space *s = o->space;
+
+	if (pages == 0)
+		return;
+	s->account.dirty -= pages;
+	o->account.dirty -= pages;
+	s->freed_seq++;
+	waiters_wake(&s->dirty_waiters);
+}
+
+void charge_settle(struct object *o, size_t charged, size_t kept)
+{
+	struct space *s = o->space;
+
+	env_lock(&s->charge_lock);
+	s->dirty_in_flight -= charged;
+	dirty_give_back(o, charged - kept);
+	/* Whoever waits was waiting for this to settle; now it is the flusher's to write it. */
+	if (!list_empty(&s->dirty_waiters))
+		flusher_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
+void uncharge_dirty(struct object *o, size_t pages)
+{
+	env_lock(&o->space->charge_lock);
+	dirty_give_back(o, pages);
+	env_unlock(&o->space->charge_lock);
+}
+
+void charge_writeback(struct space *s, int64_t pages)
+{
+	env_lock(&s->charge_lock);
+	s->writeback_pages += (uint64_t)pages;
+	if (!list_empty(&s->dirty_waiters))
+		flusher_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
+/* ---- Resident ----------------------------------------------------------------------------- */
+
+size_t charge_resident(struct object *o, size_t want, struct fault *f)
+{
+	struct space *s = o->space;
+	size_t n;
+
+	env_lock(&s->charge_lock);
+	n = min3(want, account_room(s->account.resident, s->account.resident_limit),
+		 account_room(o->account.resident, o->account.resident_limit));
+	account_resident(&s->account, n);
+	account_resident(&o->account, n);
+	if (n == 0 && f != NULL) {
+		fault_before_park(f);
+		list_push_back(&s->resident_waiters, &fault_waiter(f)->link);
+	}
+	if (n == 0 || resident_high(&s->account) || resident_high(&o->account))
+		reclaimer_kick_locked(s);
+	env_unlock(&s->charge_lock);
+	return n;
+}
+
+void uncharge_resident(struct object *o, size_t pages)
+{
+	struct space *s = o->space;
+
+	if (pages == 0)
+		return;
+	env_lock(&s->charge_lock);
+	s->account.resident -= pages;
+	o->account.resident -= pages;
+	waiters_wake(&s->resident_waiters);
+	env_unlock(&s->charge_lock);
+}

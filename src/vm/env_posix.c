@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * env_posix.c - the environment of env.h on POSIX threads and Linux.
+ *
+ * Debug builds (MKW_DEBUG) keep a per-thread list of held locks and abort, by assert, when a lock
+ * of the same or a lower rank is taken, or anything is held where nothing may be.
+ */
+#include "env.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef MKW_DEBUG
+#define HELD_MAX 16
+static _Thread_local struct {
+	unsigned count;
+	struct {
+		enum env_rank rank;
+		const void *lock;
+	} held[HELD_MAX];
+} locks;
+
+static void rank_push(enum env_rank rank, const void *lock)
+{
+	for (unsigned i = 0; i < locks.count; i++)
+		assert(locks.held[i].rank < rank && "lock taken out of rank order");
+	assert(locks.count < HELD_MAX);
+	locks.held[locks.count].rank = rank;
+	locks.held[locks.count++].lock = lock;
+}
+
+static void rank_pop(const void *lock)
+{
+	for (unsigned i = locks.count; i-- > 0;) {
+		if (locks.held[i].lock != lock)
+			continue;
+		for (; i + 1 < locks.count; i++)
+			locks.held[i] = locks.held[i + 1];
+		locks.count--;
+		return;
+	}
+	assert(false && "unlock of a lock that is not held");
+}
+
+void env_assert_unlocked(void)
+{
+	assert(locks.count == 0 && "a lock is held across what may sleep");
+}
+#else
+static void rank_push(enum env_rank rank, const void *lock)
+{
+	(void)rank;
+	(void)lock;
+}
+static void rank_pop(const void *lock)
+{
+	(void)lock;
+}
+void env_assert_unlocked(void)
+{
+}
+#endif
+
+/* ---- Locks -------------------------------------------------------------------------------- */
+
+void env_mutex_init(struct env_mutex *m, enum env_rank rank)
+{
+	pthread_mutex_init(&m->mutex, NULL);
+	m->rank = rank;
+}
+
+void env_mutex_destroy(struct env_mutex *m)
+{
+	pthread_mutex_destroy(&m->mutex);
+}
+
+void env_lock(struct env_mutex *m)
+{
+	rank_push(m->rank, m);
+	pthread_mutex_lock(&m->mutex);
+}
+
+void env_unlock(struct env_mutex *m)
+{
+	pthread_mutex_unlock(&m->mutex);
+	rank_pop(m);
+}
+
+void env_rwlock_init(struct env_rwlock *l, enum env_rank rank)
+{
+	pthread_rwlock_init(&l->lock, NULL);
+	l->rank = rank;
+}
+
+void env_rwlock_destroy(struct env_rwlock *l)
+{
+	pthread_rwlock_destroy(&l->lock);
+}
+
+void env_read_lock(struct env_rwlock *l)
+{
+	rank_push(l->rank, l);
+	pthread_rwlock_rdlock(&l->lock);
+}
+
+void env_read_unlock(struct env_rwlock *l)
+{
+	pthread_rwlock_unlock(&l->lock);
+	rank_pop(l);
+}
+
+void env_write_lock(struct env_rwlock *l)
+{
+	rank_push(l->rank, l);
+	pthread_rwlock_wrlock(&l->lock);
+}
+
+void env_write_unlock(struct env_rwlock *l)
+{
+	pthread_rwlock_unlock(&l->lock);
+	rank_pop(l);
+}
+
+/* ---- Waits -------------------------------------------------------------------------------- */
+
+void env_cond_init(struct env_cond *c)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void env_cond_destroy(struct env_cond *c)
+{
+	pthread_cond_destroy(&c->cond);
+}
+
+void env_wait(struct env_cond *c, struct env_mutex *m)
+{
+	pthread_cond_wait(&c->cond, &m->mutex);
+}
+
+bool env_wait_until(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000u),
+		.tv_nsec = (long)(deadline_ns % 1000000000u),
+	};
+
+	return pthread_cond_timedwait(&c->cond, &m->mutex, &ts) != ETIMEDOUT;
+}
+
+void env_signal(struct env_cond *c)
+{
+	pthread_cond_signal(&c->cond);
+}
+
+void env_broadcast(struct env_cond *c)
+{
+	pthread_cond_broadcast(&c->cond);
+}
+
+/* ---- Threads ------------------------------------------------------------------------------ */
+
+/* All signals but those that a thread causes itself: a refused access inside a store operation
+ * must reach its guard. */
+static void mask_fill(sigset_t *set)
+{
+	sigfillset(set);
+	sigdelset(set, SIGBUS);
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGFPE);
+	sigdelset(set, SIGILL);
+	sigdelset(set, SIGTRAP);
+	sigdelset(set, SIGABRT);
+}
+
+struct thread_start {
+	char name[16];
+	void (*fn)(void *);
+	void *arg;
+};
+
+static void *thread_main(void *p)
+{
+	struct thread_start start = *(struct thread_start *)p;
+
+	free(p);
+	pthread_setname_np(pthread_self(), start.name);
+	start.fn(start.arg);
+	return NULL;
+}
+
+int env_thread_start(env_thread *t, const char *name, void (*fn)(void *), void *arg)
+{
+	struct thread_start *start = malloc(sizeof(*start));
+	sigset_t mask, saved;
+	int error;
+
+	if (start == NULL)
+		return -ENOMEM;
+	strncpy(start->name, name, sizeof(start->name) - 1);
+	start->name[sizeof(start->name) - 1] = '\0';
+	start->fn = fn;
+	start->arg = arg;
+	mask_fill(&mask);
+	pthread_sigmask(SIG_SETMASK, &mask, &saved);
+	error = pthread_create(t, NULL, thread_main, start);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (error != 0)
+		free(start);
+	return -error;
+}
+
+void env_thread_join(env_thread t)
+{
+	pthread_join(t, NULL);
+}
+
+pid_t env_tid(void)
+{
+	static _Thread_local pid_t tid;
+
+	/* Views are not inherited by fork, so a stale number in a child meets nothing of ours. */
+	if (tid == 0)
+		tid = (pid_t)syscall(SYS_gettid);
+	return tid;
+}
+
+uint64_t env_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- Memory ------------------------------------------------------------------------------- */
+
+void *env_alloc(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void env_free(void *p, size_t size)
+{
+	munmap(p, size);
+}
+
+/* ---- Shield ------------------------------------------------------------------------------- */
+
+void env_shield(struct env_shield *s)
+{
+	sigset_t mask;
+
+	mask_fill(&mask);
+	pthread_sigmask(SIG_BLOCK, &mask, &s->mask);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &s->cancel);
+}
+
+void env_unshield(struct env_shield *s)
+{
+	pthread_setcancelstate(s->cancel, NULL);
+	pthread_sigmask(SIG_SETMASK, &s->mask, NULL);
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * error.c - the error of the calling thread: an errno and a sentence. Safe in a signal handler on
+ * the thread's own stack as far as vsnprintf of plain formats is (inline faults need it).
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+static _Thread_local char sentence[256];
+static _Thread_local int last;
+
+int mkw_set_error(int error, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(sentence, sizeof(sentence), format, ap);
+	va_end(ap);
+	last = error;
+	return error;
+}
+
+const char *mkw_error_message(void)
+{
+	return sentence;
+}
+
+const char *error_sentence(void)
+{
+	return sentence;
+}
+
+int error_last(void)
+{
+	return last;
+}
+
+void error_clear(void)
+{
+	sentence[0] = '\0';
+	last = 0;
+}
+
+/* vmf_fs_error in the kernel, contract 3.5. */
+mkw_fault_t mkw_fault_from_errno(int error)
+{
+	switch (error) {
+	case 0:
+		return MKW_FAULT_LOCKED;
+	case -EFAULT:
+	case -EAGAIN:
+		return MKW_FAULT_NOPAGE;
+	case -ENOMEM:
+		return MKW_FAULT_OOM;
+	default:
+		if (last != error)
+			mkw_set_error(error, "the store failed with errno %d", -error);
+		return MKW_FAULT_SIGBUS;
+	}
+}
+
+const char *mkw_version(void)
+{
+	return MKW_VERSION;
+}

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fault.c - the one fault path. Whoever wants a page (a faulting thread through a handler thread or
+ * in its own signal handler, mkw_pread, mkw_pwrite, mkw_reserve) runs the same steps:
+ *
+ *                     +----------------------------------------------+
+ *                     v                                              |
+ *   start --> look: past the end ------------------------> refuse    | resumed by whoever
+ *             in a range op, frozen, locked, write-back -> park -----+ frees the thing
+ *             ABSENT ---------------> fill (fill.c) ---> look again, or done
+ *             read ------------------> map RO, done
+ *             write, GRANTED/DIRTY --> map RW, done
+ *             write, CLEAN ----------> notify (notify.c) ---> done, look again, park, refuse
+ *
+ * Nothing decided before a lock was dropped is believed after it (2.1, S0.3): every step begins by
+ * looking. Mapping something that turns out not to be needed is harmless: the hardware faults
+ * again.
+ *
+ * A parked fault of a handler thread is an object in a list and holds no thread. API callers and
+ * inline faults sleep in their own thread. A fault that has been parked belongs to whoever resumes
+ * it: the function that parked it must not touch it any more.
+ *
+ * Locks: object->views_lock (read) and region->lock while looking and committing; none across the
+ * store.
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A store that answers NOPAGE or RETRY this often in a row is refused with EAGAIN. */
+#define TRIES_MAX 64
+/* From this many refusals in a row at one address on, a thread is slowed down: its handler returns
+ * without having changed anything. */
+#define REFUSALS_BEFORE_DELAY 1000
+#define REFUSAL_DELAY_NS      1000000u
+
+/* ---- Parking ------------------------------------------------------------------------------ */
+
+static struct list *parked_bucket(struct space *s, pid_t tid)
+{
+	return &s->parked[(unsigned)tid % PARKED_BUCKETS];
+}
+
+void fault_before_park(struct fault *f)
+{
+	struct space *s = f->object->space;
+
+	COUNT(f->object, waits, 1);
+	if (f->kind != FAULT_EVENT)
+		return;
+	env_lock(&s->ready_lock);
+	list_push_back(parked_bucket(s, f->tid), &f->parked);
+	s->parked_count++;
+	env_unlock(&s->ready_lock);
+}
+
+/* waiter.wake of a parked fault. */
+static void fault_resume(struct waiter *w)
+{
+	struct fault *f = container_of(w, struct fault, waiter);
+	struct space *s = f->object->space;
+
+	env_lock(&s->ready_lock);
+	list_push_back(&s->ready, &w->link);
+	env_unlock(&s->ready_lock);
+	mmu_kick(s->mmu);
+}
+
+/* A signal interrupted the thread's wait and it faulted anew: only the new fault counts, or a
+ * refusal would reach it twice. */
+static void faults_supersede(struct space *s, pid_t tid)
+{
+	struct list *bucket = parked_bucket(s, tid);
+
+	env_lock(&s->ready_lock);
+	if (s->parked_count > 0)
+		for (struct list *n = bucket->next; n != bucket; n = n->next) {
+			struct fault *f = container_of(n, struct fault, parked);
+			if (f->tid == tid)
+				f->superseded = true;
+		}
+	env_unlock(&s->ready_lock);
+}
+
+void fault_lock(struct fault *f)
+{
+	env_read_lock(&f->object->views_lock);
+	env_lock(&f->region->lock);
+}
+
+void fault_unlock(struct fault *f)
+{
+	env_unlock(&f->region->lock);
+	env_read_unlock(&f->object->views_lock);
+}
+
+/*
+ * A thread that sits in a system call may hold the inode lock of a file beneath us; what frees the
+ * fault (write-back of that file, a fill by another thread) may need it (4.3). It cannot be let to
+ * wait for that.
+ */
+static bool fault_in_syscall_on(const struct fault *f, const struct object *o)
+{
+	if (f->kind != FAULT_EVENT || o->ino == 0 ||
+	    !mmu_thread_in_syscall_on(f->tid, o->dev, o->ino))
+		return false;
+	mkw_set_error(-EDEADLK, "a system call on the file itself met a page of its view; "
+				"use mkw_pread or mkw_pwrite");
+	return true;
+}
+
+/* Room is made by writing any object of the space. */
+bool fault_may_not_wait_for_room(const struct fault *f)
+{
+	struct space *s = f->object->space;
+	bool found = false;
+
+	if (f->kind != FAULT_EVENT)
+		return false;
+	env_lock(&s->lock);
+	for (struct list *n = s->objects.next; n != &s->objects && !found; n = n->next)
+		found = fault_in_syscall_on(f, container_of(n, struct object, link));
+	env_unlock(&s->lock);
+	return found;
+}
+
+enum step fault_park_region(struct fault *f)
+{
+	struct object *o = f->object;
+	struct region *r = f->region;
+	bool may_wait = !fault_in_syscall_on(f, o);
+
+	if (may_wait) {
+		fault_before_park(f);
+		list_push_back(&r->waiters, &fault_waiter(f)->link);
+	}
+	env_unlock(&r->lock);
+	env_read_unlock(&o->views_lock);
+	return may_wait ? STEP_PARKED : fault_refuse(f, -EDEADLK);
+}
+
+enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f))
+{
+	struct object *o = f->object;
+	enum step step = STEP_AGAIN;
+
+	if (fault_in_syscall_on(f, o))
+		return fault_refuse(f, -EDEADLK);
+	env_lock(&o->lock);
+	if (holds(f)) {
+		fault_before_park(f);
+		list_push_back(&o->waiters, &fault_waiter(f)->link);
+		step = STEP_PARKED;
+	}
+	env_unlock(&o->lock);
+	return step;
+}
+
+bool fault_is_frozen(const struct fault *f)
+{
+	return atomic_load(&f->object->frozen) != 0;
+}
+
+/* => object->lock held. */
+static bool fault_in_range_op(const struct fault *f)
+{
+	struct object *o = f->object;
+
+	for (struct list *n = o->range_ops.next; n != &o->range_ops; n = n->next) {
+		struct range_op *op = container_of(n, struct range_op, link);
+		if (f->page >= op->first && f->page <= op->last)
+			return true;
+	}
+	return false;
+}
+
+static bool fault_lacks_space(const struct fault *f)
+{
+	return f->object->wake_seq == f->wake_seq;
+}
+
+/* ---- Refusal ------------------------------------------------------------------------------ */
+
+static void refusal_fill(struct fault *f, int error)
+{
+	struct mkw_refusal *r = &f->refusal;
+
+	*r = (struct mkw_refusal){
+		.address = (void *)f->address,
+		.length = MKW_PAGE_SIZE - (f->address & (MKW_PAGE_SIZE - 1)),
+		.offset = (f->page << PAGE_SHIFT) + (f->address & (MKW_PAGE_SIZE - 1)),
+		.error = error,
+		.write = f->access == MMU_WRITE,
+	};
+	snprintf(r->message, sizeof(r->message), "%.150s",
+		 error_last() == error && error_sentence()[0] != '\0' ? error_sentence()
+								      : "refused");
+}
+
+/* Nobody but the thread concerned: the end of the story. */
+enum step fault_refuse(struct fault *f, int error)
+{
+	COUNT(f->object, refusals, 1);
+	refusal_fill(f, error);
+	return STEP_REFUSED;
+}
+
+/* What the object's policy makes of a refusal by the store. */
+static enum mkw_policy fault_policy(struct fault *f, int error)
+{
+	struct object *o = f->object;
+	enum mkw_policy policy;
+	mkw_policy_fn fn;
+	void *arg;
+
+	env_lock(&o->lock);
+	policy = o->policy;
+	fn = o->policy_fn;
+	arg = o->policy_arg;
+	env_unlock(&o->lock);
+	if (fn == NULL)
+		return policy;
+	refusal_fill(f, error);
+	policy = fn(arg, &f->refusal);
+	f->refusal.error = 0;
+	return policy;
+}
+
+static enum step fault_try_again(struct fault *f, int error)
+{
+	if (++f->tries < TRIES_MAX)
+		return STEP_AGAIN;
+	mkw_set_error(error, "the store asked for a new try %u times in a row", f->tries);
+	return fault_refuse(f, error);
+}
+
+/* A store answered with something other than success. */
+enum step fault_answer(struct fault *f, mkw_fault_t code)
+{
+	int error;
+
+	if ((code & MKW_FAULT_OOM) != 0) {
+		reclaimer_kick(f->object->space);
+		return fault_try_again(f, -ENOMEM);
+	}
+	if ((code & (MKW_FAULT_SIGBUS | MKW_FAULT_RETRY | MKW_FAULT_NOPAGE)) == 0) {
+		mkw_set_error(-EIO, "the store answered with code %#x", code);
+		return fault_refuse(f, -EIO);
+	}
+	if ((code & MKW_FAULT_SIGBUS) == 0)
+		return fault_try_again(f, -EAGAIN);
+	error = error_last() < 0 ? error_last() : -EIO;
+	if (f->access == MMU_READ || error == -EDEADLK)
+		return fault_refuse(f, error);
+	switch (fault_policy(f, error)) {
+	case MKW_WAIT:
+		flusher_kick_for_space(f->object->space);
+		return fault_park_object(f, fault_lacks_space);
+	case MKW_DEFER:
+		f->deferred = true;
+		return STEP_AGAIN;
+	default:
+		return fault_refuse(f, error);
+	}
+}
+
+/* ---- The steps ---------------------------------------------------------------------------- */
+
+/* The page is resident and readable. => fault_lock held, dropped. */
+static enum step fault_read(struct fault *f)
+{
+	struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1), n = 0;
+	int error = 0;
+
+	while (n < f->want && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
+	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0)
+		n++;
+	r->referenced = true;
+	f->served = n;
+	if (f->kind == FAULT_READ) {
+		for (size_t i = 0; i < n; i++)
+			page_lock(r, slot + i);
+		f->locked = n;
+	} else if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) {
+		error = mmu_map_ro(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
+	}
+	fault_unlock(f);
+	if (error == 0)
+		return STEP_DONE;
+	mkw_set_error(error, "cannot map a cached page: errno %d", -error);
+	return fault_refuse(f, error);
+}
+
+/* => region->lock held. The store's reservation for these pages is kept (mkw_reserve). */
+void pages_hold(struct region *r, size_t slot, size_t count)
+{
+	for (size_t i = slot; i < slot + count; i++) {
+		r->held += (r->pages[i].flags & PAGE_HELD) == 0;
+		r->pages[i].flags |= PAGE_HELD;
+	}
+}
+
+/* Notified since it was last cleaned: no second question (S1.5). => fault_lock held, dropped. */
+static enum step fault_write_charged(struct fault *f)
+{
+	struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
+	int error = 0;
+
+	while (n < f->want && slot + n < REGION_PAGES &&
+	       (r->pages[slot + n].state == PAGE_GRANTED ||
+		r->pages[slot + n].state == PAGE_DIRTY) &&
+	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0)
+		n++;
+	r->referenced = true;
+	f->served = n;
+	if (f->kind == FAULT_WRITE) {
+		for (size_t i = 0; i < n; i++) {
+			page_change(r, slot + i, PAGE_WRITE);
+			page_lock(r, slot + i);
+		}
+		f->locked = n;
+	} else {
+		if (f->kind == FAULT_RESERVE)
+			pages_hold(r, slot, n);
+		else
+			page_change(r, slot, PAGE_WRITE);
+		error = mmu_map_rw(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
+	}
+	fault_unlock(f);
+	if (error == 0)
+		return STEP_DONE;
+	mkw_set_error(error, "cannot make a page writable: errno %d", -error);
+	return fault_refuse(f, error);
+}
+
+static enum step fault_past_end(struct fault *f)
+{
+	mkw_set_error(-ENXIO, "past the end of the object (%llu bytes)",
+		      (unsigned long long)f->object->size_bytes);
+	return fault_refuse(f, -ENXIO);
+}
+
+/* => fault_lock held, dropped. */
+static enum step fault_look(struct fault *f)
+{
+	struct object *o = f->object;
+	struct region *r = f->region;
+	struct page *p = &r->pages[f->page & (REGION_PAGES - 1)];
+	bool write = f->access == MMU_WRITE;
+
+	if (object_in_range_op(o, f->page)) {
+		fault_unlock(f);
+		return fault_park_object(f, fault_in_range_op);
+	}
+	if (f->page >= object_pages(o)) {
+		fault_unlock(f);
+		return fault_past_end(f);
+	}
+	if (write && fault_is_frozen(f)) {
+		fault_unlock(f);
+		return fault_park_object(f, fault_is_frozen);
+	}
+	if ((p->flags & PAGE_LOCKED) != 0)
+		return fault_park_region(f);
+	if (p->state == PAGE_ABSENT)
+		return fault_fill(f);
+	if (!write)
+		return fault_read(f);
+	if (p->state == PAGE_WRITEBACK) /* stable pages: 6.4, I4 */
+		return fault_park_region(f);
+	if (p->state == PAGE_CLEAN || (p->flags & PAGE_ASK_AGAIN) != 0)
+		return fault_notify(f);
+	return fault_write_charged(f);
+}
+
+static enum step fault_step(struct fault *f)
+{
+	struct object *o = f->object;
+	int deny = fault_waiter(f)->deny;
+
+	error_clear();
+	if (f->superseded || (f->view != NULL && view_is_dying(f->view) && f->kind == FAULT_EVENT))
+		return STEP_DONE;
+	if (deny != 0) {
+		mkw_set_error(deny,
+			      deny == -ENOMEM
+				      ? "the resident limit is reached and nothing can be evicted"
+				      : "the dirty limit is reached and nothing can be written");
+		return fault_refuse(f, deny);
+	}
+	if ((f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) && op_inside(o, f->tid)) {
+		mkw_set_error(-EDEADLK, "a store operation touched a view of its own object");
+		return fault_refuse(f, -EDEADLK);
+	}
+	if (f->page >= object_pages(o) && atomic_load(&o->range_op_count) == 0)
+		return fault_past_end(f);
+	if (f->region == NULL) {
+		f->region = region_get(o, f->page);
+		if (f->region == NULL) {
+			mkw_set_error(-ENOMEM, "no memory for page states");
+			return fault_refuse(f, -ENOMEM);
+		}
+	}
+	fault_lock(f);
+	return fault_look(f);
+}
+
+/* ---- Faults of handler threads ------------------------------------------------------------ */
+
+static void fault_free(struct fault *f)
+{
+	struct space *s = f->object->space;
+
+	if (f->region != NULL)
+		region_put(f->region);
+	/* The last: the space stays until its views are gone. */
+	struct view *v = f->view;
+	slab_fault_free(s, f);
+	view_put(v);
+}
+
+/* False: it was put off. */
+static bool fault_deliver(struct fault *f)
+{
+	struct space *s = f->object->space;
+	unsigned in_a_row = refusal_record(f->tid, &f->refusal);
+
+	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
+		f->delayed = true;
+		f->not_before_ns = env_now_ns() + REFUSAL_DELAY_NS;
+		fault_before_park(f);
+		env_lock(&s->ready_lock);
+		list_push_back(&s->delayed, &f->waiter.link);
+		env_unlock(&s->ready_lock);
+		flusher_kick(s);
+		return false;
+	}
+	mmu_sleep_begin(s->mmu);
+	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid);
+	mmu_sleep_end(s->mmu);
+	return true;
+}
+
+static void fault_run(struct fault *f)
+{
+	enum step step;
+
+	do
+		step = fault_step(f);
+	while (step == STEP_AGAIN);
+	if (step == STEP_PARKED || (step == STEP_REFUSED && !fault_deliver(f)))
+		return;
+	/* Whatever was parked for good (a view being unmapped, superseded) tries again. */
+	if (step == STEP_DONE && (f->superseded || view_is_dying(f->view)))
+		mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1),
+			 MKW_PAGE_SIZE);
+	fault_free(f);
+}
+
+static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, uintptr_t address,
+		       enum mmu_access access)
+{
+	f->object = v->object;
+	f->view = v;
+	f->kind = kind;
+	f->address = address;
+	f->access = access;
+	f->page = v->first + ((address - v->mmu.address) >> PAGE_SHIFT);
+	f->want = stream_plan(v, f->page, access);
+	if (access == MMU_WRITE)
+		COUNT(v->object, write_faults, 1);
+	else
+		COUNT(v->object, read_faults, 1);
+}
+
+void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid)
+{
+	struct space *s = space;
+	struct view *v = view_find(address);
+	struct fault *f;
+
+	/* No view: it is being unmapped, which wakes the thread. */
+	if (v == NULL)
+		return;
+	f = slab_fault(s);
+	if (f == NULL) {
+		mmu_wake(&v->mmu, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
+		view_put(v);
+		return;
+	}
+	list_init(&f->waiter.link);
+	list_init(&f->parked);
+	f->waiter.wake = fault_resume;
+	f->tid = tid;
+	fault_init(f, v, FAULT_EVENT, address, access);
+	faults_supersede(s, tid);
+	fault_run(f);
+}
+
+void fault_ready(void *space)
+{
+	struct space *s = space;
+
+	for (;;) {
+		struct list *node;
+		struct fault *f;
+
+		env_lock(&s->ready_lock);
+		node = list_pop(&s->ready);
+		if (node == NULL) {
+			env_unlock(&s->ready_lock);
+			return;
+		}
+		f = container_of(node, struct fault, waiter.link);
+		list_remove(&f->parked);
+		s->parked_count--;
+		env_unlock(&s->ready_lock);
+		fault_run(f);
+	}
+}
+
+uint64_t fault_tick(struct space *s, uint64_t now_ns)
+{
+	uint64_t next_ns = 0;
+	bool due = false;
+
+	env_lock(&s->ready_lock);
+	for (struct list *n = s->delayed.next, *next; n != &s->delayed; n = next) {
+		struct fault *f = container_of(n, struct fault, waiter.link);
+		next = n->next;
+		if (f->not_before_ns <= now_ns) {
+			list_remove(n);
+			list_push_back(&s->ready, n);
+			due = true;
+		} else if (next_ns == 0 || f->not_before_ns < next_ns) {
+			next_ns = f->not_before_ns;
+		}
+	}
+	env_unlock(&s->ready_lock);
+	if (due)
+		mmu_kick(s->mmu);
+	return next_ns;
+}
+
+/* ---- Faults in the caller's thread -------------------------------------------------------- */
+
+static enum step fault_run_here(struct fault *f)
+{
+	enum step step;
+
+	for (;;) {
+		step = fault_step(f);
+		if (step == STEP_PARKED)
+			sleeper_sleep(&f->sleeper);
+		else if (step != STEP_AGAIN)
+			return step;
+	}
+}
+
+bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal)
+{
+	struct view *v = view_find(address);
+	struct fault f = {.tid = env_tid()};
+
+	if (v == NULL)
+		return false;
+	if (v->mmu.backend != MMU_INLINE) {
+		view_put(v);
+		return false;
+	}
+	sleeper_init(&f.sleeper);
+	fault_init(&f, v, FAULT_INLINE, address, access);
+	refusal->error = 0;
+	if (fault_run_here(&f) == STEP_REFUSED) {
+		refusal_record(f.tid, &f.refusal);
+		*refusal = f.refusal;
+	}
+	if (f.region != NULL)
+		region_put(f.region);
+	sleeper_destroy(&f.sleeper);
+	view_put(v);
+	return true;
+}
+
+bool fault_allowed(uintptr_t address, enum mmu_access access)
+{
+	struct view *v = view_find(address);
+	bool allowed;
+
+	if (v == NULL)
+		return false;
+	allowed = access == MMU_READ || v->mmu.writable;
+	view_put(v);
+	return allowed;
+}
+
+int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
+	       uint64_t page, size_t want)
+{
+	*f = (struct fault){
+		.object = o,
+		.view = v,
+		.page = page,
+		.kind = kind,
+		.want = want,
+		.access = kind == FAULT_WRITE || kind == FAULT_RESERVE ? MMU_WRITE : MMU_READ,
+	};
+	sleeper_init(&f->sleeper);
+	if (fault_run_here(f) == STEP_DONE)
+		return 0;
+	f->refusal.address = NULL;
+	return f->refusal.error;
+}
+
+void fault_call_end(struct fault *f)
+{
+	if (f->locked > 0) {
+		env_lock(&f->region->lock);
+		for (size_t i = 0; i < f->locked; i++)
+			page_unlock(f->region, (f->page & (REGION_PAGES - 1)) + i);
+		waiters_wake(&f->region->waiters);
+		env_unlock(&f->region->lock);
+	}
+	if (f->region != NULL)
+		region_put(f->region);
+	sleeper_destroy(&f->sleeper);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * judge.c - which pages of a grant were written (contract 11, GRANTED).
+ *
+ * A page whose fault was reported is DIRTY and not judged. A page that was granted ahead of its
+ * stream is judged by its bytes, after every view has been protected (I3), in this order:
+ *   - the store had nothing there: it was written if any byte is not zero. No call, no I/O.
+ *   - the stream went past its grant (PAGE_CONFIRMED): counted as written, without a look.
+ *   - otherwise (at most the last grant of each stream): it was written if its bytes differ from
+ * the store's, which is asked for them; when it cannot say, the page counts as written. Leaving out
+ * a page whose bytes the store has loses nothing, whoever wrote it.
+ */
+#include "vm.h"
+
+#include <string.h>
+
+static bool bytes_are_zero(const void *bytes)
+{
+	const uint64_t *word = bytes;
+
+	for (size_t i = 0; i < MKW_PAGE_SIZE / sizeof(*word); i += 8)
+		if ((word[i] | word[i + 1] | word[i + 2] | word[i + 3] | word[i + 4] | word[i + 5] |
+		     word[i + 6] | word[i + 7]) != 0)
+			return false;
+	return true;
+}
+
+static const char *page_bytes(const struct region *r, size_t slot)
+{
+	return frames_data(r->object->frames, (r->first + slot) << PAGE_SHIFT, MKW_PAGE_SIZE);
+}
+
+/* Compare consecutive pages with the store. */
+static void judge_run(struct region *r, size_t slot, size_t count, char *buffer, bool *written)
+{
+	struct object *o = r->object;
+
+	while (count > 0) {
+		struct vm_run vr = {
+			.run = {.object = &o->public,
+				.first = r->first + slot,
+				.count = count < FILL_PAGES_MAX ? count : FILL_PAGES_MAX,
+				.page = r->first + slot}};
+		size_t asked = vr.run.count;
+		mkw_fault_t code = op_fault(o, NULL, &vr.run, buffer);
+
+		if ((code & ~(MKW_FAULT_MAJOR | MKW_FAULT_LOCKED)) != 0 || vr.run.count == 0 ||
+		    vr.run.count > asked || vr.run.first != r->first + slot)
+			return; /* they stay "written" */
+		for (size_t i = 0; i < vr.run.count; i++) {
+			const char *bytes = page_bytes(r, slot + i);
+			if (bytes == NULL)
+				continue;
+			written[i] = (vr.run.flags & MKW_RUN_HOLE) != 0
+					     ? !bytes_are_zero(bytes)
+					     : memcmp(bytes, buffer + i * MKW_PAGE_SIZE,
+						      MKW_PAGE_SIZE) != 0;
+		}
+		slot += vr.run.count;
+		written += vr.run.count;
+		count -= vr.run.count;
+	}
+}
+
+void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written)
+{
+	struct space *s = r->object->space;
+	char *buffer = NULL;
+
+	for (size_t i = 0; i < count;) {
+		const struct page *p = &r->pages[slots[i]];
+		size_t n = 1;
+
+		written[i] = true;
+		if (p->state != PAGE_GRANTED) {
+			i++;
+			continue;
+		}
+		if ((p->flags & PAGE_HOLE) != 0) {
+			const char *bytes = page_bytes(r, slots[i]);
+			written[i] = bytes == NULL || !bytes_are_zero(bytes);
+			i++;
+			continue;
+		}
+		if ((p->flags & PAGE_CONFIRMED) != 0) {
+			i++;
+			continue;
+		}
+		while (i + n < count && slots[i + n] == slots[i] + n &&
+		       r->pages[slots[i + n]].state == PAGE_GRANTED &&
+		       (r->pages[slots[i + n]].flags & (PAGE_HOLE | PAGE_CONFIRMED)) == 0)
+			written[i + n++] = true;
+		if (buffer == NULL)
+			buffer = slab_buffer(s);
+		if (buffer != NULL)
+			judge_run(r, slots[i], n, buffer, &written[i]);
+		i += n;
+	}
+	if (buffer != NULL)
+		slab_buffer_free(s, buffer);
+}

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * notify.c - asking the store before the first write, and what a store may do about its run
+ * meanwhile (contract 2.3 to 2.5, 3, 11).
+ *
+ *   under fault_lock:  charge the run (cut to the room there is); give its pages the number of this
+ *                      question (page->ask) - a second writer of them waits for the answer
+ *   no lock:           page_mkwrite, pages unlocked; truncate and punch may detach them (ask = 0)
+ *   page locks:        mkw_run_lock, by the store or here: still ours, or NOPAGE (S4.4, S4.6)
+ *   under fault_lock:  DIRTY and GRANTED, then the MMU, then the page locks go (I2)
+ *
+ * Pages that were asked for but lost (detached, or locked by somebody else) had their reservation
+ * for nothing: it is given back under their page lock, before anybody can ask again (2.5).
+ */
+#include "vm.h"
+
+#include <assert.h>
+#include <errno.h>
+
+static struct vm_run *vm_run_of(const struct mkw_run *run)
+{
+	return container_of(run, struct vm_run, run);
+}
+
+static size_t run_slot(const struct vm_run *vr)
+{
+	return vr->run.first & (REGION_PAGES - 1);
+}
+
+/* ---- The store's side --------------------------------------------------------------------- */
+
+/* => region->lock held. */
+static void ask_clear(struct region *r, size_t slot, uint16_t ask)
+{
+	if (r->pages[slot].ask != ask)
+		return;
+	r->pages[slot].ask = 0;
+	r->asked--;
+}
+
+int mkw_run_cut(struct mkw_run *run, uint64_t first, size_t count)
+{
+	struct vm_run *vr = vm_run_of(run);
+
+	if (count == 0 || first < run->first || first > run->page || count > run->count ||
+	    first - run->first > run->count - count || run->page >= first + count)
+		return mkw_set_error(-EINVAL, "a run can only be cut, and must keep its page");
+	/* In fault there is no region: the library takes what is left of the run. */
+	if (vr->region == NULL) {
+		if (first != run->first)
+			return mkw_set_error(-EINVAL, "in fault a run is cut at its end");
+		run->count = count;
+		return 0;
+	}
+	if (vr->locked)
+		return mkw_set_error(-EINVAL, "a locked run cannot be cut");
+	env_lock(&vr->region->lock);
+	for (uint64_t i = run->first; i < run->first + run->count; i++)
+		if (i < first || i >= first + count)
+			ask_clear(vr->region, i & (REGION_PAGES - 1), vr->ask);
+	waiters_wake(&vr->region->waiters);
+	env_unlock(&vr->region->lock);
+	run->first = first;
+	run->count = count;
+	return 0;
+}
+
+static bool run_can_take(const struct region *r, size_t slot)
+{
+	const struct page *p = &r->pages[slot];
+
+	return p->state == PAGE_CLEAN && (p->flags & PAGE_LOCKED) == 0 && p->ask == 0;
+}
+
+static void run_take(struct vm_run *vr, size_t slot)
+{
+	vr->region->pages[slot].ask = vr->ask;
+	vr->region->asked++;
+}
+
+void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
+{
+	struct vm_run *vr = vm_run_of(run);
+	struct region *r = vr->region;
+	uint64_t end = first + count, top;
+	size_t left = 0, right = 0, slot, room;
+
+	if (r == NULL || vr->locked || end < first)
+		return;
+	if (first < r->first)
+		first = r->first;
+	top = r->first + REGION_PAGES;
+	if (top > object_pages(r->object))
+		top = object_pages(r->object);
+	if (end > top)
+		end = top;
+	env_lock(&r->lock);
+	slot = run_slot(vr);
+	while (run->first - left > first && run_can_take(r, slot - left - 1))
+		left++;
+	slot += run->count;
+	while (run->first + run->count + right < end && run_can_take(r, slot + right))
+		right++;
+	room = left + right > 0 ? charge_dirty_more(r->object, left + right) : 0;
+	vr->charged += room;
+	right = right < room ? right : room;
+	left = left < room - right ? left : room - right;
+	for (size_t i = 0; i < right; i++)
+		run_take(vr, slot + i);
+	for (size_t i = 1; i <= left; i++)
+		run_take(vr, run_slot(vr) - i);
+	env_unlock(&r->lock);
+	run->first -= left;
+	run->count += left + right;
+}
+
+/* Wait for the lock of run->page. It is not under write-back: that leaves asked pages alone. =>
+ * region->lock held, also on return. False: it is lost. */
+static bool run_wait_page(struct vm_run *vr, size_t slot)
+{
+	struct region *r = vr->region;
+	struct page *p = &r->pages[slot];
+	struct sleeper sleeper;
+	bool ours;
+
+	if (p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0)
+		return true;
+	sleeper_init(&sleeper);
+	while ((ours = p->ask == vr->ask) && (p->flags & PAGE_LOCKED) != 0) {
+		list_push_back(&r->waiters, &sleeper.waiter.link);
+		env_unlock(&r->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&r->lock);
+	}
+	sleeper_destroy(&sleeper);
+	return ours;
+}
+
+static bool run_try_page(const struct vm_run *vr, size_t slot)
+{
+	const struct page *p = &vr->region->pages[slot];
+
+	return p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0 && p->state == PAGE_CLEAN;
+}
+
+int mkw_run_lock(struct mkw_run *run)
+{
+	struct vm_run *vr = vm_run_of(run);
+	struct region *r = vr->region;
+	size_t slot = run->page & (REGION_PAGES - 1), from = slot, to = slot + 1;
+	size_t low = run_slot(vr), high = low + run->count;
+
+	if (r == NULL || vr->locked)
+		return mkw_set_error(-EINVAL, "mkw_run_lock is for page_mkwrite, once");
+	env_lock(&r->lock);
+	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object)) {
+		env_unlock(&r->lock);
+		return mkw_set_error(-EFAULT, "the page is the object's no more");
+	}
+	while (from > low && run_try_page(vr, from - 1))
+		from--;
+	while (to < high && run_try_page(vr, to) && r->first + to < object_pages(r->object))
+		to++;
+	for (size_t i = from; i < to; i++)
+		page_lock(r, i);
+	env_unlock(&r->lock);
+	run->first = r->first + from;
+	run->count = to - from;
+	vr->locked = true;
+	return 0;
+}
+
+void mkw_run_unlock(struct mkw_run *run)
+{
+	struct vm_run *vr = vm_run_of(run);
+
+	if (vr->region == NULL || !vr->locked)
+		return;
+	env_lock(&vr->region->lock);
+	for (size_t i = 0; i < run->count; i++)
+		page_unlock(vr->region, run_slot(vr) + i);
+	waiters_wake(&vr->region->waiters);
+	env_unlock(&vr->region->lock);
+	vr->locked = false;
+}
+
+const void *mkw_run_data(const struct mkw_run *run)
+{
+	const struct vm_run *vr = vm_run_of(run);
+
+	/* Unlocked, a frame may be gone, and looking at it would make a new one. */
+	if (vr->region == NULL || !vr->locked)
+		return NULL;
+	return frames_data(vr->region->object->frames, run->first << PAGE_SHIFT,
+			   run->count << PAGE_SHIFT);
+}
+
+/* ---- The question ------------------------------------------------------------------------- */
+
+/* Which pages are asked for: the fault's, and those after it that its stream has earned. */
+static size_t ask_extent(const struct fault *f)
+{
+	const struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
+	uint64_t end = object_pages(f->object);
+
+	if (f->deferred || r->pages[slot].state != PAGE_CLEAN)
+		return 1;
+	if (f->view != NULL && end > f->view->first + f->view->count)
+		end = f->view->first + f->view->count;
+	while (n < f->want && slot + n < REGION_PAGES && f->page + n < end &&
+	       run_can_take(r, slot + n) && !object_in_range_op(f->object, f->page + n))
+		n++;
+	return n;
+}
+
+static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t charged)
+{
+	struct region *r = f->region;
+
+	if (++r->next_ask == 0)
+		r->next_ask = 1;
+	*vr = (struct vm_run){
+		.run = {.object = &f->object->public,
+			.first = f->page,
+			.count = count,
+			.page = f->page,
+			.flags = MKW_RUN_WRITE},
+		.region = r,
+		.ask = r->next_ask,
+		.charged = charged,
+	};
+	for (size_t i = 0; i < count; i++)
+		run_take(vr, run_slot(vr) + i);
+	r->referenced = true;
+}
+
+/* ---- Its end ------------------------------------------------------------------------------ */
+
+/* => region->lock held. Pages still asked for by this question, outside the run that was locked:
+ * the store granted them, we could not take them. They stay asked until unreserve has run. */
+static void lost_unreserve(struct vm_run *vr)
+{
+	struct region *r = vr->region;
+
+	for (size_t i = 0; i < REGION_PAGES && r->asked > 0;) {
+		size_t from = i;
+		while (i < REGION_PAGES && r->pages[i].ask == vr->ask &&
+		       (r->pages[i].flags & PAGE_HELD) == 0)
+			i++;
+		if (i == from) {
+			ask_clear(r, i++, vr->ask);
+			continue;
+		}
+		env_unlock(&r->lock);
+		op_unreserve(r->object, r->first + from, i - from);
+		env_lock(&r->lock);
+		for (size_t k = from; k < i; k++)
+			ask_clear(r, k, vr->ask);
+	}
+}
+
+/* The store said yes to pages that were detached meanwhile. Whatever it reserved for them after
+ * truncate or punch gave back theirs is ours to return, unless somebody asked again. */
+static void detached_unreserve(struct vm_run *vr, uint64_t first, size_t count)
+{
+	struct region *r = vr->region;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t slot = (first + i) & (REGION_PAGES - 1);
+		struct page *p;
+		bool mine;
+
+		env_lock(&r->lock);
+		p = &r->pages[slot];
+		mine = p->state == PAGE_ABSENT && p->ask == 0 &&
+		       (p->flags & (PAGE_LOCKED | PAGE_HELD)) == 0;
+		if (mine)
+			page_lock(r, slot);
+		env_unlock(&r->lock);
+		if (!mine)
+			continue;
+		op_unreserve(r->object, first + i, 1);
+		env_lock(&r->lock);
+		page_unlock(r, slot);
+		waiters_wake(&r->waiters);
+		env_unlock(&r->lock);
+	}
+}
+
+static void ask_end(struct fault *f, struct vm_run *vr, bool granted)
+{
+	struct region *r = f->region;
+
+	mkw_run_unlock(&vr->run);
+	env_lock(&r->lock);
+	if (granted)
+		lost_unreserve(vr);
+	else
+		for (size_t i = 0; i < REGION_PAGES && r->asked > 0; i++)
+			ask_clear(r, i, vr->ask);
+	waiters_wake(&r->waiters);
+	env_unlock(&r->lock);
+}
+
+/* Pages of the locked run enter their states. => fault_lock held. Returns the newly charged. */
+static size_t run_commit(struct fault *f, struct vm_run *vr)
+{
+	struct region *r = f->region;
+	size_t fresh = 0;
+
+	for (size_t i = 0; i < vr->run.count; i++) {
+		size_t slot = run_slot(vr) + i;
+		bool faulting = vr->run.first + i == f->page && f->kind != FAULT_RESERVE;
+		/* mkw_pwrite writes all it asked for. */
+		bool written = f->kind == FAULT_WRITE && vr->run.first + i >= f->page &&
+			       i + vr->run.first < f->page + f->want;
+
+		fresh += !page_is_charged(&r->pages[slot]);
+		page_change(r, slot, faulting || written ? PAGE_WRITE : PAGE_GRANT);
+		if (f->deferred)
+			r->pages[slot].flags |= PAGE_ASK_AGAIN;
+		if (f->kind == FAULT_RESERVE)
+			pages_hold(r, slot, 1);
+		ask_clear(r, slot, vr->ask);
+	}
+	return fresh;
+}
+
+/* What a pwrite goes on with: pages from its first on stay locked, the rest is let go. */
+static void run_keep_locked(struct fault *f, struct vm_run *vr)
+{
+	struct region *r = f->region;
+	uint64_t end = f->page + f->want;
+
+	for (uint64_t i = vr->run.first; i < vr->run.first + vr->run.count; i++)
+		if (i < f->page || i >= end)
+			page_unlock(r, i & (REGION_PAGES - 1));
+	f->locked = vr->run.first + vr->run.count < end
+			    ? (size_t)(vr->run.first + vr->run.count - f->page)
+			    : f->want;
+	vr->locked = false;
+}
+
+/* The run is locked and ours. */
+static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
+{
+	struct object *o = f->object;
+	const uint64_t first = vr->run.first;
+	const size_t count = vr->run.count;
+	size_t fresh;
+	int error = 0;
+
+	fault_lock(f);
+	/* A freeze that began meanwhile has been through this region, or will find LOCKED (4.5). */
+	if (fault_is_frozen(f)) {
+		fault_unlock(f);
+		mkw_run_unlock(&vr->run);
+		ask_end(f, vr, true);
+		charge_settle(o, vr->charged, 0);
+		return STEP_AGAIN;
+	}
+	fresh = run_commit(f, vr);
+	f->served = (size_t)(first + count - f->page);
+	assert(fresh <= vr->charged);
+	if (fault_has_view(f))
+		error = view_map_rw(f->view, first, count);
+	if (f->kind == FAULT_WRITE)
+		run_keep_locked(f, vr);
+	fault_unlock(f);
+	ask_end(f, vr, true);
+	if (count < asked)
+		detached_unreserve(vr, f->page, asked);
+	charge_settle(o, vr->charged, fresh);
+	COUNT(o, pages_granted, count);
+	if (fault_has_view(f) && f->kind != FAULT_RESERVE)
+		stream_done(f->view, f->page, first + count - f->page, MMU_WRITE);
+	if (error == 0)
+		return STEP_DONE;
+	mkw_set_error(error, "cannot make a page writable: errno %d", -error);
+	return fault_refuse(f, error);
+}
+
+static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code, uint64_t first,
+			       size_t count)
+{
+	struct object *o = f->object;
+	bool granted = (code & ~(MKW_FAULT_MAJOR | MKW_FAULT_LOCKED)) == 0;
+
+	if (granted && (code & MKW_FAULT_LOCKED) != 0 && !vr->locked) {
+		mkw_set_error(-EIO, "page_mkwrite answered LOCKED and had not locked its run");
+		ask_end(f, vr, true);
+		charge_settle(o, vr->charged, 0);
+		return fault_refuse(f, -EIO);
+	}
+	if (granted && !vr->locked && mkw_run_lock(&vr->run) != 0) {
+		/* The old 0, and the page went away: S4.1. */
+		ask_end(f, vr, true);
+		detached_unreserve(vr, first, count);
+		charge_settle(o, vr->charged, 0);
+		return fault_answer(f, MKW_FAULT_NOPAGE);
+	}
+	if (granted)
+		return notify_commit(f, vr, count);
+	ask_end(f, vr, false);
+	charge_settle(o, vr->charged, 0);
+	return fault_answer(f, code);
+}
+
+/* Room for the run. => fault_lock held. 0: no room; locks dropped, *step says what follows. */
+static size_t notify_charge(struct fault *f, size_t want, enum step *step)
+{
+	struct object *o = f->object;
+	size_t n = charge_dirty_more(o, want);
+
+	if (n > 0)
+		return n;
+	fault_unlock(f);
+	if (fault_may_not_wait_for_room(f)) {
+		*step = fault_refuse(f, -EDEADLK);
+	} else if (charge_dirty(o, 1, f) == 0) {
+		*step = STEP_PARKED;
+	} else {
+		charge_settle(o, 1, 0);
+		*step = STEP_AGAIN;
+	}
+	return 0;
+}
+
+enum step fault_notify(struct fault *f)
+{
+	struct object *o = f->object;
+	struct page *p = &f->region->pages[f->page & (REGION_PAGES - 1)];
+	size_t want = ask_extent(f), charged = 0, count = 1;
+	struct vm_run vr;
+	mkw_fault_t code;
+	enum step step;
+
+	if (p->ask != 0)
+		return fault_park_region(f);
+	if (!page_is_charged(p)) {
+		charged = count = notify_charge(f, want, &step);
+		if (count == 0)
+			return step;
+	}
+	ask_begin(f, &vr, count, charged);
+	env_lock(&o->lock);
+	f->wake_seq = o->wake_seq;
+	env_unlock(&o->lock);
+	fault_unlock(f);
+	if (o->ops->page_mkwrite == NULL || f->deferred)
+		code = 0;
+	else
+		code = op_page_mkwrite(o, f, &vr);
+	return notify_answer(f, &vr, code, f->page, count);
+}

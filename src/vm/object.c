@@ -1,0 +1,694 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * object.c - objects and handles: opening, the error history, sync, freeze, limits, policy, the
+ * end.
+ *
+ * An object lives while it has handles or views; then it is written out and released. If it cannot
+ * be written it stays in the space, without handles, and the flusher goes on trying: nothing dirty
+ * is dropped because something failed.
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- The error history (6.5) -------------------------------------------------------------- */
+
+void object_record_error(struct object *o, int error)
+{
+	o->error_seq++;
+	o->error = error;
+}
+
+int handle_take_error(struct mkw_handle *h)
+{
+	struct object *o = h->object;
+	int error = 0;
+
+	env_lock(&o->lock);
+	if (h->error_seq < o->error_seq)
+		error = o->error;
+	h->error_seq = o->error_seen_seq = o->error_seq;
+	env_unlock(&o->lock);
+	return error;
+}
+
+void mkw_object_error(struct mkw_object *public, int error)
+{
+	struct object *o = object_of(public);
+
+	env_lock(&o->lock);
+	object_record_error(o, error);
+	env_unlock(&o->lock);
+}
+
+void object_wake(struct object *o)
+{
+	env_lock(&o->lock);
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+}
+
+void mkw_object_wake(struct mkw_object *public)
+{
+	struct object *o = object_of(public);
+
+	env_lock(&o->lock);
+	o->wake_seq++;
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+}
+
+uint64_t mkw_object_size(const struct mkw_object *public)
+{
+	return object_of(public)->size_bytes;
+}
+
+/* ---- Making ------------------------------------------------------------------------------- */
+
+/* Copy the operations: a caller's struct may be older (shorter) than ours. */
+static int object_set_ops(struct object *o, const struct mkw_store_ops *ops)
+{
+	size_t size = ops->struct_size;
+
+	if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(*ops))
+		return mkw_set_error(-EINVAL, "struct mkw_store_ops has a size of %zu, not %zu",
+				     size, sizeof(*ops));
+	memcpy(&o->ops_copy, ops, size);
+	o->ops = &o->ops_copy;
+	if (o->ops->fault == NULL)
+		return mkw_set_error(-EINVAL, "a store needs the operation fault");
+	o->can_write = o->ops->writepages != NULL;
+	return 0;
+}
+
+static void object_free(struct object *o)
+{
+	if (o->radix != NULL)
+		region_tree_free(o->radix, 0);
+	if (o->frames != NULL)
+		frames_destroy(o->frames);
+	env_mutex_destroy(&o->lock);
+	env_rwlock_destroy(&o->views_lock);
+	free(o);
+}
+
+/* Not in the space yet. */
+static struct object *object_new(struct space *s, const struct mkw_open_args *args, int *error)
+{
+	struct object *o = calloc(1, sizeof(*o));
+
+	*error = -ENOMEM;
+	if (o == NULL)
+		return NULL;
+	env_mutex_init(&o->lock, RANK_OBJECT);
+	env_rwlock_init(&o->views_lock, RANK_OBJECT_VIEWS);
+	list_init(&o->link);
+	list_init(&o->views);
+	list_init(&o->waiters);
+	list_init(&o->range_ops);
+	o->space = s;
+	o->store = args->store;
+	o->size_bytes = args->size_bytes;
+	o->dev = args->dev;
+	o->ino = args->ino;
+	memcpy(o->identity, args->identity, sizeof(o->identity));
+	o->identity_length = args->identity_length;
+	o->manual = (args->flags & MKW_MANUAL) != 0;
+	*error = object_set_ops(o, args->ops);
+	if (*error == 0 && args->size_bytes > OBJECT_PAGES_MAX << PAGE_SHIFT)
+		*error = mkw_set_error(-EFBIG, "the store is larger than an object can be");
+	if (*error == 0) {
+		o->radix = env_alloc(RADIX_SLOTS * sizeof(void *));
+		*error = o->radix == NULL ? mkw_set_error(-ENOMEM, "no memory for an object")
+					  : frames_create(&o->frames);
+	}
+	if (*error == 0)
+		return o;
+	object_free(o);
+	return NULL;
+}
+
+/* ---- Opening ------------------------------------------------------------------------------ */
+
+/* => space->lock held. */
+static struct object *object_find(struct space *s, const struct mkw_open_args *args)
+{
+	if (args->identity_length == 0)
+		return NULL;
+	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
+		struct object *o = container_of(n, struct object, link);
+		if (o->identity_length == args->identity_length &&
+		    memcmp(o->identity, args->identity, args->identity_length) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+static struct mkw_handle *handle_new(struct object *o, unsigned flags)
+{
+	struct mkw_handle *h = calloc(1, sizeof(*h));
+
+	if (h == NULL)
+		return NULL;
+	h->object = o;
+	h->flags = flags;
+	env_lock(&o->lock);
+	/* An old error is a new handle's only if nobody has seen it. */
+	h->error_seq = o->error_seen_seq;
+	env_unlock(&o->lock);
+	return h;
+}
+
+/* => space->lock held. A handle on the object that is there already. NULL and 0: none is; wait and
+ * look again while one is being ended. */
+static struct mkw_handle *open_existing(struct space *s, const struct mkw_open_args *args,
+					int *error)
+{
+	struct object *o;
+
+	*error = 0;
+	while ((o = object_find(s, args)) != NULL && (o->closing || o->opening))
+		env_wait(&s->closed, &s->lock);
+	if (o == NULL)
+		return NULL;
+	if ((args->flags & MKW_RDWR) != 0 && o->opened_rdonly) {
+		*error = mkw_set_error(-EBUSY, "this process has it open read-only");
+		return NULL;
+	}
+	if (((args->flags & MKW_MANUAL) != 0) != o->manual) {
+		*error = mkw_set_error(-EBUSY, "this process has it open with another MKW_MANUAL");
+		return NULL;
+	}
+	struct mkw_handle *h = handle_new(o, args->flags);
+	if (h == NULL) {
+		*error = mkw_set_error(-ENOMEM, "no memory for a handle");
+		return NULL;
+	}
+	o->handles++;
+	s->handles++;
+	return h;
+}
+
+/* Make the object known, so that nobody opens the same twice, and only then attach its store. */
+static int open_new(struct space *s, struct object *o, unsigned flags, struct mkw_handle **handle)
+{
+	struct mkw_handle *h = handle_new(o, flags);
+	int error;
+
+	if (h == NULL)
+		return mkw_set_error(-ENOMEM, "no memory for a handle");
+	o->opened_rdonly = (flags & MKW_RDWR) == 0;
+	o->opening = true;
+	o->handles = 1;
+	o->id = ++s->last_id;
+	list_push_back(&s->objects, &o->link);
+	s->handles++;
+	env_unlock(&s->lock);
+	error = op_attach(o);
+	env_lock(&s->lock);
+	o->opening = false;
+	env_broadcast(&s->closed);
+	if (error == 0) {
+		*handle = h;
+		return 0;
+	}
+	list_remove(&o->link);
+	s->handles--;
+	while (o->pins > 0)
+		env_wait(&s->closed, &s->lock);
+	free(h);
+	return error;
+}
+
+static void store_release(const struct mkw_open_args *args)
+{
+	if (args->ops->struct_size > offsetof(struct mkw_store_ops, release) &&
+	    args->ops->release != NULL)
+		args->ops->release(args->store);
+}
+
+/* args->store becomes an object's, or is released. */
+static int object_open(struct space *s, const struct mkw_open_args *args, bool own_on_error,
+		       struct mkw_handle **handle)
+{
+	struct mkw_handle *h;
+	struct object *o;
+	int error;
+
+	o = object_new(s, args, &error);
+	if (o == NULL)
+		goto release;
+	env_lock(&s->lock);
+	h = open_existing(s, args, &error);
+	if (h != NULL || error != 0) {
+		env_unlock(&s->lock);
+		object_free(o);
+		if (h != NULL) {
+			*handle = h;
+			store_release(args);
+			return 0;
+		}
+		goto release;
+	}
+	error = open_new(s, o, args->flags, handle);
+	env_unlock(&s->lock);
+	if (error == 0)
+		return 0;
+	object_free(o);
+release:
+	if (own_on_error)
+		store_release(args);
+	return error;
+}
+
+#define OPEN_FLAGS (MKW_RDWR | MKW_CREATE | MKW_EXCL | MKW_TRUNC | MKW_MANUAL)
+
+static int open_check(struct mkw_space *space, unsigned flags, struct mkw_handle **handle)
+{
+	if (space == NULL || handle == NULL)
+		return mkw_set_error(-EINVAL, "no space or no place for the handle");
+	if ((flags & ~OPEN_FLAGS) != 0 || ((flags & MKW_EXCL) != 0 && (flags & MKW_CREATE) == 0) ||
+	    ((flags & (MKW_TRUNC | MKW_CREATE)) != 0 && (flags & MKW_RDWR) == 0))
+		return mkw_set_error(-EINVAL,
+				     "flags %#x: unknown, or EXCL without CREATE, or CREATE or "
+				     "TRUNC without RDWR",
+				     flags);
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	return 0;
+}
+
+int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mkw_handle **handle)
+{
+	struct mkw_open_args args = {0};
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	error = open_check(space, flags, handle);
+	if (error == 0 && uri == NULL)
+		error = mkw_set_error(-EINVAL, "no URI");
+	if (error != 0)
+		return error;
+	env_shield(&shield);
+	error = mkw_store_open(uri, flags, &args);
+	args.flags = flags;
+	if (error == 0)
+		error = object_open(space_of(space), &args, true, handle);
+	env_unshield(&shield);
+	return error;
+}
+
+int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
+	       uint64_t size_bytes, unsigned flags, struct mkw_handle **handle)
+{
+	struct mkw_open_args args = {
+		.ops = ops, .store = store, .size_bytes = size_bytes, .flags = flags};
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	error = open_check(space, flags, handle);
+	if (error == 0 && ops == NULL)
+		error = mkw_set_error(-EINVAL, "no operations");
+	if (error != 0)
+		return error;
+	env_shield(&shield);
+	error = object_open(space_of(space), &args, false, handle);
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- The end ------------------------------------------------------------------------------ */
+
+/* Nobody else has the object: its pages go, then itself. */
+static void object_destroy(struct object *o)
+{
+	struct sleeper sleeper;
+	struct range_op op;
+	struct region *r;
+	uint64_t next = 0;
+
+	range_op_begin(o, &op, 0, OBJECT_PAGES_MAX - 1);
+	object_detach(o, 0, OBJECT_PAGES_MAX - 1, true);
+	range_op_end(o, &op);
+	/* Regions are kept by reservations too; and reclaim may be looking at one. */
+	while ((r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		r->held = 0;
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	sleeper_init(&sleeper);
+	env_lock(&o->lock);
+	while (o->region_count > 0) {
+		list_push_back(&o->waiters, &sleeper.waiter.link);
+		env_unlock(&o->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&o->lock);
+	}
+	env_unlock(&o->lock);
+	sleeper_destroy(&sleeper);
+	op_release(o);
+	object_free(o);
+}
+
+/* => space->lock held, o->closing set by the caller. Takes it out of the space. */
+static void object_unlink(struct object *o)
+{
+	struct space *s = o->space;
+
+	while (o->pins > 0)
+		env_wait(&s->closed, &s->lock);
+	list_remove(&o->link);
+	env_broadcast(&s->closed);
+}
+
+int object_end(struct object *o, bool discard, bool *gone)
+{
+	struct space *s = o->space;
+	int error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	int unheard = 0;
+
+	*gone = error == 0 || discard;
+	env_lock(&o->lock);
+	if (o->error_seen_seq < o->error_seq)
+		unheard = o->error;
+	o->error_seen_seq = o->error_seq;
+	env_unlock(&o->lock);
+	env_lock(&s->lock);
+	if (!*gone) {
+		o->closing = false;
+		env_broadcast(&s->closed);
+		env_unlock(&s->lock);
+		return mkw_set_error(error,
+				     "dirty pages cannot be written (errno %d); the space "
+				     "keeps them",
+				     -error);
+	}
+	object_unlink(o);
+	env_unlock(&s->lock);
+	object_destroy(o);
+	if (error != 0)
+		return mkw_set_error(error, "dirty pages could not be written and were dropped");
+	if (unheard != 0)
+		mkw_set_error(unheard, "write-back failed earlier (errno %d), unreported until now",
+			      -unheard);
+	return unheard;
+}
+
+int object_release(struct object *o)
+{
+	struct space *s = o->space;
+	bool gone;
+
+	env_lock(&s->lock);
+	if (o->handles > 0 || o->view_count > 0 || o->closing || o->opening) {
+		env_unlock(&s->lock);
+		return 0;
+	}
+	o->closing = true;
+	env_unlock(&s->lock);
+	return object_end(o, false, &gone);
+}
+
+int mkw_close(struct mkw_handle *h)
+{
+	struct env_shield shield;
+	struct object *o;
+	struct space *s;
+	int error, end;
+
+	error_clear();
+	if (h == NULL)
+		return mkw_set_error(-EINVAL, "no handle");
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	env_shield(&shield);
+	while (h->freezes > 0)
+		mkw_thaw(h);
+	o = h->object;
+	s = o->space;
+	env_lock(&s->lock);
+	o->handles--;
+	s->handles--;
+	env_unlock(&s->lock);
+	error = 0;
+	/* What this handle has not heard, if nobody else will. */
+	env_lock(&o->lock);
+	if (h->error_seq < o->error_seq && o->error_seen_seq < o->error_seq) {
+		error = o->error;
+		o->error_seen_seq = o->error_seq;
+	}
+	env_unlock(&o->lock);
+	free(h);
+	end = object_release(o);
+	env_unshield(&shield);
+	if (end != 0)
+		return end;
+	return error == 0 ? 0
+			  : mkw_set_error(error, "write-back failed earlier (errno %d)", -error);
+}
+
+/* ---- Sync and freeze ---------------------------------------------------------------------- */
+
+static int handle_check(const struct mkw_handle *h)
+{
+	if (h == NULL)
+		return mkw_set_error(-EINVAL, "no handle");
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	return 0;
+}
+
+int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
+{
+	struct env_shield shield;
+	uint64_t first, last;
+	int error, earlier;
+
+	error_clear();
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	error = object_range(h->object, offset, length, &first, &last);
+	if (error < 0)
+		return error;
+	env_shield(&shield);
+	error = error == 0 ? writeback_sync(h->object, first, last) : 0;
+	earlier = handle_take_error(h);
+	env_unshield(&shield);
+	if (error == -EAGAIN && earlier == 0)
+		return mkw_set_error(-EAGAIN,
+				     "the store does not take some pages yet; they stay dirty");
+	if (earlier != 0)
+		error = earlier;
+	return error == 0 ? 0 : mkw_set_error(error, "write-back failed: errno %d", -error);
+}
+
+int mkw_freeze(struct mkw_handle *h)
+{
+	struct env_shield shield;
+	struct object *o;
+	int error;
+
+	error_clear();
+	error = handle_check_write(h);
+	if (error != 0)
+		return error;
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->lock);
+	atomic_fetch_add(&o->frozen, 1);
+	h->freezes++;
+	env_unlock(&o->lock);
+	/* A pwrite that is copying has its pages locked, a notification under way looks at `frozen`
+	 * before it dirties: the sync finds all that came before (4.5). */
+	error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	if (error != 0) {
+		mkw_thaw(h);
+		mkw_set_error(error, "cannot freeze: write-back failed with errno %d", -error);
+	}
+	env_unshield(&shield);
+	return error;
+}
+
+int mkw_thaw(struct mkw_handle *h)
+{
+	struct env_shield shield;
+	struct object *o;
+	int error = 0;
+
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->lock);
+	if (h->freezes == 0) {
+		error = mkw_set_error(-EINVAL, "this handle has not frozen the object");
+	} else {
+		h->freezes--;
+		atomic_fetch_sub(&o->frozen, 1);
+		waiters_wake(&o->waiters);
+	}
+	env_unlock(&o->lock);
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- Properties --------------------------------------------------------------------------- */
+
+uint64_t mkw_size(struct mkw_handle *h)
+{
+	return h == NULL ? 0 : h->object->size_bytes;
+}
+
+int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t dirty_limit_bytes)
+{
+	struct env_shield shield;
+	struct space *s;
+
+	error_clear();
+	if (h == NULL)
+		return mkw_set_error(-EINVAL, "no handle");
+	if ((resident_limit_bytes != 0 && resident_limit_bytes < MKW_PAGE_SIZE) ||
+	    (dirty_limit_bytes != 0 && dirty_limit_bytes < MKW_PAGE_SIZE))
+		return mkw_set_error(-EINVAL, "a limit is at least one page, or 0 for none");
+	s = h->object->space;
+	env_shield(&shield);
+	env_lock(&s->charge_lock);
+	h->object->account.resident_limit = resident_limit_bytes >> PAGE_SHIFT;
+	h->object->account.dirty_limit = dirty_limit_bytes >> PAGE_SHIFT;
+	waiters_wake(&s->dirty_waiters);
+	waiters_wake(&s->resident_waiters);
+	env_unlock(&s->charge_lock);
+	flusher_kick(s);
+	reclaimer_kick(s);
+	env_unshield(&shield);
+	return 0;
+}
+
+int mkw_set_policy(struct mkw_handle *h, enum mkw_policy policy, mkw_policy_fn fn, void *arg)
+{
+	struct env_shield shield;
+	struct object *o;
+
+	error_clear();
+	if (h == NULL || (unsigned)policy > MKW_DEFER)
+		return mkw_set_error(-EINVAL, "no handle, or unknown policy");
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->lock);
+	o->policy = policy;
+	o->policy_fn = fn;
+	o->policy_arg = arg;
+	o->wake_seq++;
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+	env_unshield(&shield);
+	return 0;
+}
+
+int mkw_control(struct mkw_handle *h, const char *assignment)
+{
+	struct env_shield shield;
+	const char *value;
+	char key[64];
+	int error;
+
+	error_clear();
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	value = assignment != NULL ? strchr(assignment, '=') : NULL;
+	if (value == NULL || value == assignment || (size_t)(value - assignment) >= sizeof(key))
+		return mkw_set_error(-EINVAL, "an option is set as \"key=value\"");
+	memcpy(key, assignment, (size_t)(value - assignment));
+	key[value - assignment] = '\0';
+	env_shield(&shield);
+	error = op_control(h->object, key, value + 1);
+	if (error == 0)
+		mkw_object_wake(&h->object->public);
+	env_unshield(&shield);
+	return error;
+}
+
+int mkw_capacity(struct mkw_handle *h, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+	struct env_shield shield;
+	uint64_t unused;
+	int error;
+
+	error_clear();
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	env_shield(&shield);
+	error = op_capacity(h->object, free_bytes != NULL ? free_bytes : &unused,
+			    total_bytes != NULL ? total_bytes : &unused);
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- Dirty ranges ------------------------------------------------------------------------- */
+
+struct ranges {
+	struct mkw_range *out;
+	size_t capacity, count;
+	uint64_t end; /* of the last one, pages */
+	int last_error;
+};
+
+static void ranges_add(struct ranges *list, uint64_t page, int error)
+{
+	struct mkw_range *last = list->count > 0 && list->count <= list->capacity
+					 ? &list->out[list->count - 1]
+					 : NULL;
+
+	if (list->count > 0 && list->end == page && list->last_error == error) {
+		if (last != NULL)
+			last->length += MKW_PAGE_SIZE;
+	} else {
+		if (list->count < list->capacity)
+			list->out[list->count] = (struct mkw_range){.offset = page << PAGE_SHIFT,
+								    .length = MKW_PAGE_SIZE,
+								    .error = error};
+		list->count++;
+	}
+	list->end = page + 1;
+	list->last_error = error;
+}
+
+ssize_t mkw_dirty_ranges(struct mkw_handle *h, uint64_t offset, uint64_t length,
+			 struct mkw_range *ranges, size_t capacity)
+{
+	struct ranges list = {.out = ranges, .capacity = capacity};
+	struct env_shield shield;
+	uint64_t first, last, next;
+	struct region *r;
+	int error;
+
+	error_clear();
+	if (h == NULL || (ranges == NULL && capacity > 0))
+		return mkw_set_error(-EINVAL, "no handle, or no place for ranges");
+	error = object_range(h->object, offset, length, &first, &last);
+	if (error != 0)
+		return error > 0 ? 0 : error;
+	env_shield(&shield);
+	for (next = first; next <= last && (r = region_next(h->object, next)) != NULL;) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		for (size_t i = 0; i < REGION_PAGES && r->charged > 0; i++)
+			if (r->first + i >= first && r->first + i <= last &&
+			    page_is_charged(&r->pages[i]))
+				ranges_add(&list, r->first + i, -(int)r->pages[i].error);
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	env_unshield(&shield);
+	return (ssize_t)list.count;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * page.c - the states of a page and the only table of their transitions (contract 1.2, 1.3, 11).
+ *
+ *   ABSENT     no frame. PAGE_LOCKED: one is being filled.
+ *   CLEAN      the frame has what the store has. No view has it RW.
+ *   GRANTED    its run was notified, views may have it RW; not known to have been written. Charged.
+ *   DIRTY      written, or about to be. Charged. RW in a view, or not (a failed write-back).
+ *   WRITEBACK  the store is writing it. No view has it RW (I4). Charged.
+ *
+ *                  FILL              GRANT               WRITE
+ *        ABSENT ---------> CLEAN ------------> GRANTED ---------> DIRTY
+ *           ^               | ^  <------------   |  |              |  ^
+ *           |     DETACH    | |    UNWRITTEN     |  |     START    |  | FAIL
+ *           +---------------+ +------ END ---- WRITEBACK <---------+--+
+ *
+ * RW in a view implies GRANTED or DIRTY, set under the region's mutex before the MMU is told (I1,
+ * I2). Cleaning (START, UNWRITTEN) happens under PAGE_LOCKED after every view was protected (I3).
+ * DETACH is taken only with every path back into a view closed (I5).
+ */
+#include "vm.h"
+
+#include <assert.h>
+
+#define NO PAGE_STATES
+
+static const uint8_t next_state[PAGE_STATES][PAGE_EVENTS] = {
+	/*                   FILL        GRANT         WRITE       START           END
+	 *                   FAIL        UNWRITTEN     DETACH */
+	[PAGE_ABSENT] = {PAGE_CLEAN, NO, NO, NO, NO, NO, NO, PAGE_ABSENT},
+	[PAGE_CLEAN] = {NO, PAGE_GRANTED, PAGE_DIRTY, NO, NO, NO, NO, PAGE_ABSENT},
+	[PAGE_GRANTED] = {NO, PAGE_GRANTED, PAGE_DIRTY, PAGE_WRITEBACK, NO, NO, PAGE_CLEAN,
+			  PAGE_ABSENT},
+	[PAGE_DIRTY] = {NO, PAGE_DIRTY, PAGE_DIRTY, PAGE_WRITEBACK, NO, NO, NO, PAGE_ABSENT},
+	[PAGE_WRITEBACK] = {NO, NO, NO, NO, PAGE_CLEAN, PAGE_DIRTY, NO, NO},
+};
+
+/* Flags that do not survive an event. */
+static const uint8_t cleared_flags[PAGE_EVENTS] = {
+	[PAGE_FILL] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_GRANT] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
+	[PAGE_WRITE] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
+	[PAGE_START] = PAGE_TOWRITE | PAGE_CONFIRMED,
+	[PAGE_END] = PAGE_TOWRITE | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_UNWRITTEN] = PAGE_TOWRITE | PAGE_CONFIRMED,
+	[PAGE_DETACH] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN,
+};
+
+void page_change(struct region *r, size_t slot, enum page_event event)
+{
+	struct page *p = &r->pages[slot];
+	uint8_t to = next_state[p->state][event];
+
+	assert(to != NO);
+	r->resident += (uint32_t)(to != PAGE_ABSENT) - (uint32_t)(p->state != PAGE_ABSENT);
+	r->charged += (uint32_t)(to >= PAGE_GRANTED) - (uint32_t)(p->state >= PAGE_GRANTED);
+	p->state = to;
+	p->flags &= (uint8_t)~cleared_flags[event];
+	if (event == PAGE_FAIL)
+		p->flags |= PAGE_ASK_AGAIN;
+	if (event == PAGE_END || event == PAGE_DETACH)
+		p->error = 0;
+	if (event == PAGE_DETACH && p->ask != 0) {
+		/* The notification under way finds that it was for nothing (4.1, S4.2). */
+		p->ask = 0;
+		r->asked--;
+	}
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * refusal.c - how the reason of a refusal reaches whoever was refused: a table of recent refusals
+ * by thread, guards, and mkw_last_refusal. The kernel's own interface has room for an address only
+ * (contract 3.5: "the reason is lost to system calls").
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+
+#define RECORDS 256
+
+/* A record's lock is taken in signal handlers too: a synchronous signal never interrupts its
+ * holder, and asynchronous handlers are kept out by the shield. */
+static struct env_mutex records_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_LEAF};
+static struct {
+	pid_t tid;
+	unsigned in_a_row;
+	struct mkw_refusal refusal;
+} records[RECORDS];
+static unsigned records_next; /* where a new thread's record goes: the oldest */
+
+static _Thread_local struct guard *guards;
+
+/* => records_lock held. -1: none. */
+static int record_find(pid_t tid)
+{
+	for (int i = 0; i < RECORDS; i++)
+		if (records[i].tid == tid)
+			return i;
+	return -1;
+}
+
+unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal)
+{
+	unsigned in_a_row;
+	int i;
+
+	env_lock(&records_lock);
+	i = record_find(tid);
+	if (i < 0) {
+		i = (int)(records_next++ % RECORDS);
+		records[i].tid = tid;
+		records[i].refusal.address = NULL;
+	}
+	records[i].in_a_row =
+		records[i].refusal.address == refusal->address ? records[i].in_a_row + 1 : 1;
+	records[i].refusal = *refusal;
+	in_a_row = records[i].in_a_row;
+	env_unlock(&records_lock);
+	return in_a_row;
+}
+
+bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
+{
+	bool found;
+	int i;
+
+	env_lock(&records_lock);
+	i = record_find(tid);
+	found = i >= 0 && (address == 0 || (uintptr_t)records[i].refusal.address == address);
+	if (found)
+		*refusal = records[i].refusal;
+	env_unlock(&records_lock);
+	return found;
+}
+
+int mkw_last_refusal(struct mkw_refusal *refusal)
+{
+	struct env_shield shield;
+	bool found;
+
+	if (refusal == NULL)
+		return -EINVAL;
+	env_shield(&shield);
+	found = refusal_find(env_tid(), 0, refusal);
+	env_unshield(&shield);
+	return found ? 0 : -ENOENT;
+}
+
+/* ---- Guards ------------------------------------------------------------------------------- */
+
+void guard_push(struct guard *g)
+{
+	g->up = guards;
+	guards = g;
+}
+
+void guard_pop(struct guard *g)
+{
+	guards = g->up;
+}
+
+void refusal_deliver(const struct mkw_refusal *refusal)
+{
+	struct guard *g = guards;
+	int i;
+
+	if (g == NULL)
+		return;
+	env_lock(&records_lock);
+	i = record_find(env_tid());
+	if (i >= 0)
+		records[i].in_a_row = 0;
+	env_unlock(&records_lock);
+	*g->refusal = *refusal;
+	/* The handler was left by a jump: the mask is what the guarded code had. */
+	if (g->mask != NULL)
+		pthread_sigmask(SIG_SETMASK, g->mask, NULL);
+	siglongjmp(*(sigjmp_buf *)g->jump, 1);
+}
+
+int guard_copy(void *to, const void *from, size_t count)
+{
+	struct mkw_refusal refusal;
+	struct guard g = {.refusal = &refusal};
+	sigset_t mask;
+	sigjmp_buf jump;
+	int result = 0;
+
+	/* The usual case: what is copied lies in no view, or nothing is refused. */
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	g.mask = &mask;
+	g.jump = &jump;
+	guard_push(&g);
+	if (sigsetjmp(jump, 0) == 0)
+		memcpy(to, from, count);
+	else
+		result = mkw_set_error(-EFAULT, "the caller's buffer was refused: %s",
+				       refusal.message);
+	guard_pop(&g);
+	return result;
+}
+
+int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal)
+{
+	struct mkw_refusal none;
+	struct guard g = {.refusal = refusal != NULL ? refusal : &none};
+	sigset_t unblock, saved, inside;
+	sigjmp_buf jump;
+	volatile int result = 0;
+
+	if (fn == NULL)
+		return mkw_set_error(-EINVAL, "no function to guard");
+	sigemptyset(&unblock);
+	sigaddset(&unblock, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &unblock, &saved);
+	pthread_sigmask(SIG_SETMASK, NULL, &inside);
+	g.mask = &inside;
+	g.jump = &jump;
+	guard_push(&g);
+	if (sigsetjmp(jump, 0) == 0)
+		fn(arg);
+	else
+		result = mkw_set_error(g.refusal->error, "%s", g.refusal->message);
+	guard_pop(&g);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	return result;
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * space.c - spaces: limits, threads, statistics, the end.
+ */
+#include "vm.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKERS_DEFAULT	    2u
+#define WORKERS_MAX_DEFAULT 64u
+#define WORKERS_LIMIT	    1024u
+#define INTERVAL_DEFAULT_MS 1000u
+
+void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
+{
+	char message[256];
+	va_list ap;
+
+	if (s->log == NULL)
+		return;
+	va_start(ap, format);
+	vsnprintf(message, sizeof(message), format, ap);
+	va_end(ap);
+	s->log(s->log_arg, level, message);
+}
+
+/* ---- Making ------------------------------------------------------------------------------- */
+
+static bool signal_refused(uintptr_t address, struct mkw_refusal *refusal)
+{
+	return refusal_find(env_tid(), address, refusal);
+}
+
+static const struct mmu_signal_upcalls signal_upcalls = {
+	.inline_fault = fault_inline,
+	.allowed = fault_allowed,
+	.refused = signal_refused,
+	.deliver = refusal_deliver,
+};
+
+static const struct mmu_upcalls upcalls = {
+	.fault = fault_event,
+	.ready = fault_ready,
+};
+
+static int options_read(const struct mkw_space_options *given, struct mkw_space_options *o)
+{
+	*o = (struct mkw_space_options)MKW_SPACE_OPTIONS_INIT;
+	if (given != NULL) {
+		if (given->struct_size != sizeof(*o))
+			return mkw_set_error(-EINVAL,
+					     "struct mkw_space_options has a size of %zu, not %zu",
+					     given->struct_size, sizeof(*o));
+		*o = *given;
+	}
+	if ((o->resident_limit_bytes != 0 && o->resident_limit_bytes < MKW_PAGE_SIZE) ||
+	    (o->dirty_limit_bytes != 0 && o->dirty_limit_bytes < MKW_PAGE_SIZE))
+		return mkw_set_error(-EINVAL, "a limit is at least one page, or 0 for none");
+	if (o->workers == 0)
+		o->workers = o->workers_max != 0 && o->workers_max < WORKERS_DEFAULT
+				     ? o->workers_max
+				     : WORKERS_DEFAULT;
+	if (o->workers_max == 0)
+		o->workers_max =
+			o->workers > WORKERS_MAX_DEFAULT ? o->workers : WORKERS_MAX_DEFAULT;
+	if (o->workers > o->workers_max || o->workers_max > WORKERS_LIMIT)
+		return mkw_set_error(-EINVAL,
+				     "workers must not be more than workers_max, nor that than %u",
+				     WORKERS_LIMIT);
+	if (o->writeback_interval_ms == 0)
+		o->writeback_interval_ms = INTERVAL_DEFAULT_MS;
+	return 0;
+}
+
+static void space_init(struct space *s, const struct mkw_space_options *o)
+{
+	env_mutex_init(&s->lock, RANK_SPACE);
+	env_cond_init(&s->closed);
+	list_init(&s->objects);
+	s->interval_ms = o->writeback_interval_ms;
+	s->log = o->log;
+	s->log_arg = o->log_arg;
+	env_mutex_init(&s->charge_lock, RANK_CHARGE);
+	s->account.resident_limit = o->resident_limit_bytes >> PAGE_SHIFT;
+	s->account.dirty_limit = o->dirty_limit_bytes >> PAGE_SHIFT;
+	list_init(&s->dirty_waiters);
+	list_init(&s->resident_waiters);
+	list_init(&s->regions);
+	env_cond_init(&s->flusher_cond);
+	env_cond_init(&s->reclaimer_cond);
+	env_mutex_init(&s->ready_lock, RANK_READY);
+	list_init(&s->ready);
+	list_init(&s->delayed);
+	for (size_t i = 0; i < PARKED_BUCKETS; i++)
+		list_init(&s->parked[i]);
+	env_mutex_init(&s->slab_lock, RANK_LEAF);
+	list_init(&s->chunks);
+}
+
+static void space_free(struct space *s)
+{
+	slab_destroy(s);
+	env_mutex_destroy(&s->slab_lock);
+	env_mutex_destroy(&s->ready_lock);
+	env_cond_destroy(&s->reclaimer_cond);
+	env_cond_destroy(&s->flusher_cond);
+	env_mutex_destroy(&s->charge_lock);
+	env_cond_destroy(&s->closed);
+	env_mutex_destroy(&s->lock);
+	free(s);
+}
+
+static void space_stop(struct space *s)
+{
+	env_lock(&s->charge_lock);
+	s->stopping = true;
+	env_broadcast(&s->flusher_cond);
+	env_broadcast(&s->reclaimer_cond);
+	env_unlock(&s->charge_lock);
+	if (s->flusher_started)
+		env_thread_join(s->flusher);
+	if (s->reclaimer_started)
+		env_thread_join(s->reclaimer);
+	if (s->mmu != NULL)
+		mmu_destroy(s->mmu);
+}
+
+static int space_start(struct space *s, const struct mkw_space_options *o)
+{
+	struct mmu_options mmu_options = {.workers = o->workers,
+					  .workers_max = o->workers_max,
+					  .upcalls = &upcalls,
+					  .arg = s};
+	int error;
+
+	mmu_set_signal_upcalls(&signal_upcalls);
+	error = mmu_create(&mmu_options, &s->mmu);
+	if (error != 0)
+		return error;
+	error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
+	s->flusher_started = error == 0;
+	if (error == 0) {
+		error = env_thread_start(&s->reclaimer, "mkw-reclaimer", reclaimer_main, s);
+		s->reclaimer_started = error == 0;
+	}
+	return error == 0 ? 0 : mkw_set_error(error, "cannot start a thread: errno %d", -error);
+}
+
+int mkw_space_create(const struct mkw_space_options *options, struct mkw_space **space)
+{
+	struct mkw_space_options o;
+	struct env_shield shield;
+	struct space *s;
+	int error;
+
+	error_clear();
+	if (space == NULL)
+		return mkw_set_error(-EINVAL, "no place for the space");
+	error = options_read(options, &o);
+	if (error != 0)
+		return error;
+	s = calloc(1, sizeof(*s));
+	if (s == NULL)
+		return mkw_set_error(-ENOMEM, "no memory for a space");
+	env_shield(&shield);
+	space_init(s, &o);
+	error = space_start(s, &o);
+	if (error != 0) {
+		space_stop(s);
+		space_free(s);
+	} else {
+		*space = &s->public;
+	}
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- The end ------------------------------------------------------------------------------ */
+
+/* An object to end, marked closing. */
+static struct object *space_pick(struct space *s)
+{
+	struct object *found = NULL;
+	bool closing = true;
+
+	env_lock(&s->lock);
+	while (found == NULL && closing) {
+		closing = false;
+		for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
+			struct object *o = container_of(n, struct object, link);
+			if (o->closing)
+				closing = true;
+			else
+				found = o;
+		}
+		if (found != NULL)
+			found->closing = true;
+		else if (closing)
+			env_wait(&s->closed, &s->lock);
+	}
+	env_unlock(&s->lock);
+	return found;
+}
+
+int mkw_space_destroy(struct mkw_space *space, unsigned flags)
+{
+	struct env_shield shield;
+	struct space *s;
+	struct object *o;
+	struct view *v;
+	bool gone = true;
+	int result = 0;
+
+	error_clear();
+	if (space == NULL || (flags & ~MKW_DISCARD) != 0)
+		return mkw_set_error(-EINVAL, "no space, or unknown flags");
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	s = space_of(space);
+	env_shield(&shield);
+	env_lock(&s->lock);
+	if (s->handles > 0) {
+		unsigned handles = s->handles;
+		env_unlock(&s->lock);
+		env_unshield(&shield);
+		return mkw_set_error(-EBUSY, "%u handles are open", handles);
+	}
+	env_unlock(&s->lock);
+	while ((v = view_steal(s)) != NULL) {
+		int error = view_unmap(v);
+		if (result == 0)
+			result = error;
+	}
+	while (gone && (o = space_pick(s)) != NULL) {
+		int error = object_end(o, (flags & MKW_DISCARD) != 0, &gone);
+		if (result == 0 || !gone)
+			result = error;
+	}
+	if (gone) {
+		space_stop(s);
+		space_free(s);
+	}
+	env_unshield(&shield);
+	return result;
+}
+
+/* ---- Statistics --------------------------------------------------------------------------- */
+
+static void stat_fill(struct mkw_stat *stat, struct counters *c, const struct account *a)
+{
+	*stat = (struct mkw_stat){
+		.read_faults = c->read_faults,
+		.write_faults = c->write_faults,
+		.waits = c->waits,
+		.fills = c->fills,
+		.pages_filled = c->pages_filled,
+		.notifications = c->notifications,
+		.pages_granted = c->pages_granted,
+		.refusals = c->refusals,
+		.writes = c->writes,
+		.pages_written = c->pages_written,
+		.pages_unwritten = c->pages_unwritten,
+		.write_errors = c->write_errors,
+		.pages_evicted = c->pages_evicted,
+		.resident_bytes = a->resident << PAGE_SHIFT,
+		.resident_limit_bytes = a->resident_limit << PAGE_SHIFT,
+		.resident_peak_bytes = a->resident_peak << PAGE_SHIFT,
+		.dirty_bytes = a->dirty << PAGE_SHIFT,
+		.dirty_limit_bytes = a->dirty_limit << PAGE_SHIFT,
+		.dirty_peak_bytes = a->dirty_peak << PAGE_SHIFT,
+	};
+}
+
+int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_size)
+{
+	struct env_shield shield;
+	const struct mmu_counts *m;
+	struct mkw_stat full;
+	struct space *s;
+
+	error_clear();
+	if (space == NULL || stat == NULL || stat_size > sizeof(full))
+		return mkw_set_error(-EINVAL, "no space, no place, or a struct of a wrong size");
+	s = space_of(space);
+	env_shield(&shield);
+	env_lock(&s->charge_lock);
+	stat_fill(&full, &s->counters, &s->account);
+	env_unlock(&s->charge_lock);
+	env_unshield(&shield);
+	m = mmu_counts(s->mmu);
+	full.events = m->events;
+	full.mmu_calls = m->calls;
+	full.wakeups = m->wakeups;
+	full.workers = m->workers;
+	memcpy(stat, &full, stat_size);
+	return 0;
+}
+
+int mkw_object_stat(struct mkw_handle *h, struct mkw_stat *stat, size_t stat_size)
+{
+	struct env_shield shield;
+	struct mkw_stat full;
+	struct object *o;
+
+	error_clear();
+	if (h == NULL || stat == NULL || stat_size > sizeof(full))
+		return mkw_set_error(-EINVAL, "no handle, no place, or a struct of a wrong size");
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->space->charge_lock);
+	stat_fill(&full, &o->counters, &o->account);
+	env_unlock(&o->space->charge_lock);
+	env_unshield(&shield);
+	memcpy(stat, &full, stat_size);
+	return 0;
+}
+
+size_t mkw_backends(struct mkw_backend_info *info, size_t capacity)
+{
+	return mmu_probe(info, capacity);
+}

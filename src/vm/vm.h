@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vm.h - the nouns of the VM and who owns what; private to src/vm.
+ *
+ * An object's pages are kept in regions of 512 pages (2 MiB): a region has one mutex for the states
+ * of its pages, and one list of whoever waits for one of them. Runs never cross a region.
+ *
+ * The page lock is the flag PAGE_LOCKED, set and cleared under the region's mutex, held across
+ * store operations and MMU calls. The mutex itself is never held across a store operation.
+ *
+ * Lock ranks are in env.h. What each lock protects is said at the field.
+ */
+#ifndef VM_H
+#define VM_H
+
+#include <mkwrite/store.h>
+
+#include "../mmu/mmu.h"
+#include "env.h"
+#include "list.h"
+
+#define PAGE_SHIFT   12
+#define REGION_SHIFT 9 /* pages of a region, log2 */
+#define REGION_PAGES (1u << REGION_SHIFT)
+#define RADIX_BITS   9
+#define RADIX_LEVELS 3
+#define RADIX_SLOTS  (1u << RADIX_BITS)
+/* 2^(12+9+27): 256 TiB. */
+#define OBJECT_PAGES_MAX (1ull << (REGION_SHIFT + RADIX_BITS * RADIX_LEVELS))
+#define FILL_PAGES_MAX	 128u /* a staging buffer: small enough to stay in a core's cache */
+
+struct space;
+struct object;
+struct region;
+struct view;
+
+/* ---- Waiting ------------------------------------------------------------------------------ */
+
+/* Something in a list of those who wait. wake is called with that list's lock held, after removal;
+ * it only hands the waiter on. */
+struct waiter {
+	struct list link;
+	void (*wake)(struct waiter *waiter);
+	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+};
+
+/* A thread that waits, as opposed to a parked fault. */
+struct sleeper {
+	struct waiter waiter;
+	struct env_mutex lock;
+	struct env_cond cond;
+	bool woken;
+};
+void sleeper_init(struct sleeper *s);
+void sleeper_destroy(struct sleeper *s);
+/* Sleep until woken; then it can be enqueued again. */
+void sleeper_sleep(struct sleeper *s);
+void waiters_wake(struct list *waiters);
+void waiters_deny(struct list *waiters, int error);
+
+/* ---- Pages -------------------------------------------------------------------------------- */
+
+/* States and transitions: page.c. */
+enum page_state { PAGE_ABSENT, PAGE_CLEAN, PAGE_GRANTED, PAGE_DIRTY, PAGE_WRITEBACK, PAGE_STATES };
+
+struct page {
+	uint8_t state; /* enum page_state; assigned in page.c only */
+	uint8_t flags;
+	uint16_t ask;	/* the notification in flight that names this page; 0: none */
+	uint16_t error; /* errno of the last failed write-back, 0 after success */
+};
+
+#define PAGE_LOCKED    0x01u /* the page lock */
+#define PAGE_TOWRITE   0x02u /* dirty when an integrity sync began (6.3) */
+#define PAGE_CONFIRMED 0x04u /* GRANTED, and the stream that earned the grant went past it */
+#define PAGE_HOLE      0x08u /* the store has nothing here: its bytes are zeros */
+#define PAGE_HELD      0x10u /* mkw_reserve: keep the store's reservation */
+#define PAGE_ASK_AGAIN \
+	0x20u /* DIRTY, but the next write is notified again (5.4, failed write-back) */
+
+enum page_event {
+	PAGE_FILL,	/* the frame exists, complete */
+	PAGE_GRANT,	/* its run was notified */
+	PAGE_WRITE,	/* notified and about to be written */
+	PAGE_START,	/* write-back begins */
+	PAGE_END,	/* it is in the store */
+	PAGE_FAIL,	/* it is not */
+	PAGE_UNWRITTEN, /* a grant that nobody used */
+	PAGE_DETACH,	/* the page is the object's no more */
+	PAGE_EVENTS
+};
+
+/* => region->lock held. The transition must be in the table. */
+void page_change(struct region *region, size_t slot, enum page_event event);
+static inline bool page_is_charged(const struct page *p)
+{
+	return p->state >= PAGE_GRANTED;
+}
+
+/* ---- Regions ------------------------------------------------------------------------------ */
+
+struct region {
+	struct env_mutex lock; /* RANK_REGION: everything below but refs, link, free_next */
+	struct object *object;
+	uint64_t first;	     /* index of page 0 of the region */
+	struct list waiters; /* for a page lock, the end of write-back, of a notification */
+	uint64_t unarmed[REGION_PAGES / 64]; /* pages at which some view may lack its marker */
+	uint32_t resident, charged, locked, asked, held; /* pages */
+	uint16_t next_ask;
+	bool referenced; /* faulted in since reclaim last looked */
+	bool sampled;	 /* reclaim zapped its clean pages, to see which come back */
+	_Atomic uint32_t refs;
+	struct list link; /* the space's list for reclaim; charge lock */
+	struct page pages[REGION_PAGES];
+};
+
+/* The region of a page, made if it is not there; referenced. NULL: no memory. */
+struct region *region_get(struct object *object, uint64_t page);
+/* The first region at or after page that exists, referenced, or NULL. */
+struct region *region_next(struct object *object, uint64_t page);
+void region_put(struct region *region);
+struct region *region_clock(struct space *s);
+void region_tree_free(void **node, unsigned level);
+/* => region->lock held, and wakes nobody. */
+static inline void page_lock(struct region *r, size_t slot)
+{
+	r->pages[slot].flags |= PAGE_LOCKED;
+	r->locked++;
+}
+static inline void page_unlock(struct region *r, size_t slot)
+{
+	r->pages[slot].flags &= (uint8_t)~PAGE_LOCKED;
+	r->locked--;
+}
+
+/* ---- Objects ------------------------------------------------------------------------------ */
+
+/* Pages [first, last] in transition by truncate, punch, invalidate: faults in it are parked,
+ * write-back leaves it alone. */
+struct range_op {
+	struct list link;
+	uint64_t first, last;
+};
+
+struct counters { /* relaxed: each is exact by itself */
+	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
+		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
+		pages_evicted;
+};
+
+struct account {					  /* charge lock */
+	uint64_t resident, resident_limit, resident_peak; /* pages; limit 0: none */
+	uint64_t dirty, dirty_limit, dirty_peak;
+};
+
+struct mkw_object {
+	int unused;
+};
+
+struct object {
+	struct mkw_object public; /* stores see its address only */
+	struct space *space;
+	struct list link; /* space->objects; space->lock */
+	const struct mkw_store_ops *ops;
+	struct mkw_store_ops ops_copy;
+	void *store;
+	struct frames *frames;
+	unsigned char identity[MKW_IDENTITY_MAX];
+	size_t identity_length;
+	uint64_t dev, ino; /* file beneath, 0: none */
+	bool can_write, manual;
+	_Atomic uint64_t size_bytes;
+	_Atomic unsigned handles; /* openings; changes under space->lock */
+	_Atomic unsigned view_count;
+	/* Changes under space->lock: */
+	unsigned pins;	       /* the flusher is at it */
+	bool opening, closing; /* the store is being attached; the last user is writing it out */
+	bool opened_rdonly;
+	uint64_t id; /* ascending in a space */
+
+	struct env_rwlock views_lock; /* RANK_OBJECT_VIEWS: the list below */
+	struct list views;
+
+	struct env_mutex lock; /* RANK_OBJECT: the rest */
+	struct list waiters;   /* for a range op, a thaw, space in the store */
+	uint64_t wake_seq;     /* counts mkw_object_wake */
+	struct list range_ops;
+	_Atomic unsigned range_op_count;
+	_Atomic unsigned frozen;
+	bool freezing;
+	void **radix; /* level 0 */
+	uint64_t region_count;
+	enum mkw_policy policy;
+	mkw_policy_fn policy_fn;
+	void *policy_arg;
+	/* Error history (6.5): error_seq counts recorded errors. */
+	uint64_t error_seq, error_seen_seq;
+	int error;
+
+	struct account account; /* charge lock */
+	struct counters counters;
+};
+
+static inline struct mkw_object *object_public(struct object *o)
+{
+	return &o->public;
+}
+static inline struct object *object_of(const struct mkw_object *o)
+{
+	return container_of(o, struct object, public);
+}
+static inline uint64_t object_pages(const struct object *o)
+{
+	return (o->size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
+}
+
+struct mkw_handle {
+	struct object *object;
+	unsigned flags;
+	uint64_t error_seq; /* errors up to here were reported; object->lock */
+	unsigned freezes;   /* object->lock */
+};
+
+/* After a handle or a view went. With the last of them the object's pages are written and it ends;
+ * if they cannot be, it stays in the space. The error of that, or one that nobody has heard. */
+int object_release(struct object *o);
+/* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
+int object_end(struct object *o, bool discard, bool *gone);
+/* => object->lock held. */
+void object_record_error(struct object *o, int error);
+/* The handle's unreported error, reported now; 0: none. */
+int handle_take_error(struct mkw_handle *handle);
+/* Is the page in a running range op? */
+bool object_in_range_op(struct object *o, uint64_t page);
+/* Begins when no other op overlaps; then pages in it are neither locked nor under write-back. */
+void range_op_begin(struct object *o, struct range_op *op, uint64_t first, uint64_t last);
+void range_op_end(struct object *o, struct range_op *op);
+/* Wake whoever waits at the object. */
+void object_wake(struct object *o);
+/* -EAGAIN without a sentence: the size was not old_bytes any more. */
+int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
+int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
+		 uint64_t *last);
+int handle_check_write(const struct mkw_handle *h);
+
+/* ---- Views -------------------------------------------------------------------------------- */
+
+/* In view->refs: it is being unmapped; whoever gives back a reference tells the unmapper. */
+#define VIEW_DYING (1u << 31)
+
+#define STREAMS 4
+struct stream {
+	uint64_t next;	/* the page after its last run */
+	uint64_t first; /* of its last run */
+	uint32_t run;	/* pages of its last run */
+	uint32_t used;	/* clock for replacement */
+	bool granted;	/* the last run was a grant, not yet confirmed */
+};
+
+struct view {
+	struct mmu_view mmu;
+	struct object *object;
+	struct list link;      /* object->views */
+	uint64_t first, count; /* pages of the object */
+	unsigned protection;
+	_Atomic unsigned refs; /* faults and calls that use it; VIEW_DYING */
+	_Atomic enum mkw_advice advice;
+	struct env_mutex stream_lock;	   /* RANK_LEAF */
+	struct stream streams[2][STREAMS]; /* reads, writes */
+	uint32_t stream_clock;
+};
+
+/* The view at an address, referenced, or NULL. */
+struct view *view_find(uintptr_t address);
+void view_put(struct view *v);
+static inline bool view_is_dying(const struct view *v)
+{
+	return (atomic_load(&v->refs) & VIEW_DYING) != 0;
+}
+static inline uintptr_t view_address(const struct view *v, uint64_t page)
+{
+	return v->mmu.address + ((page - v->first) << PAGE_SHIFT);
+}
+int view_unmap(struct view *v); /* after it was taken from the table */
+struct view *view_steal(const struct space *s);
+int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
+	       void *arg);
+/* What the view shows of [first, first+count), which is charged. => fault_lock held. */
+int view_map_rw(struct view *v, uint64_t first, uint64_t count);
+/* Over every view of the object. => views_lock held for reading. */
+int views_protect(struct object *o, uint64_t first, uint64_t count);
+void views_zap(struct object *o, uint64_t first, uint64_t count);
+/* Give every view its marker in the unarmed stretch around [first, first+count), which is absent.
+ * => views_lock, region->lock held. */
+int views_arm(struct region *r, size_t slot, size_t count);
+/* Does any view have a translation in [first, first+count)? present is or-ed. => views_lock. */
+void views_present(struct object *o, uint64_t first, size_t count, bool *present);
+
+/* How many pages from page on a fault of this access should take. */
+size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access);
+/* Those pages were filled or granted in the end. */
+void stream_done(struct view *v, uint64_t first, size_t count, enum mmu_access access);
+
+/* ---- Faults ------------------------------------------------------------------------------- */
+
+enum fault_kind {
+	FAULT_EVENT,   /* a thread waits in the kernel; parked when it must wait */
+	FAULT_INLINE,  /* the calling thread faulted, in a signal handler */
+	FAULT_READ,    /* fill: leaves the page locked for a copy (pread), no view */
+	FAULT_WRITE,   /* leaves pages DIRTY and locked for a copy (pwrite), no view */
+	FAULT_RESERVE, /* mkw_reserve */
+	FAULT_FILL,    /* WILLNEED */
+};
+
+struct fault {
+	struct waiter waiter;	/* FAULT_EVENT: in a list of waiters, or the ready queue */
+	struct sleeper sleeper; /* all others */
+	struct list parked;	/* space->parked, by tid; ready lock */
+	struct object *object;
+	struct region *region;
+	struct view *view; /* NULL for FAULT_READ and FAULT_WRITE */
+	uint64_t page;
+	uintptr_t address;
+	enum mmu_access access;
+	enum fault_kind kind;
+	pid_t tid;
+	size_t want;		/* pages from page on */
+	unsigned tries;		/* NOPAGE and RETRY answers in a row */
+	bool superseded;	/* its thread faulted anew; ready lock */
+	bool delayed;		/* has been slowed down once */
+	bool deferred;		/* the store refused, the policy lets it go on */
+	uint64_t not_before_ns; /* space->delayed */
+	uint64_t wake_seq;	/* of the object, before the store was asked */
+	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
+	size_t served; /* pages from page on that are done */
+	struct mkw_refusal refusal; /* error != 0: it was refused */
+};
+
+/* Serve the fault of a thread of the program (upcalls of mmu.h). */
+void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid);
+void fault_ready(void *space);
+bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
+bool fault_allowed(uintptr_t address, enum mmu_access access);
+/* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
+ * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
+ * write they are DIRTY. No lock held; blocks. */
+int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
+	       uint64_t page, size_t want);
+void fault_call_end(struct fault *f);
+/* Resume delayed faults whose time has come; returns when the next one's comes, 0: none. */
+uint64_t fault_tick(struct space *s, uint64_t now_ns);
+
+/* Between the steps of a fault. */
+enum step { STEP_DONE, STEP_AGAIN, STEP_PARKED, STEP_REFUSED };
+static inline struct waiter *fault_waiter(struct fault *f)
+{
+	return f->kind == FAULT_EVENT ? &f->waiter : &f->sleeper.waiter;
+}
+static inline bool fault_has_view(const struct fault *f)
+{
+	return f->view != NULL;
+}
+/* Before the fault is put in a list: from then on another thread may run it. */
+void fault_before_park(struct fault *f);
+void fault_lock(struct fault *f); /* views_lock for reading, region->lock */
+void fault_unlock(struct fault *f);
+/* => fault_lock held, dropped. */
+enum step fault_park_region(struct fault *f);
+/* => no lock held. Parks at the object; STEP_AGAIN if holds(f) no longer does. */
+enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f));
+/* May the fault's thread not be let to wait for room, because it holds what write-back of some file
+ * of the space needs? Then it has set EDEADLK and a sentence. => no lock held. */
+bool fault_may_not_wait_for_room(const struct fault *f);
+/* The store's answer that is no success, or the VM's own refusal. */
+enum step fault_refuse(struct fault *f, int error);
+enum step fault_answer(struct fault *f, mkw_fault_t code);
+bool fault_is_frozen(const struct fault *f);
+void pages_hold(struct region *r, size_t slot, size_t count);
+/* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
+enum step fault_notify(struct fault *f);
+/* fill.c. => the same; the page is ABSENT and unlocked. */
+enum step fault_fill(struct fault *f);
+
+/* ---- Spaces ------------------------------------------------------------------------------- */
+
+#define PARKED_BUCKETS 64
+
+struct mkw_space {
+	int unused;
+};
+
+struct space {
+	struct mkw_space public;
+	struct mmu *mmu;
+	struct env_mutex lock;	/* RANK_SPACE: objects, handles */
+	struct env_cond closed; /* an object that was closing is gone or back */
+	struct list objects;
+	uint64_t last_id;
+	unsigned handles;
+	unsigned interval_ms;
+	void (*log)(void *arg, enum mkw_log_level level, const char *message);
+	void *log_arg;
+
+	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
+	struct account account;
+	struct list dirty_waiters, resident_waiters;
+	uint64_t dirty_in_flight; /* charged for a notification that has not ended */
+	uint64_t writeback_pages;
+	uint64_t freed_seq;  /* counts every giving back of a dirty charge */
+	struct list regions; /* reclaim's clock */
+	struct env_cond flusher_cond, reclaimer_cond;
+	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
+	bool flusher_kicked, reclaimer_kicked, stopping;
+	env_thread flusher, reclaimer;
+	bool flusher_started, reclaimer_started;
+
+	struct env_mutex ready_lock; /* RANK_READY: the next lines */
+	struct list ready;	     /* resumed faults for handler threads */
+	struct list delayed;
+	struct list parked[PARKED_BUCKETS];
+	unsigned parked_count;
+
+	struct env_mutex slab_lock; /* RANK_LEAF */
+	void *free_faults, *free_regions, *free_buffers;
+	struct list chunks; /* slabs to free at the end */
+	struct counters counters;
+};
+
+static inline struct mkw_space *space_public(struct space *s)
+{
+	return &s->public;
+}
+static inline struct space *space_of(const struct mkw_space *s)
+{
+	return container_of(s, struct space, public);
+}
+void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* slab.c: fixed-size memory of a space, never malloc's. NULL: none. */
+struct fault *slab_fault(struct space *s);
+void slab_fault_free(struct space *s, struct fault *f);
+struct region *slab_region(struct space *s);
+void slab_region_free(struct space *s, struct region *r);
+void *slab_buffer(struct space *s); /* FILL_PAGES_MAX pages */
+void slab_buffer_free(struct space *s, void *buffer);
+void slab_destroy(struct space *s);
+
+/* ---- Accounts (charge.c) ------------------------------------------------------------------ */
+
+/* Charge up to want dirty pages, at least one; the charge is in flight until charge_settle. 0 and
+ * parked: the fault was enqueued for room; it goes on when there is some, or is denied. */
+size_t charge_dirty(struct object *o, size_t want, struct fault *f);
+/* Of what was charged in flight, kept pages are now states of pages; the rest goes back. */
+void charge_settle(struct object *o, size_t charged, size_t kept);
+void uncharge_dirty(struct object *o, size_t pages);
+size_t charge_resident(struct object *o, size_t want, struct fault *f);
+void uncharge_resident(struct object *o, size_t pages);
+/* The same without waiting. */
+size_t charge_dirty_more(struct object *o, size_t want);
+void charge_writeback(struct space *s, int64_t pages);
+void flusher_kick(struct space *s);
+/* The flusher shall ask for those who wait for space, every now and then. */
+void flusher_kick_for_space(struct space *s);
+void reclaimer_kick(struct space *s);
+
+/* ---- Write-back, reclaim ------------------------------------------------------------------ */
+
+struct writeback_result {
+	int error;	/* the first; -EAGAIN only when there is no other */
+	size_t cleaned; /* pages that are no longer charged */
+	bool busy;	/* something was skipped because somebody else is at it */
+};
+/* Write dirty pages of [first, last]. SYNC: those that are tagged, waiting for what is under way.
+ * Otherwise what can be had. => no lock held. */
+struct writeback_result writeback_range(struct object *o, uint64_t first, uint64_t last,
+					enum mkw_wb_reason reason);
+/* Tag, write, wait, fsync. The error, recorded in the object, is returned too. */
+int writeback_sync(struct object *o, uint64_t first, uint64_t last);
+/* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */
+void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written);
+
+void flusher_main(void *space);
+void reclaimer_main(void *space);
+
+/* => a range op over [first, last] keeps faults and write-back out; no lock held. */
+/* Wait until no page is locked or under write-back. */
+void object_settle(struct object *o, uint64_t first, uint64_t last);
+/* Detach pages and drop their frames. charged_too: dirty ones as well; else those are kept and
+ * counted. */
+size_t object_detach(struct object *o, uint64_t first, uint64_t last, bool charged_too);
+
+/* ---- Store operations (op.c) -------------------------------------------------------------- */
+
+/* Each runs one operation: no lock held, the thread known as being inside it (EDEADLK), under a
+ * guard. f: the fault it serves, or NULL. */
+mkw_fault_t op_fault(struct object *o, struct fault *f, struct mkw_run *run, void *buffer);
+struct vm_run;
+mkw_fault_t op_page_mkwrite(struct object *o, struct fault *f, struct vm_run *run);
+void op_unreserve(struct object *o, uint64_t first, uint64_t count);
+int op_writepages(struct object *o, struct mkw_writeback *wb);
+int op_truncate(struct object *o, uint64_t size_bytes);
+int op_punch_hole(struct object *o, uint64_t offset, uint64_t length);
+int op_fsync(struct object *o, uint64_t offset, uint64_t length);
+int op_attach(struct object *o);
+void op_release(struct object *o);
+void op_map(struct object *o, bool map);
+int op_control(struct object *o, const char *key, const char *value);
+int op_capacity(struct object *o, uint64_t *free_bytes, uint64_t *total_bytes);
+/* Is thread tid inside an operation of the object? */
+bool op_inside(const struct object *o, pid_t tid);
+/* The calling thread is inside an operation (of any object). */
+bool op_running(void);
+
+/* A run under page_mkwrite: the public part and what mkw_run_* need. */
+struct vm_run {
+	struct mkw_run run;
+	struct region *region;
+	uint16_t ask;
+	bool locked;
+	bool may_grow;
+	size_t charged; /* pages */
+};
+
+/* ---- Refusal ------------------------------------------------------------------------------ */
+
+/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
+unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal);
+bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
+void refusal_deliver(const struct mkw_refusal *refusal);
+
+/* Guards, for mkw_guard and for store operations. */
+struct guard {
+	struct guard *up;
+	struct mkw_refusal *refusal;
+	void *jump;	      /* sigjmp_buf * */
+	const sigset_t *mask; /* to restore; NULL: a library thread, the handler's mask will do */
+};
+void guard_push(struct guard *g);
+/* memcpy; -EFAULT if a view's page in it is refused. Nothing held. */
+int guard_copy(void *to, const void *from, size_t count);
+void guard_pop(struct guard *g);
+
+const char *error_sentence(void);
+void error_clear(void);
+/* The errno last set by mkw_set_error since error_clear, 0: none. */
+int error_last(void);
+
+#define COUNT(o, field, n)                                                                         \
+	do {                                                                                       \
+		atomic_fetch_add_explicit(&(o)->counters.field, (n), memory_order_relaxed);        \
+		atomic_fetch_add_explicit(&(o)->space->counters.field, (n), memory_order_relaxed); \
+	} while (0)
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * writeback.c - cleaning pages (contract 6).
+ *
+ *   under views_lock, region->lock:  lock the pages; protect them in every view (I3)
+ *   no lock, pages locked:           judge what was granted ahead; give unused grants back
+ *   under region->lock:              WRITEBACK or CLEAN; page locks go
+ *   no lock:                         writepages
+ *   under region->lock:              CLEAN, or DIRTY again and the error recorded
+ *
+ * A batch is what one region has. Readers run on all the time; a writer of the page waits for its
+ * end (stable pages: 6.4, I4). Pages in a range op, locked, or asked for are somebody else's: a
+ * sync waits for them, anybody else goes on.
+ */
+#include "vm.h"
+
+#include <errno.h>
+
+struct batch {
+	struct region *region;
+	size_t count;
+	uint16_t slots[REGION_PAGES];
+	bool written[REGION_PAGES];
+};
+
+/* ---- Choosing ----------------------------------------------------------------------------- */
+
+enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP };
+
+/* => region->lock held. Lock what is to be written in slots [from, to). */
+static enum obstacle batch_collect(struct batch *b, size_t from, size_t to,
+				   enum mkw_wb_reason reason)
+{
+	struct region *r = b->region;
+	enum obstacle obstacle = OBSTACLE_NONE;
+
+	b->count = 0;
+	if (r->charged == 0)
+		return OBSTACLE_NONE;
+	for (size_t i = from; i < to; i++) {
+		struct page *p = &r->pages[i];
+		if (!page_is_charged(p) ||
+		    (reason == MKW_WB_SYNC && (p->flags & PAGE_TOWRITE) == 0))
+			continue;
+		if (object_in_range_op(r->object, r->first + i)) {
+			obstacle = OBSTACLE_RANGE_OP;
+		} else if (p->state == PAGE_WRITEBACK || (p->flags & PAGE_LOCKED) != 0 ||
+			   p->ask != 0) {
+			if (obstacle == OBSTACLE_NONE)
+				obstacle = OBSTACLE_PAGE;
+		} else {
+			page_lock(r, i);
+			b->slots[b->count++] = (uint16_t)i;
+		}
+	}
+	return obstacle;
+}
+
+/* ---- Cleaning ----------------------------------------------------------------------------- */
+
+static void batch_unlock(struct batch *b)
+{
+	struct region *r = b->region;
+
+	for (size_t i = 0; i < b->count; i++)
+		page_unlock(r, b->slots[i]);
+	waiters_wake(&r->waiters);
+}
+
+/* Give reservations of unused grants back, still under the page locks: nobody can ask anew. */
+static void batch_unreserve(const struct batch *b)
+{
+	const struct region *r = b->region;
+
+	for (size_t i = 0; i < b->count;) {
+		size_t n = 0;
+		while (i + n < b->count && !b->written[i + n] &&
+		       (r->pages[b->slots[i + n]].flags & PAGE_HELD) == 0 &&
+		       b->slots[i + n] == b->slots[i] + n)
+			n++;
+		if (n > 0)
+			op_unreserve(r->object, r->first + b->slots[i], n);
+		i += n > 0 ? n : 1;
+	}
+}
+
+/* => region->lock held. From locked to WRITEBACK or CLEAN; b keeps what is to be written. Returns
+ * how many pages turned out unwritten. */
+static size_t batch_start(struct batch *b)
+{
+	struct region *r = b->region;
+	size_t kept = 0, unwritten;
+
+	for (size_t i = 0; i < b->count; i++) {
+		page_unlock(r, b->slots[i]);
+		page_change(r, b->slots[i], b->written[i] ? PAGE_START : PAGE_UNWRITTEN);
+		if (b->written[i])
+			b->slots[kept++] = b->slots[i];
+	}
+	unwritten = b->count - kept;
+	b->count = kept;
+	waiters_wake(&r->waiters);
+	return unwritten;
+}
+
+static size_t batch_runs(const struct batch *b, struct mkw_wb_run *runs)
+{
+	const struct region *r = b->region;
+	uint64_t size = r->object->size_bytes;
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->count;) {
+		size_t pages = 1;
+		uint64_t start = (r->first + b->slots[i]) << PAGE_SHIFT, length;
+
+		while (i + pages < b->count && b->slots[i + pages] == b->slots[i] + pages &&
+		       (r->object->ops->run_max_pages == 0 ||
+			pages < r->object->ops->run_max_pages))
+			pages++;
+		length = (uint64_t)pages << PAGE_SHIFT;
+		runs[n++] = (struct mkw_wb_run){
+			.first = r->first + b->slots[i],
+			.count = pages,
+			.data = frames_data(r->object->frames, start, length),
+			.length_bytes =
+				start + length <= size ? length : (size > start ? size - start : 0),
+		};
+		i += pages;
+	}
+	return n;
+}
+
+/* Call the store; results are errnos or 0 afterwards, whatever it returned. */
+static void runs_write(struct object *o, struct mkw_wb_run *runs, size_t count,
+		       enum mkw_wb_reason reason)
+{
+	struct mkw_writeback wb = {.reason = reason, .count = count, .runs = runs};
+	int all = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (runs[i].data == NULL)
+			all = -ENOMEM;
+	if (all == 0)
+		all = op_writepages(o, &wb);
+	for (size_t i = 0; i < count; i++) {
+		if (all != 0)
+			runs[i].result = all;
+		else if (runs[i].result > 0)
+			runs[i].result = -EIO;
+	}
+	COUNT(o, writes, count);
+}
+
+/* => region->lock held. Returns the pages that are clean now. */
+static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t count,
+		       struct writeback_result *result)
+{
+	size_t clean = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int error = runs[i].result;
+		for (uint64_t page = runs[i].first; page < runs[i].first + runs[i].count; page++) {
+			size_t slot = page & (REGION_PAGES - 1);
+			page_change(r, slot, error == 0 ? PAGE_END : PAGE_FAIL);
+			if (error != 0)
+				r->pages[slot].error = (uint16_t)(error == -EAGAIN ? 0 : -error);
+		}
+		if (error == 0)
+			clean += runs[i].count;
+		else if (result->error == 0 || (result->error == -EAGAIN && error != -EAGAIN))
+			result->error = error;
+	}
+	waiters_wake(&r->waiters);
+	return clean;
+}
+
+static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, size_t count)
+{
+	env_lock(&o->lock);
+	for (size_t i = 0; i < count; i++)
+		if (runs[i].result != 0 && runs[i].result != -EAGAIN) {
+			object_record_error(o, runs[i].result);
+			COUNT(o, write_errors, 1);
+		}
+	env_unlock(&o->lock);
+}
+
+/* The locked, protected batch goes to the store. => no lock held. */
+static void batch_write(struct batch *b, enum mkw_wb_reason reason, struct writeback_result *result)
+{
+	struct region *r = b->region;
+	struct object *o = r->object;
+	struct mkw_wb_run runs[REGION_PAGES];
+	size_t unwritten, count, clean;
+
+	judge_granted(r, b->slots, b->count, b->written);
+	batch_unreserve(b);
+	env_lock(&r->lock);
+	unwritten = batch_start(b);
+	env_unlock(&r->lock);
+	uncharge_dirty(o, unwritten);
+	COUNT(o, pages_unwritten, unwritten);
+	result->cleaned += unwritten;
+	if (b->count == 0)
+		return;
+
+	charge_writeback(o->space, (int64_t)b->count);
+	count = batch_runs(b, runs);
+	runs_write(o, runs, count, reason);
+	runs_record_errors(o, runs, count); /* before the pages can be seen clean by another sync */
+	env_lock(&r->lock);
+	clean = runs_end(r, runs, count, result);
+	env_unlock(&r->lock);
+	uncharge_dirty(o, clean);
+	charge_writeback(o->space, -(int64_t)b->count);
+	COUNT(o, pages_written, clean);
+	result->cleaned += clean;
+}
+
+/* ---- Ranges ------------------------------------------------------------------------------- */
+
+/* => region->lock held, dropped. Sleep until something about it changed. */
+static void obstacle_wait(struct region *r, enum obstacle obstacle, struct sleeper *sleeper)
+{
+	struct object *o = r->object;
+
+	if (obstacle == OBSTACLE_PAGE) {
+		list_push_back(&r->waiters, &sleeper->waiter.link);
+		env_unlock(&r->lock);
+		sleeper_sleep(sleeper);
+		return;
+	}
+	env_unlock(&r->lock);
+	env_lock(&o->lock);
+	if (list_empty(&o->range_ops)) {
+		env_unlock(&o->lock);
+		return;
+	}
+	list_push_back(&o->waiters, &sleeper->waiter.link);
+	env_unlock(&o->lock);
+	sleeper_sleep(sleeper);
+}
+
+static void writeback_region(struct region *r, size_t from, size_t to, enum mkw_wb_reason reason,
+			     struct writeback_result *result)
+{
+	struct object *o = r->object;
+	struct batch b = {.region = r};
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper);
+	for (;;) {
+		enum obstacle obstacle;
+		int error = 0;
+
+		env_read_lock(&o->views_lock);
+		env_lock(&r->lock);
+		obstacle = batch_collect(&b, from, to, reason);
+		if (b.count > 0) {
+			size_t first = b.slots[0], last = b.slots[b.count - 1];
+			/* Clean pages between them cost less than a second call would. */
+			error = views_protect(o, r->first + first, last - first + 1);
+		}
+		if (error != 0)
+			batch_unlock(&b);
+		env_read_unlock(&o->views_lock);
+		if (error != 0) {
+			env_unlock(&r->lock);
+			result->error = result->error != 0 ? result->error : error;
+			break;
+		}
+		if (b.count > 0) {
+			env_unlock(&r->lock);
+			batch_write(&b, reason, result);
+		} else if (obstacle != OBSTACLE_NONE && reason == MKW_WB_SYNC) {
+			obstacle_wait(r, obstacle, &sleeper);
+			continue;
+		} else {
+			env_unlock(&r->lock);
+		}
+		if (obstacle == OBSTACLE_NONE)
+			break;
+		if (reason != MKW_WB_SYNC) {
+			result->busy = true;
+			break;
+		}
+	}
+	sleeper_destroy(&sleeper);
+}
+
+static void range_clip(const struct region *r, uint64_t first, uint64_t last, size_t *from,
+		       size_t *to)
+{
+	*from = first > r->first ? (size_t)(first - r->first) : 0;
+	*to = last - r->first < REGION_PAGES - 1 ? (size_t)(last - r->first) + 1 : REGION_PAGES;
+}
+
+struct writeback_result writeback_range(struct object *o, uint64_t first, uint64_t last,
+					enum mkw_wb_reason reason)
+{
+	struct writeback_result result = {0};
+	struct region *r;
+	uint64_t next = first;
+
+	while (next <= last && (r = region_next(o, next)) != NULL) {
+		size_t from, to;
+		next = r->first + REGION_PAGES;
+		if (r->first <= last) {
+			range_clip(r, first, last, &from, &to);
+			writeback_region(r, from, to, reason, &result);
+		}
+		region_put(r);
+	}
+	return result;
+}
+
+/* What is dirty now is what this sync is about (6.3): a writer that goes on dirtying cannot keep it
+ * busy for ever, and nothing dirty before it is missed. */
+static void range_tag(struct object *o, uint64_t first, uint64_t last)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next <= last && (r = region_next(o, next)) != NULL) {
+		size_t from, to;
+		next = r->first + REGION_PAGES;
+		if (r->first <= last) {
+			range_clip(r, first, last, &from, &to);
+			env_lock(&r->lock);
+			for (size_t i = from; r->charged > 0 && i < to; i++)
+				if (page_is_charged(&r->pages[i]))
+					r->pages[i].flags |= PAGE_TOWRITE;
+			env_unlock(&r->lock);
+		}
+		region_put(r);
+	}
+}
+
+int writeback_sync(struct object *o, uint64_t first, uint64_t last)
+{
+	struct writeback_result result;
+	uint64_t seq;
+	int error;
+
+	env_lock(&o->lock);
+	seq = o->error_seq;
+	env_unlock(&o->lock);
+	range_tag(o, first, last);
+	result = writeback_range(o, first, last, MKW_WB_SYNC);
+	/* Also when something failed: what could be written is to be durable (6.5). */
+	error = op_fsync(o, first << PAGE_SHIFT, (last - first + 1) << PAGE_SHIFT);
+	env_lock(&o->lock);
+	if (error != 0)
+		object_record_error(o, error);
+	/* A page that somebody else was writing, and failed to, counts for this sync as well. */
+	if (o->error_seq != seq && (result.error == 0 || result.error == -EAGAIN))
+		result.error = o->error;
+	env_unlock(&o->lock);
+	return result.error;
+}
