@@ -35,7 +35,7 @@ bool feature_switched_off(const char *name)
 /* The most able descriptor that this process may have. */
 static int open_any(bool *syscalls)
 {
-	int flags = O_CLOEXEC | O_NONBLOCK, fd = -1, err, dev;
+	int flags = O_CLOEXEC, fd = -1, err, dev;
 
 	*syscalls = !feature_switched_off("syscalls");
 	if (*syscalls) {

@@ -54,7 +54,6 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 		return explain(-ENOMEM);
 	m->upcalls = options->upcalls;
 	m->arg = options->arg;
-	m->workers_max = options->workers_max > count ? options->workers_max : count;
 	m->inline_fd = -1;
 	err = open_descriptors(m);
 	if (err)
@@ -62,7 +61,8 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	pthread_mutex_init(&m->windows, NULL);
 	err = signals_install();
 	if (!err)
-		err = workers_start(m, count);
+		err = workers_start(m, count,
+				    options->workers_max > count ? options->workers_max : count);
 	if (err)
 		goto fail_close;
 	*mmu = m;

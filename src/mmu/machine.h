@@ -2,9 +2,8 @@
 /*
  * machine.h - what the files of src/mmu share; nobody else includes it.
  *
- * Locks, ascending: machine.grow (workers.c), machine.inbox (workers.c), machine.windows
- * (refuse.c), frames.grow (memfd.c). None is held across an upcall, and none while another one of
- * them is taken.
+ * Locks: pool.lock (pool.c, workers.c), mmu.windows (refuse.c), frames.grow (memfd.c). None is held
+ * across an upcall, and none while another one of them is taken.
  */
 #ifndef MMU_MACHINE_H
 #define MMU_MACHINE_H
@@ -38,47 +37,74 @@ int features_probe(struct features *features);
 /* A new descriptor with the features enabled; negative errno. extra is or-ed into them. */
 int descriptor_open(const struct features *features, uint64_t extra);
 
-/* ---- Workers (workers.c), and where they run (place.c) ------------------------------------ */
+/* ---- Handler threads ---------------------------------------------------------------------- */
 
+#define PLACE_SEATS 8
+
+/* Where a worker runs, and whose faults it has been serving (place.c). */
 struct place {
-	int cpu;	/* the core this worker was bound to; -1: none */
-	int seen;	/* the core of the last sample; -1: none */
-	pid_t tid;	/* whom it was taken of */
-	unsigned since; /* events since */
+	_Atomic int home; /* the core it is bound to; -1: none */
+	struct seat {
+		pid_t tid;
+		int cpu;	/* of that thread, when last looked */
+		bool agreed;	/* two looks in a row found it there */
+		unsigned since; /* events since */
+	} seat[PLACE_SEATS];
+	unsigned events, local, remote; /* of this window */
+	int remote_cpu;
+	unsigned looks_left;
 };
 
 struct worker {
-	struct worker *next; /* of machine.workers, for joining */
+	struct worker *next; /* of pool.workers */
 	struct mmu *mmu;
 	pthread_t thread;
+	_Atomic uint64_t word;	/* its role and a count of changes (workers.c) */
+	uint64_t looked;	/* guarded by pool.lock: word at the deputy's last look, */
+	unsigned unchanged;	/* and how many looks it has been that */
+	_Atomic bool dismissed; /* it is to stop reading */
+	unsigned asleep;	/* depth of mmu_sleep_begin */
+	uint64_t asleep_since_ns;
 	struct place place;
 };
 
-#define INBOX_CAPACITY 32
+struct pool {
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t wake;  /* followers wait */
+	pthread_cond_t left;  /* mmu_destroy waits */
+	struct worker *workers;
+	unsigned count, max;
+	unsigned readers;	 /* that read, or serve what they have read, and are not relieved */
+	_Atomic unsigned wanted; /* of them */
+	unsigned following;
+	int want_cpu; /* the home of the next reader; -1: none in particular */
+	bool deputy;  /* a follower watches the readers */
+	unsigned idle_looks;
+	/* not guarded */
+	_Atomic bool stopping, kicked;
+	_Atomic bool deep;	   /* the deputy sleeps until it is called */
+	_Atomic uint64_t sleep_ns; /* moving average of what is between mmu_sleep_begin and _end */
+};
 
-struct inbox { /* events read but not begun */
-	pthread_mutex_t lock;
-	struct uffd_msg message[INBOX_CAPACITY];
-	unsigned first, count;
+struct doorbell { /* an access that only a reader can answer (doorbell.c) */
+	uintptr_t page;
+	pthread_t ringer;
+	bool started; /* guarded by pool.lock: ringer is to be joined */
+	_Atomic bool ringing;
 };
 
 struct mmu {
 	struct features features;
-	int uffd;	       /* reports by events */
+	int uffd;	       /* reports by events; its readers block */
 	_Atomic int inline_fd; /* reports by SIGBUS; -1: no inline view yet */
-	int epoll_fd, kick_fd, pagemap_fd;
+	int pagemap_fd;
 	const struct mmu_upcalls *upcalls;
 	void *arg;
 	struct mmu_counts counts;
+	struct pool pool;
+	struct doorbell doorbell;
 
-	pthread_mutex_t grow; /* guards workers, inline_fd's opening */
-	struct worker *workers;
-	unsigned workers_max;
-	_Atomic unsigned sleeping; /* workers between mmu_sleep_begin and _end */
-	_Atomic bool stopping;
-	struct inbox inbox;
-
-	pthread_mutex_t windows; /* one protection window at a time */
+	pthread_mutex_t windows; /* one protection window at a time, and inline_fd's opening */
 	struct {		 /* guarded by windows: the last refusal inside a system call */
 		pid_t tid;
 		uintptr_t address;
@@ -91,12 +117,48 @@ static inline void count_call(struct mmu *mmu)
 	atomic_fetch_add_explicit(&mmu->counts.calls, 1, memory_order_relaxed);
 }
 
-int workers_start(struct mmu *mmu, unsigned count);
+/* workers.c: the threads. */
+int workers_start(struct mmu *mmu, unsigned count, unsigned max);
 void workers_stop(struct mmu *mmu);
+int worker_start(struct mmu *mmu); /* => pool.lock held */
 
+/* A worker's role, the low bits of its word. */
+enum role { FOLLOWING, READING, SERVING, RELIEVED };
+
+static inline enum role role_of(uint64_t word)
+{
+	return (enum role)(word & 3);
+}
+
+static inline uint64_t word_next(uint64_t word, enum role role)
+{
+	return ((word >> 2) + 1) << 2 | (uint64_t)role;
+}
+
+/* pool.c: who reads. All => pool.lock held. */
+bool pool_follow(struct worker *worker); /* until it is to read (true) or to end */
+void pool_leave(struct worker *worker);	 /* a reader becomes a follower */
+void pool_enlist(struct mmu *mmu, int cpu);
+void pool_dismiss(struct worker *worker);
+void pool_relieve(struct worker *worker); /* another one reads in its place */
+bool pool_reader_at(const struct mmu *mmu, const struct worker *except, int cpu);
+/* A reader has begun to serve: the deputy must be awake. */
+void pool_call_deputy(struct mmu *mmu);
+
+/* doorbell.c */
+int doorbell_create(struct mmu *mmu);
+void doorbell_destroy(struct mmu *mmu);
+void doorbell_ring(struct mmu *mmu); /* => pool.lock held. Never waits. */
+void doorbell_answer(struct mmu *mmu);
+
+/* place.c */
 void place_init(struct place *place);
-/* The calling worker serves a fault of thread tid: run where that thread runs. */
-void place_follow(struct place *place, pid_t tid);
+void place_bind(struct place *place, int cpu);
+/* The calling worker serves a fault of thread tid: run where that thread runs. No lock held. */
+void place_follow(struct worker *worker, pid_t tid);
+
+/* Starts a thread that takes no signals but those that it raises by a fault. */
+int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 /* ---- Views -------------------------------------------------------------------------------- */
 

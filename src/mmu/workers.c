@@ -1,180 +1,167 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * workers.c - handler threads. Each waits for events, and whoever has read one serves it: handing
- * it to another thread would cost more than the fault itself.
+ * workers.c - handler threads. A reader blocks in read() on the descriptor, and serves what it has
+ * read itself: any hand-over, and even a wait by epoll before the read, would cost a good part of
+ * what the fault costs. The others follow (pool.c).
  *
- * All wait on one epoll instance, edge-triggered, which wakes one of them for an event, and of
- * several the one that ran last. A read may bring more than one message; those beyond the first go
- * to the inbox and another worker is kicked, so that none waits behind an operation that sleeps
- * while a worker is idle.
- *
- * A worker that is about to sleep in an operation says so (mmu_sleep_begin). When all of them sleep
- * another one is started: somebody can always read.
+ *   FOLLOWING -> READING   there are fewer readers than wanted              pool_follow
+ *   READING   -> SERVING   it has read a message                            serve
+ *   SERVING   -> READING   it has served it                                 serve
+ *   SERVING   -> RELIEVED  it takes long, so another one reads in its place the deputy;
+ * mmu_sleep_begin RELIEVED  -> FOLLOWING it has served it                                 serve
+ *   READING   -> FOLLOWING it is not needed any more                        pool_leave
+ * A worker's word holds its role; SERVING is left by compare-and-swap, as two may try.
  */
 #include "machine.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
-static _Thread_local struct worker *self;
+/* Operations that take longer, on average, hand over reading before they begin; shorter ones are
+ * cheaper to wait for. One that is longer than usual is noticed by the deputy. */
+#define SLOW_NS 40000
 
-static void serve_message(struct worker *worker, const struct uffd_msg *message)
+/* A machine has few readers: each one blocked in read() is woken for every event. */
+static _Thread_local struct worker *self __attribute__((tls_model("initial-exec")));
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* False: the worker does not read any more. */
+static bool serve(struct worker *worker, const struct uffd_msg *message)
 {
 	struct mmu *mmu = worker->mmu;
 	uint64_t flags = message->arg.pagefault.flags;
 	bool write = flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP);
 	pid_t tid = (pid_t)message->arg.pagefault.feat.ptid;
+	uint64_t word =
+		word_next(atomic_load_explicit(&worker->word, memory_order_relaxed), SERVING);
 
-	place_follow(&worker->place, tid);
+	/* Either the deputy sees SERVING before it goes to sleep, or we see that it sleeps. */
+	atomic_store(&worker->word, word);
+	if (atomic_load(&mmu->pool.deep))
+		pool_call_deputy(mmu);
+	place_follow(worker, tid);
 	mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
 			    write ? MMU_WRITE : MMU_READ, tid);
+	return atomic_compare_exchange_strong(&worker->word, &word, word_next(word, READING));
 }
 
-void mmu_kick(struct mmu *mmu)
-{
-	uint64_t one = 1;
-
-	/* EAGAIN means that it is full of kicks that nobody has taken yet. */
-	while (write(mmu->kick_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-}
-
-/*
- * Take one message. *more: others were left in the inbox, or on the descriptor.
- */
-static bool take_message(struct mmu *mmu, struct uffd_msg *message, bool *more)
-{
-	struct inbox *inbox = &mmu->inbox;
-	bool taken = false;
-	ssize_t n;
-
-	*more = false;
-	pthread_mutex_lock(&inbox->lock);
-	if (inbox->count == 0) {
-		n = read(mmu->uffd, inbox->message, sizeof(inbox->message));
-		inbox->first = 0;
-		inbox->count = n > 0 ? (unsigned)((size_t)n / sizeof(*message)) : 0;
-		atomic_fetch_add_explicit(&mmu->counts.events, inbox->count, memory_order_relaxed);
-		/* A full read may have left some behind, which no edge will tell of. */
-		*more = inbox->count == INBOX_CAPACITY;
-	}
-	if (inbox->count > 0) {
-		*message = inbox->message[inbox->first++];
-		*more |= --inbox->count > 0;
-		taken = true;
-	}
-	pthread_mutex_unlock(&inbox->lock);
-	return taken;
-}
-
-static void serve_messages(struct worker *worker)
-{
-	struct uffd_msg message;
-	bool more = true;
-
-	while (more && take_message(worker->mmu, &message, &more)) {
-		if (more)
-			mmu_kick(worker->mmu);
-		if (message.event == UFFD_EVENT_PAGEFAULT)
-			serve_message(worker, &message);
-	}
-}
-
-static void serve_kick(struct worker *worker)
+static void read_events(struct worker *worker)
 {
 	struct mmu *mmu = worker->mmu;
-	uint64_t kicks;
+	bool reading = true, rung;
+	struct uffd_msg message;
 
-	if (read(mmu->kick_fd, &kicks, sizeof(kicks)) < 0)
-		return; /* another worker took it */
-	serve_messages(worker);
-	mmu->upcalls->ready(mmu->arg);
+	while (reading) {
+		/* One message: a further one would wait behind this one's operation. */
+		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message))
+			continue;
+		atomic_fetch_add_explicit(&mmu->counts.wakeups, 1, memory_order_relaxed);
+		rung = (message.arg.pagefault.address & ~(uint64_t)(MKW_PAGE_SIZE - 1)) ==
+		       mmu->doorbell.page;
+		if (!rung && message.event == UFFD_EVENT_PAGEFAULT) {
+			atomic_fetch_add_explicit(&mmu->counts.events, 1, memory_order_relaxed);
+			reading = serve(worker, &message);
+		}
+		if (reading && (atomic_load(&worker->dismissed) ||
+				(rung && atomic_load(&mmu->pool.stopping)))) {
+			pthread_mutex_lock(&mmu->pool.lock);
+			pool_leave(worker);
+			pthread_mutex_unlock(&mmu->pool.lock);
+			reading = false;
+		}
+		if (rung)
+			doorbell_answer(mmu);
+	}
 }
 
 static void *worker_run(void *arg)
 {
 	struct worker *worker = arg;
-	struct mmu *mmu = worker->mmu;
+	struct pool *pool = &worker->mmu->pool;
 
 	self = worker;
 	pthread_setname_np(pthread_self(), "mkw-handler");
-	place_init(&worker->place);
-	while (!atomic_load(&mmu->stopping)) {
-		struct epoll_event event;
-
-		if (epoll_wait(mmu->epoll_fd, &event, 1, -1) != 1)
-			continue;
-		atomic_fetch_add_explicit(&mmu->counts.wakeups, 1, memory_order_relaxed);
-		if (event.data.fd == mmu->uffd)
-			serve_messages(worker);
-		else if (!atomic_load(&mmu->stopping))
-			serve_kick(worker);
+	pthread_mutex_lock(&pool->lock);
+	while (pool_follow(worker)) {
+		pthread_mutex_unlock(&pool->lock);
+		read_events(worker);
+		pthread_mutex_lock(&pool->lock);
 	}
-	mmu_kick(mmu); /* the next one, to stop too */
+	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
 
-/* => grow held. All signals are blocked but those that a fault of the thread itself raises. */
-static int worker_start(struct mmu *mmu)
+int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 {
-	struct worker *worker = calloc(1, sizeof(*worker));
 	sigset_t block, before;
 	int err;
 
-	if (!worker)
-		return -ENOMEM;
-	worker->mmu = mmu;
 	sigfillset(&block);
 	sigdelset(&block, SIGBUS);
 	sigdelset(&block, SIGSEGV);
 	pthread_sigmask(SIG_SETMASK, &block, &before);
-	err = pthread_create(&worker->thread, NULL, worker_run, worker);
+	err = pthread_create(thread, NULL, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -err;
+}
+
+int worker_start(struct mmu *mmu)
+{
+	struct pool *pool = &mmu->pool;
+	struct worker *worker;
+	int err;
+
+	if (pool->count >= pool->max || atomic_load(&pool->stopping))
+		return -EAGAIN;
+	worker = calloc(1, sizeof(*worker));
+	if (!worker)
+		return -ENOMEM;
+	worker->mmu = mmu;
+	place_init(&worker->place);
+	err = thread_start(&worker->thread, worker_run, worker);
 	if (err) {
 		free(worker);
-		return -err;
+		return err;
 	}
-	worker->next = mmu->workers;
-	mmu->workers = worker;
-	atomic_fetch_add(&mmu->counts.workers, 1);
+	worker->next = pool->workers;
+	pool->workers = worker;
+	pool->count++;
+	atomic_store_explicit(&mmu->counts.workers, pool->count, memory_order_relaxed);
 	return 0;
 }
 
-static int watch(struct mmu *mmu, int fd)
+int workers_start(struct mmu *mmu, unsigned count, unsigned max)
 {
-	struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.fd = fd};
+	struct pool *pool = &mmu->pool;
+	pthread_condattr_t attr;
+	int err;
 
-	return epoll_ctl(mmu->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
-}
-
-static void close_if_open(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
-int workers_start(struct mmu *mmu, unsigned count)
-{
-	int err = 0;
-
-	pthread_mutex_init(&mmu->grow, NULL);
-	pthread_mutex_init(&mmu->inbox.lock, NULL);
-	mmu->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	mmu->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (mmu->epoll_fd < 0 || mmu->kick_fd < 0)
-		err = -errno;
-	if (!err)
-		err = watch(mmu, mmu->uffd);
-	if (!err)
-		err = watch(mmu, mmu->kick_fd);
-	pthread_mutex_lock(&mmu->grow);
-	for (unsigned i = 0; i < count && !err; i++)
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_cond_init(&pool->wake, &attr);
+	pthread_cond_init(&pool->left, &attr);
+	pthread_condattr_destroy(&attr);
+	/* One to read and one to watch it. */
+	pool->max = max < 2 ? 2 : max;
+	pool->wanted = 1;
+	pool->want_cpu = -1;
+	err = doorbell_create(mmu);
+	if (err)
+		return err;
+	pthread_mutex_lock(&pool->lock);
+	for (unsigned i = 0; (i < count || i < 2) && !err; i++)
 		err = worker_start(mmu);
-	pthread_mutex_unlock(&mmu->grow);
+	pthread_mutex_unlock(&pool->lock);
 	if (err)
 		workers_stop(mmu);
 	return err;
@@ -182,44 +169,58 @@ int workers_start(struct mmu *mmu, unsigned count)
 
 void workers_stop(struct mmu *mmu)
 {
-	struct worker *worker;
+	struct pool *pool = &mmu->pool;
 
-	atomic_store(&mmu->stopping, true);
-	mmu_kick(mmu);
-	/* A worker may be about to start another one, which then is in the list. */
-	for (;;) {
-		pthread_mutex_lock(&mmu->grow);
-		worker = mmu->workers;
-		if (worker)
-			mmu->workers = worker->next;
-		pthread_mutex_unlock(&mmu->grow);
-		if (!worker)
-			break;
+	pthread_mutex_lock(&pool->lock);
+	atomic_store(&pool->stopping, true);
+	pthread_cond_broadcast(&pool->wake);
+	while (pool->readers > 0) {
+		doorbell_ring(mmu);
+		pthread_cond_wait(&pool->left, &pool->lock);
+	}
+	pthread_cond_broadcast(&pool->wake);
+	pthread_mutex_unlock(&pool->lock);
+	/* Nobody starts another one any more. */
+	while (pool->workers) {
+		struct worker *worker = pool->workers;
+
+		pool->workers = worker->next;
 		pthread_join(worker->thread, NULL);
 		free(worker);
 	}
-	close_if_open(mmu->epoll_fd);
-	close_if_open(mmu->kick_fd);
-	pthread_mutex_destroy(&mmu->inbox.lock);
-	pthread_mutex_destroy(&mmu->grow);
+	doorbell_destroy(mmu);
+	pthread_cond_destroy(&pool->left);
+	pthread_cond_destroy(&pool->wake);
+	pthread_mutex_destroy(&pool->lock);
 }
 
 void mmu_sleep_begin(struct mmu *mmu)
 {
-	if (!self || self->mmu != mmu)
+	struct pool *pool = &mmu->pool;
+	uint64_t word;
+
+	if (!self || self->mmu != mmu || self->asleep++ > 0)
 		return;
-	if (atomic_fetch_add(&mmu->sleeping, 1) + 1 < atomic_load(&mmu->counts.workers))
+	self->asleep_since_ns = now_ns();
+	if (atomic_load_explicit(&pool->sleep_ns, memory_order_relaxed) < SLOW_NS)
 		return;
-	pthread_mutex_lock(&mmu->grow);
-	/* When it cannot be had events wait until an operation ends. */
-	if (atomic_load(&mmu->sleeping) >= atomic_load(&mmu->counts.workers) &&
-	    atomic_load(&mmu->counts.workers) < mmu->workers_max)
-		(void)worker_start(mmu);
-	pthread_mutex_unlock(&mmu->grow);
+	word = atomic_load(&self->word);
+	if (role_of(word) != SERVING)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	pool_relieve(self);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 void mmu_sleep_end(struct mmu *mmu)
 {
-	if (self && self->mmu == mmu)
-		atomic_fetch_sub(&mmu->sleeping, 1);
+	_Atomic uint64_t *average = &mmu->pool.sleep_ns;
+	uint64_t old;
+
+	if (!self || self->mmu != mmu || --self->asleep > 0)
+		return;
+	/* Several may write at once; one of them is then lost, which an average bears. */
+	old = atomic_load_explicit(average, memory_order_relaxed);
+	atomic_store_explicit(average, old - old / 8 + (now_ns() - self->asleep_since_ns) / 8,
+			      memory_order_relaxed);
 }
