@@ -54,7 +54,7 @@ static int driver_check(const struct mkw_store_driver *driver)
 	char with_colon[40];
 	int length = snprintf(with_colon, sizeof(with_colon), "%s:", driver->scheme);
 
-	if (length < 0 || (size_t)length >= sizeof(with_colon) ||
+	if (length <= 1 || (size_t)length >= sizeof(with_colon) ||
 	    uri_scheme_length(with_colon) != strlen(driver->scheme))
 		return mkw_set_error(-EINVAL,
 				     "scheme \"%.40s\": a small letter, then small letters, digits "
