@@ -116,7 +116,8 @@ struct mkw_store_ops {
 	uint32_t run_max_pages; /* longest run it wants to be given; 0: no wish */
 
 	/* Bring the run's bytes into buffer (run->count pages, page aligned). Bytes past the object's
-	 * size must be zero. May cut the run. LOCKED or 0: done. Required. */
+	 * size must be zero. May cut the run; the bytes of a page stay where they are in buffer, also
+	 * if pages before it are cut. LOCKED or 0: done. Required. */
 	mkw_fault_t (*fault)(void *store, struct mkw_object *object, struct mkw_run *run, void *buffer);
 
 	/* The run is about to become writable. NULL: always granted. Idempotent: may be called again
@@ -205,7 +206,9 @@ struct mkw_store_driver {
 	size_t struct_size;
 	const char *scheme;
 	const char *summary;  /* one line */
-	const char *options;  /* "quota=SIZE\tmost bytes it takes\n..." for `mkwrite info --help` */
+	/* "quota=SIZE\tmost bytes it takes\n...": what `mkwrite info --help` shows. An option whose
+	 * key is not listed is refused before open is called. NULL: there are none. */
+	const char *options;
 	bool layer;           /* path is another URI */
 	int (*open)(struct mkw_open_args *args);
 };
