@@ -232,7 +232,7 @@ static int refusal_handle(struct demo *demo, const struct mkw_refusal *refusal)
 		return TOOL_REFUSED;
 	}
 	tell(demo, "caught",
-	     "by mkw_guard, %s of %s files packed; a plain mmap dies of SIGBUS here",
+	     "by mkw_guard as an errno, not a death by SIGBUS; %s of %s files are packed",
 	     text_count(demo->packed).s, text_count(demo->files.count).s);
 	return quota_raise(demo);
 }
@@ -383,6 +383,8 @@ static int digests_compute(struct demo *demo, const char *directory)
 		paths[i] = demo->files.entries[i].path;
 	if (code == 0)
 		code = digest_files(NULL, paths, count, demo->originals, demo->options);
+	if (interrupted)
+		code = TOOL_FAILED;
 	for (size_t i = 0; i < count && code == 0; i++) {
 		paths[i] = numbers + i * TEXT_MAX;
 		snprintf(paths[i], TEXT_MAX, "%zu", i);
