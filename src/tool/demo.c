@@ -10,6 +10,7 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <mkwrite/store.h>
 #include <signal.h>
@@ -58,7 +59,7 @@ struct demo {
 	const char *keep;
 	struct file_list files;
 	/* the archive */
-	char directory[64]; /* of our own, for temporary files; "" when there is none */
+	char *directory; /* of our own, for temporary files; NULL when there is none */
 	char *path;
 	uint64_t size_bytes;
 	struct mkw_space *space;
@@ -281,7 +282,7 @@ static int packing_next(void *arg, size_t index, uint64_t offset)
 static int archive_open(struct demo *demo)
 {
 	struct mkw_space_options space_options = MKW_SPACE_OPTIONS_INIT;
-	char *file_uri = uri_from_argument(demo->path);
+	char *file_uri = uri_from_path(demo->path);
 	char *uri = NULL;
 	int error;
 
@@ -419,30 +420,38 @@ static int digests_compare(struct demo *demo)
 /* The files have names of our own making: 0, 1, ... */
 static void extracted_remove(const char *directory, size_t count)
 {
-	char path[128];
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char name[TEXT_MAX];
 
-	for (size_t i = 0; i < count; i++) {
-		snprintf(path, sizeof(path), "%s/%zu", directory, i);
-		unlink(path);
+	for (size_t i = 0; i < count && fd >= 0; i++) {
+		snprintf(name, sizeof(name), "%zu", i);
+		unlinkat(fd, name, 0);
 	}
+	if (fd >= 0)
+		close(fd);
 	rmdir(directory);
 }
 
 static int archive_check(struct demo *demo)
 {
 	uint64_t start_ns = tool_now_ns();
-	char directory[96];
+	char *directory;
 	int code;
 
-	snprintf(directory, sizeof(directory), "%s/files", demo->directory);
-	if (mkdir(directory, 0700) != 0)
-		return tool_errno(demo->options, directory);
+	if (asprintf(&directory, "%s/files", demo->directory) < 0)
+		return tool_errno(demo->options, demo->directory);
+	if (mkdir(directory, 0700) != 0) {
+		code = tool_errno(demo->options, directory);
+		free(directory);
+		return code;
+	}
 	code = archive_extract(demo->path, directory, &demo->files, demo->options);
 	if (code == 0) {
 		tell(demo, "read back", "with read(2), without the library");
 		code = digests_compute(demo, directory);
 	}
 	extracted_remove(directory, demo->files.count);
+	free(directory);
 	demo->time_ns[PHASE_CHECK] = tool_now_ns() - start_ns;
 	if (code == 0)
 		code = digests_compare(demo);
@@ -485,22 +494,23 @@ static int files_collect(struct demo *demo, int argc, char **argv)
 static int paths_make(struct demo *demo)
 {
 	const char *parent = getenv("TMPDIR");
-	int length;
+	char *directory;
 
-	if (!parent || parent[0] != '/' || strlen(parent) > 32)
+	if (!parent || parent[0] == '\0')
 		parent = "/tmp";
-	snprintf(demo->directory, sizeof(demo->directory), "%s/mkwrite-demo.XXXXXX", parent);
-	if (!mkdtemp(demo->directory)) {
-		demo->directory[0] = '\0';
+	if (asprintf(&directory, "%s/mkwrite-demo.XXXXXX", parent) < 0)
+		return tool_errno(demo->options, parent);
+	if (!mkdtemp(directory)) {
+		free(directory);
 		return tool_errno(demo->options, parent);
 	}
+	demo->directory = directory;
 	if (demo->keep && mkdir(demo->keep, 0777) != 0 && errno != EEXIST)
 		return tool_errno(demo->options, demo->keep);
-	length = asprintf(&demo->path, "%s/%s", demo->keep ? demo->keep : demo->directory,
-			  DEFAULT_ARCHIVE_NAME);
-	if (length < 0) {
+	if (asprintf(&demo->path, "%s/%s", demo->keep ? demo->keep : directory,
+		     DEFAULT_ARCHIVE_NAME) < 0) {
 		demo->path = NULL;
-		return tool_errno(demo->options, "memory");
+		return tool_errno(demo->options, directory);
 	}
 	return 0;
 }
@@ -509,8 +519,9 @@ static void demo_clean(struct demo *demo)
 {
 	if (demo->path && !demo->keep)
 		unlink(demo->path);
-	if (demo->directory[0])
+	if (demo->directory)
 		rmdir(demo->directory);
+	free(demo->directory);
 	free(demo->path);
 	free(demo->originals);
 	free(demo->copies);

@@ -129,7 +129,9 @@ void progress_end(struct progress *progress);
 
 /* ---- uri.c: what the tool knows of URIs ------------------------------------------------------ */
 
-/* The URI that an argument means: itself, or "file:" and the path. NULL: no memory. To be freed. */
+/* "file:" and the path, escaped. NULL: no memory. To be freed. */
+char *uri_from_path(const char *path);
+/* The URI that an argument means: itself, or that of a path. NULL: no memory. To be freed. */
 char *uri_from_argument(const char *argument);
 
 struct uri_part { /* one layer or the store at the end; points into the URI, not decoded */

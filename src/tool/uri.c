@@ -38,26 +38,29 @@ static bool argument_is_uri(const char *argument)
 	return argument[length] == '?' && driver_find(argument, length) != NULL;
 }
 
-char *uri_from_argument(const char *argument)
+char *uri_from_path(const char *path)
 {
-	char *uri, *to;
+	char *uri = malloc(sizeof("file:") + strlen(path) * 3);
+	char *to;
 
-	if (argument_is_uri(argument))
-		return strdup(argument);
-	uri = malloc(sizeof("file:") + strlen(argument) * 3);
 	if (!uri)
 		return NULL;
 	to = stpcpy(uri, "file:");
-	for (; *argument; argument++) {
-		if (*argument == '?')
+	for (; *path; path++) {
+		if (*path == '?')
 			to = stpcpy(to, "%3F");
-		else if (*argument == '%')
+		else if (*path == '%')
 			to = stpcpy(to, "%25");
 		else
-			*to++ = *argument;
+			*to++ = *path;
 	}
 	*to = '\0';
 	return uri;
+}
+
+char *uri_from_argument(const char *argument)
+{
+	return argument_is_uri(argument) ? strdup(argument) : uri_from_path(argument);
 }
 
 void uri_next(const char **uri, struct uri_part *part)
