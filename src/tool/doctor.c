@@ -30,8 +30,8 @@ const char doctor_help[] =
 	"Exit status: 0 the backend uffd is usable; 1 it failed when tried out; 2 wrong\n"
 	"command line; 3 it is not usable.\n";
 
-/* Features that came after Linux 6.1, and those without which nothing works. The bit is that of
- * UFFDIO_API; -1: there is none, and the version decides. */
+/* Those without which nothing works, and those that are made up for, at a cost. The bit is that of
+ * UFFDIO_API; where there is none the version decides, or a try. */
 struct feature {
 	const char *name;
 	int bit;
@@ -46,14 +46,12 @@ static const struct feature features[] = {
 	{"missing pages of memfds", 5, 4, 11, true, "nothing can be mapped"},
 	{"write protection of memfds", 12, 5, 19, true, "no write can be notified"},
 	{"thread of a fault", 8, 4, 14, true, "a refusal finds nobody to tell"},
-	{"exact addresses", 11, 5, 18, true, "refusals know their page only"},
+	{"exact addresses", 11, 5, 18, false, "refusals name the page only"},
 	{"faults as signals", 7, 4, 14, false, "the backend inline is not available"},
 	{"continue write-protected", FEATURE_BY_VERSION, 6, 4, false,
 	 "cached pages are mapped one by one: about 1.3 us a page in place of 0.3"},
-	{"poison", 14, 6, 6, false,
-	 "a page that cannot be read is refused to each thread anew, by signal"},
 	{"PAGEMAP_SCAN", FEATURE_PAGEMAP_SCAN, 6, 7, false,
-	 "which pages are in use is read entry by entry: slower write-back of sparse grants"},
+	 "which pages are mapped is read entry by entry: slower"},
 };
 #define FEATURE_COUNT (sizeof(features) / sizeof(features[0]))
 
