@@ -24,7 +24,7 @@ const char info_help[] =
 	"Examples:\n"
 	"  mkwrite info\n"
 	"  mkwrite info disk.img\n"
-	"  mkwrite info 'delay?ms=5:file:disk.img?quota=1G'\n"
+	"  mkwrite info 'delay?us=5000:file:disk.img?quota=1G'\n"
 	"\n"
 	"Exit status: 0 told; 1 it cannot be opened; 2 wrong command line; 3 not possible\n"
 	"on this host.\n";

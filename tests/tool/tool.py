@@ -421,7 +421,7 @@ def test_cp_write_error():
     """A write-back that fails is told, wherever it shows."""
     need_backend("uffd")
     write("source", pattern(1 << 20))
-    result = run("cp", "source", "error?op=writepages&errno=EIO&times=0:file:target",
+    result = run("cp", "source", "error?op=writepages&errno=EIO&count=0:file:target",
                  expect=REFUSED)
     check_error(result, "cp", "incomplete")
     result = run("cp", "source", "error?op=fsync&errno=EIO:file:target2", expect=REFUSED)
@@ -432,7 +432,7 @@ def test_cp_read_error():
     """A source that cannot be read is exit status 1."""
     need_backend("uffd")
     write("source", pattern(1 << 20))
-    result = run("cp", "error?op=fault&errno=EIO&times=0:file:source", "target", expect=FAILED)
+    result = run("cp", "error?op=fault&errno=EIO&count=0:file:source", "target", expect=FAILED)
     check_error(result, "cp", "source")
 
 
@@ -464,7 +464,7 @@ def test_cp_progress():
     write("source", pattern(2 << 20))
     main, terminal = pty.openpty()
     # Ten waits of a tenth of a second last longer than the half second before the first line.
-    process = subprocess.Popen([TOOL, "cp", "delay?op=fault&ms=100:file:source", "target"],
+    process = subprocess.Popen([TOOL, "cp", "delay?op=fault&us=100000:file:source", "target"],
                                stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
     shown = b""
@@ -510,10 +510,10 @@ def test_info_layers():
     """Layers are shown from the top to the store."""
     need_backend("uffd")
     write("source", b"x" * 100)
-    uri = "delay?op=fault&ms=1:error?op=fsync:file:source?quota=1M"
+    uri = "delay?us=1000&op=fault:error?op=fsync:file:source?quota=1M"
     parts = run("info", "--json", uri).json()["objects"][0]["parts"]
     assert [p["scheme"] for p in parts] == ["delay", "error", "file"]
-    assert [p["options"] for p in parts] == ["op=fault&ms=1", "op=fsync", "quota=1M"]
+    assert [p["options"] for p in parts] == ["us=1000&op=fault", "op=fsync", "quota=1M"]
     assert parts[2]["path"] == "source"
 
 
