@@ -48,20 +48,22 @@ struct mkw_handle; /* one opening of an object: its access mode and its error cu
 enum mkw_log_level { MKW_LOG_ERROR, MKW_LOG_WARNING, MKW_LOG_INFO };
 
 struct mkw_space_options {
-	size_t struct_size;              /* sizeof(struct mkw_space_options) */
-	unsigned workers;                /* handler threads at the start; 0: 2 */
-	unsigned workers_max;            /* bound on handler threads; 0: 64 */
-	uint64_t resident_limit_bytes;   /* page cache of all objects; 0: no limit */
-	uint64_t dirty_limit_bytes;      /* dirty and granted pages of all objects; 0: no limit */
-	unsigned writeback_interval_ms;  /* how often background write-back runs; 0: 1000 */
-	/* Called with warnings and errors that no caller can be given; from any library thread, with
-	 * no lock held; must not call the library. NULL: nobody is told. */
+	size_t struct_size;		/* sizeof(struct mkw_space_options) */
+	unsigned workers;		/* handler threads at the start; 0: 2 */
+	unsigned workers_max;		/* bound on handler threads; 0: 64 */
+	uint64_t resident_limit_bytes;	/* page cache of all objects; 0: no limit */
+	uint64_t dirty_limit_bytes;	/* dirty and granted pages of all objects; 0: no limit */
+	unsigned writeback_interval_ms; /* how often background write-back runs; 0: 1000 */
+	/* Called with warnings and errors that no caller can be given; from any library thread,
+	 * with no lock held; must not call the library. NULL: nobody is told. */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 };
 
-#define MKW_SPACE_OPTIONS_INIT \
-	{ .struct_size = sizeof(struct mkw_space_options) }
+#define MKW_SPACE_OPTIONS_INIT                                  \
+	{                                                       \
+		.struct_size = sizeof(struct mkw_space_options) \
+	}
 
 /*
  * Make a space. options may be NULL. The first space of a process installs handlers for SIGBUS and
@@ -88,28 +90,28 @@ int mkw_space_destroy(struct mkw_space *space, unsigned flags);
 /* Counts since the space or object was made, and gauges. All exact. */
 struct mkw_stat {
 	/* faults */
-	uint64_t read_faults;    /* faults of reads that the library served */
-	uint64_t write_faults;   /* the same for writes */
-	uint64_t waits;          /* times a fault was parked */
+	uint64_t read_faults;  /* faults of reads that the library served */
+	uint64_t write_faults; /* the same for writes */
+	uint64_t waits;	       /* times a fault was parked */
 	/* the store's side */
-	uint64_t fills;          /* calls of fault */
+	uint64_t fills; /* calls of fault */
 	uint64_t pages_filled;
-	uint64_t notifications;  /* calls of page_mkwrite */
-	uint64_t pages_granted;  /* pages made writable by them */
-	uint64_t refusals;       /* accesses refused */
-	uint64_t writes;         /* runs handed to writepages */
+	uint64_t notifications; /* calls of page_mkwrite */
+	uint64_t pages_granted; /* pages made writable by them */
+	uint64_t refusals;	/* accesses refused */
+	uint64_t writes;	/* runs handed to writepages */
 	uint64_t pages_written;
 	uint64_t pages_unwritten; /* granted pages found unwritten, given back */
-	uint64_t write_errors;   /* runs whose write-back failed */
+	uint64_t write_errors;	  /* runs whose write-back failed */
 	uint64_t pages_evicted;
 	/* gauges, in bytes */
 	uint64_t resident_bytes, resident_limit_bytes, resident_peak_bytes;
 	uint64_t dirty_bytes, dirty_limit_bytes, dirty_peak_bytes; /* granted pages included */
 	/* the machine's side (per space only) */
-	uint64_t events;         /* userfaultfd messages read */
-	uint64_t mmu_calls;      /* system calls that changed protections or mapped pages */
-	uint64_t wakeups;        /* times a handler thread was woken */
-	uint64_t workers;        /* handler threads now */
+	uint64_t events;    /* userfaultfd messages read */
+	uint64_t mmu_calls; /* system calls that changed protections or mapped pages */
+	uint64_t wakeups;   /* times a handler thread was woken */
+	uint64_t workers;   /* handler threads now */
 };
 
 int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_size);
@@ -141,7 +143,7 @@ int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mk
  */
 struct mkw_store_ops;
 int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
-               uint64_t size_bytes, unsigned flags, struct mkw_handle **handle);
+	       uint64_t size_bytes, unsigned flags, struct mkw_handle **handle);
 
 /*
  * Close a handle. Views stay. With the last handle and view gone the object's dirty pages are
@@ -190,7 +192,7 @@ int mkw_thaw(struct mkw_handle *handle);
 
 /* Limits of this object, beneath those of the space; 0: none. */
 int mkw_set_limits(struct mkw_handle *handle, uint64_t resident_limit_bytes,
-                   uint64_t dirty_limit_bytes);
+		   uint64_t dirty_limit_bytes);
 
 /* Change an option of the open store, as "quota=64M". Wakes writers who wait for space. Blocks. */
 int mkw_control(struct mkw_handle *handle, const char *assignment);
@@ -218,24 +220,24 @@ struct mkw_range {
  * how many there are, of which at most capacity were stored. A granted page counts as dirty.
  */
 ssize_t mkw_dirty_ranges(struct mkw_handle *handle, uint64_t offset, uint64_t length,
-                         struct mkw_range *ranges, size_t capacity);
+			 struct mkw_range *ranges, size_t capacity);
 
 /* ---- Refusal ------------------------------------------------------------------------------ */
 
 /* What becomes of a write that the store refuses. */
 enum mkw_policy {
 	MKW_REFUSE, /* SIGBUS (BUS_ADRERR) at the exact address; EFAULT or a short count in a system
-	               call; an error in mkw_pwrite. The default. */
+		       call; an error in mkw_pwrite. The default. */
 	MKW_WAIT,   /* the writer sleeps until the store can grant */
 	MKW_DEFER,  /* the write goes on in memory; mkw_sync reports the error, and the page stays
-	               dirty until it can be written */
+		       dirty until it can be written */
 };
 
 struct mkw_refusal {
-	void *address;  /* the faulting address; NULL for mkw_pread and mkw_pwrite */
-	size_t length;  /* of the refused range: from address's page on */
+	void *address;	 /* the faulting address; NULL for mkw_pread and mkw_pwrite */
+	size_t length;	 /* of the refused range: from address's page on */
 	uint64_t offset; /* in the object */
-	int error;      /* why: a negative errno (-ENOSPC, -EDQUOT, -EIO, -ENXIO: past the end ...) */
+	int error; /* why: a negative errno (-ENOSPC, -EDQUOT, -EIO, -ENXIO: past the end ...) */
 	bool write;
 	char message[160];
 };
@@ -266,9 +268,10 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
 #define MKW_READ  1u
 #define MKW_WRITE 2u /* implies MKW_READ */
 
-#define MKW_INLINE 0x1u /* serve faults in the faulting thread: cheaper, but system calls on pages
-                           not granted before fail with EFAULT, and the store runs in a signal
-                           handler (mkw_map(3)) */
+#define MKW_INLINE                                                                      \
+	0x1u /* serve faults in the faulting thread: cheaper, but system calls on pages \
+		not granted before fail with EFAULT, and the store runs in a signal     \
+		handler (mkw_map(3)) */
 
 /*
  * Map length bytes from offset of the object. offset must be a multiple of MKW_PAGE_SIZE; length is
@@ -278,7 +281,7 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
  * (MKW_WRITE on a read-only handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
  */
 int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsigned flags,
-            uint64_t offset, void **address);
+	    uint64_t offset, void **address);
 
 /* Unmap a view: address and length as they were mapped. Its dirty pages stay with the object. */
 int mkw_unmap(void *address, size_t length);
@@ -288,11 +291,11 @@ int mkw_unmap(void *address, size_t length);
 int mkw_msync(void *address, size_t length);
 
 enum mkw_advice {
-	MKW_NORMAL,     /* runs grow and shrink with the pattern of accesses */
+	MKW_NORMAL,	/* runs grow and shrink with the pattern of accesses */
 	MKW_SEQUENTIAL, /* start with long runs */
-	MKW_RANDOM,     /* one page at a time */
-	MKW_WILLNEED,   /* fill the range now; blocks */
-	MKW_DONTNEED,   /* this view will not use the range soon */
+	MKW_RANDOM,	/* one page at a time */
+	MKW_WILLNEED,	/* fill the range now; blocks */
+	MKW_DONTNEED,	/* this view will not use the range soon */
 };
 int mkw_advise(void *address, size_t length, enum mkw_advice advice);
 
@@ -308,11 +311,11 @@ int mkw_unreserve(void *address, size_t length);
 
 /* What this host allows. */
 struct mkw_backend_info {
-	const char *name;     /* "uffd", "inline" */
+	const char *name; /* "uffd", "inline" */
 	bool usable;
-	char reason[256];     /* why not, or what is missing */
-	char remedy[512];     /* what to change, "" if nothing */
-	uint64_t features;    /* as UFFDIO_API answered; 0 if unknown */
+	char reason[256];  /* why not, or what is missing */
+	char remedy[512];  /* what to change, "" if nothing */
+	uint64_t features; /* as UFFDIO_API answered; 0 if unknown */
 };
 /* Fills at most capacity entries; returns how many backends there are. */
 size_t mkw_backends(struct mkw_backend_info *info, size_t capacity);

@@ -36,12 +36,13 @@ struct mkw_object;
 
 /* What fault and page_mkwrite answer: the kernel's VM_FAULT codes with their kernel values. */
 typedef unsigned mkw_fault_t;
-#define MKW_FAULT_OOM    0x0001u /* no memory: reclaim, then ask again; at last ENOMEM */
+#define MKW_FAULT_OOM	 0x0001u /* no memory: reclaim, then ask again; at last ENOMEM */
 #define MKW_FAULT_SIGBUS 0x0002u /* refused; mkw_set_error() beforehand says why, else EIO */
-#define MKW_FAULT_MAJOR  0x0004u /* or-ed in: needed I/O; a statistic */
-#define MKW_FAULT_NOPAGE 0x0100u /* the page went away (truncated, punched): fault again; bounded */
+#define MKW_FAULT_MAJOR	 0x0004u /* or-ed in: needed I/O; a statistic */
+#define MKW_FAULT_NOPAGE 0x0100u /* the page went away (truncated, punched): fault again; bounded \
+				  */
 #define MKW_FAULT_LOCKED 0x0200u /* success; page_mkwrite: the run is locked (mkw_run_lock) */
-#define MKW_FAULT_RETRY  0x0400u /* ask again; bounded, then EAGAIN */
+#define MKW_FAULT_RETRY	 0x0400u /* ask again; bounded, then EAGAIN */
 /* 0 is the old minor success: the library locks the pages itself and looks whether they are still
  * the object's; if not the access faults again (contract 3.4, S4.1). */
 
@@ -59,13 +60,14 @@ int mkw_set_error(int error, const char *format, ...) __attribute__((format(prin
 struct mkw_run {
 	struct mkw_object *object;
 	uint64_t first; /* index of the first page */
-	size_t count;   /* pages */
-	uint64_t page;  /* the page that faulted: always within the run */
+	size_t count;	/* pages */
+	uint64_t page;	/* the page that faulted: always within the run */
 	unsigned flags; /* MKW_RUN_... */
 };
 #define MKW_RUN_WRITE 0x1u /* fault: for a write, page_mkwrite will follow */
-#define MKW_RUN_HOLE  0x2u /* set by fault: all of the run reads as zeros because nothing is stored;
-                              buffer was not touched */
+#define MKW_RUN_HOLE                                                                   \
+	0x2u /* set by fault: all of the run reads as zeros because nothing is stored; \
+		buffer was not touched */
 
 /* Make the run smaller: [first, first+count) must lie in it and hold run->page. In fault: at any
  * time. In page_mkwrite: before locking. -EINVAL otherwise. */
@@ -92,11 +94,11 @@ enum mkw_wb_reason { MKW_WB_SYNC, MKW_WB_BACKGROUND, MKW_WB_RECLAIM };
 struct mkw_wb_run {
 	uint64_t first;
 	size_t count;
-	const void *data;     /* count pages, stable until the operation returns */
+	const void *data;      /* count pages, stable until the operation returns */
 	uint64_t length_bytes; /* of data, cut to the object's size */
-	int result;           /* the store's answer, 0 beforehand. -EAGAIN: "not yet", the pages stay
-	                         dirty, nobody is told. Another negative errno: failed, they stay dirty,
-	                         the error is recorded. */
+	int result; /* the store's answer, 0 beforehand. -EAGAIN: "not yet", the pages stay
+		       dirty, nobody is told. Another negative errno: failed, they stay dirty,
+		       the error is recorded. */
 };
 
 struct mkw_writeback {
@@ -110,23 +112,24 @@ struct mkw_writeback {
 #define MKW_STORE_FIXED_SIZE 0x1u /* truncate is refused with EINVAL */
 
 struct mkw_store_ops {
-	size_t struct_size;  /* sizeof(struct mkw_store_ops): the struct grows only at its end */
+	size_t struct_size; /* sizeof(struct mkw_store_ops): the struct grows only at its end */
 	const char *name;
-	unsigned flags;      /* MKW_STORE_... */
+	unsigned flags;		/* MKW_STORE_... */
 	uint32_t run_max_pages; /* longest run it wants to be given; 0: no wish */
 
-	/* Bring the run's bytes into buffer (run->count pages, page aligned). Bytes past the object's
-	 * size must be zero. May cut the run; the bytes of a page stay where they are in buffer, also
-	 * if pages before it are cut. LOCKED or 0: done. Required. */
-	mkw_fault_t (*fault)(void *store, struct mkw_object *object, struct mkw_run *run, void *buffer);
+	/* Bring the run's bytes into buffer (run->count pages, page aligned). Bytes past the
+	 * object's size must be zero. May cut the run; the bytes of a page stay where they are in
+	 * buffer, also if pages before it are cut. LOCKED or 0: done. Required. */
+	mkw_fault_t (*fault)(void *store, struct mkw_object *object, struct mkw_run *run,
+			     void *buffer);
 
-	/* The run is about to become writable. NULL: always granted. Idempotent: may be called again
-	 * for pages that were granted before, and twice at a time for different runs. On failure it has
-	 * undone whatever it did (contract 3.3). */
+	/* The run is about to become writable. NULL: always granted. Idempotent: may be called
+	 * again for pages that were granted before, and twice at a time for different runs. On
+	 * failure it has undone whatever it did (contract 3.3). */
 	mkw_fault_t (*page_mkwrite)(void *store, struct mkw_object *object, struct mkw_run *run);
 
-	/* Pages that page_mkwrite granted have not been written, or its grant was lost in a race: give
-	 * back what was reserved for them. May be NULL. */
+	/* Pages that page_mkwrite granted have not been written, or its grant was lost in a race:
+	 * give back what was reserved for them. May be NULL. */
 	void (*unreserve)(void *store, struct mkw_object *object, uint64_t first, uint64_t count);
 
 	/* Write the runs; results per run. Returning a negative errno fails all of them. Without it
@@ -185,10 +188,10 @@ struct mkw_option { /* one key=value, decoded */
 struct mkw_open_args {
 	/* given */
 	const char *scheme;
-	const char *path;  /* decoded; for a layer: the inner URI, as written */
+	const char *path; /* decoded; for a layer: the inner URI, as written */
 	const struct mkw_option *options;
 	size_t option_count;
-	unsigned flags;    /* MKW_RDWR ... */
+	unsigned flags; /* MKW_RDWR ... */
 	/* answered */
 	const struct mkw_store_ops *ops;
 	void *store;
@@ -205,11 +208,11 @@ struct mkw_open_args {
 struct mkw_store_driver {
 	size_t struct_size;
 	const char *scheme;
-	const char *summary;  /* one line */
+	const char *summary; /* one line */
 	/* "quota=SIZE\tmost bytes it takes\n...": what `mkwrite info --help` shows. An option whose
 	 * key is not listed is refused before open is called. NULL: there are none. */
 	const char *options;
-	bool layer;           /* path is another URI */
+	bool layer; /* path is another URI */
 	int (*open)(struct mkw_open_args *args);
 };
 
@@ -224,7 +227,8 @@ int mkw_store_open(const char *uri, unsigned flags, struct mkw_open_args *args);
 /* Option values. "64M": K, M, G, T are powers of 1024. 0 or -EINVAL with a sentence that names
  * key. */
 int mkw_parse_size(const char *key, const char *value, uint64_t *bytes);
-int mkw_parse_uint(const char *key, const char *value, uint64_t min, uint64_t max, uint64_t *number);
+int mkw_parse_uint(const char *key, const char *value, uint64_t min, uint64_t max,
+		   uint64_t *number);
 int mkw_parse_bool(const char *key, const char *value, bool *flag); /* "" 1 yes on, 0 no off */
 /* "ENOSPC" or "28"; gives the positive errno. */
 int mkw_parse_errno(const char *key, const char *value, int *number);

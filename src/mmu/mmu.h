@@ -5,8 +5,8 @@
  * struct mmu_upcalls. A backend knows addresses, frames and threads; it knows no page, no store.
  *
  * What an address of a view can be in (contract 1.1):
- *   ABSENT  no translation. If the frame exists and the entry carries a marker, a read maps it RO by
- *           itself, with no report; a write is reported. If the frame does not exist, any access is
+ *   ABSENT  no translation. If the frame exists and the entry carries a marker, a read maps it RO
+ * by itself, with no report; a write is reported. If the frame does not exist, any access is
  *           reported. Without a marker (never armed, or lost in a drop) a write may go unreported:
  *           the VM arms (mmu_protect) before a frame comes into being.
  *   RO      present; a write is reported.
@@ -29,9 +29,9 @@ struct mmu_view {
 	enum mmu_backend backend;
 	uintptr_t address;
 	size_t length;
-	bool writable;          /* mapped with PROT_WRITE */
+	bool writable; /* mapped with PROT_WRITE */
 	struct frames *frames;
-	uint64_t offset;        /* of address in the frames, bytes */
+	uint64_t offset; /* of address in the frames, bytes */
 };
 
 /* ---- Upcalls ------------------------------------------------------------------------------ */
@@ -49,7 +49,8 @@ struct mmu_upcalls {
 struct mmu_signal_upcalls {
 	/* An access in an inline view failed. True: the address is ours and the access can be tried
 	 * again, or refusal->error has been set and it is refused. False: not ours. */
-	bool (*inline_fault)(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
+	bool (*inline_fault)(uintptr_t address, enum mmu_access access,
+			     struct mkw_refusal *refusal);
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */
 	bool (*allowed)(uintptr_t address, enum mmu_access access);
@@ -98,7 +99,8 @@ void frames_destroy(struct frames *frames);
 /* Bring frames into being with these bytes (src NULL: zeros); each appears complete or not at all.
  * -ENOMEM. The frames must not exist. */
 int frames_fill(struct frames *frames, uint64_t offset, size_t length, const void *src);
-/* Drop frames and zap them from all views. Markers may be lost: arm again before a frame returns. */
+/* Drop frames and zap them from all views. Markers may be lost: arm again before a frame returns.
+ */
 int frames_drop(struct frames *frames, uint64_t offset, uint64_t length);
 /* The library's own alias of [offset, offset+length), which must exist and lie within one 2 MiB
  * aligned piece. Touching it where no frame exists would make one: only locked, complete pages.
@@ -120,7 +122,8 @@ void mmu_view_unmap(struct mmu_view *view);
 
 /* Frame by frame from src: create the frame and map it RO. The frames must not exist. *done is how
  * many bytes were done, also on failure. */
-int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done);
+int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
+	     size_t *done);
 /* Map existing frames RO where nothing is mapped; leave what is. */
 int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length);
 /* Map existing frames RW, whatever is mapped there now. */

@@ -119,7 +119,7 @@ int guard_copy(void *to, const void *from, size_t count)
 	struct guard g = {.refusal = &refusal};
 	sigset_t mask;
 	sigjmp_buf jump;
-	int result = 0;
+	volatile int result = 0;
 
 	/* The usual case: what is copied lies in no view, or nothing is refused. */
 	pthread_sigmask(SIG_SETMASK, NULL, &mask);
