@@ -367,13 +367,25 @@ static void object_unlink(struct object *o)
 	env_broadcast(&s->closed);
 }
 
+static bool object_is_dirty(struct object *o)
+{
+	bool dirty;
+
+	env_lock(&o->space->charge_lock);
+	dirty = o->account.dirty > 0;
+	env_unlock(&o->space->charge_lock);
+	return dirty;
+}
+
 int object_end(struct object *o, bool discard, bool *gone)
 {
 	struct space *s = o->space;
-	int error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
-	int unheard = 0;
+	int error = 0, unheard = 0;
 
-	*gone = error == 0 || discard;
+	if (object_is_dirty(o) || atomic_load(&o->unsynced))
+		error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	/* What is written but not durable cannot be kept for a better time: only dirty pages can. */
+	*gone = !object_is_dirty(o) || discard;
 	env_lock(&o->lock);
 	if (o->error_seen_seq < o->error_seq)
 		unheard = o->error;
@@ -393,7 +405,7 @@ int object_end(struct object *o, bool discard, bool *gone)
 	env_unlock(&s->lock);
 	object_destroy(o);
 	if (error != 0)
-		return mkw_set_error(error, "dirty pages could not be written and were dropped");
+		return mkw_set_error(error, "write-back failed at the end (errno %d)", -error);
 	if (unheard != 0)
 		mkw_set_error(unheard, "write-back failed earlier (errno %d), unreported until now",
 			      -unheard);

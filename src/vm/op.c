@@ -171,11 +171,13 @@ int op_truncate(struct object *o, uint64_t size_bytes)
 {
 	if (o->ops->truncate == NULL)
 		return 0;
+	atomic_store(&o->unsynced, true);
 	OP_INT(o, o->ops->truncate(o->store, &o->public, size_bytes));
 }
 
 int op_punch_hole(struct object *o, uint64_t offset, uint64_t length)
 {
+	atomic_store(&o->unsynced, true);
 	OP_INT(o, o->ops->punch_hole(o->store, &o->public, offset, length));
 }
 

@@ -169,6 +169,7 @@ struct object {
 	size_t identity_length;
 	uint64_t dev, ino; /* file beneath, 0: none */
 	bool can_write, manual;
+	_Atomic bool unsynced; /* the store was changed since the last fsync that succeeded */
 	_Atomic uint64_t size_bytes;
 	_Atomic unsigned handles; /* openings; changes under space->lock */
 	_Atomic unsigned view_count;

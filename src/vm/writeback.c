@@ -207,6 +207,7 @@ static void batch_write(struct batch *b, enum mkw_wb_reason reason, struct write
 	charge_writeback(o->space, (int64_t)b->count);
 	count = batch_runs(b, runs);
 	runs_write(o, runs, count, reason);
+	atomic_store(&o->unsynced, true);
 	runs_record_errors(o, runs, count); /* before the pages can be seen clean by another sync */
 	env_lock(&r->lock);
 	clean = runs_end(r, runs, count, result);
@@ -348,7 +349,10 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	range_tag(o, first, last);
 	result = writeback_range(o, first, last, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
+	atomic_store(&o->unsynced, false);
 	error = op_fsync(o, first << PAGE_SHIFT, (last - first + 1) << PAGE_SHIFT);
+	if (error != 0)
+		atomic_store(&o->unsynced, true);
 	env_lock(&o->lock);
 	if (error != 0)
 		object_record_error(o, error);
