@@ -30,6 +30,7 @@
  * second a fault inside the kernel for each page.
  */
 #define REMAP_MIN_PAGES 16
+#define LOOK_PAGES	8 /* of a run, to see whether it is mapped */
 
 static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
 			 uint64_t mode)
@@ -185,47 +186,60 @@ static int unprotect(const struct mmu_view *view, uintptr_t address, size_t leng
 	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
 }
 
+/* Is more of the run mapped than the page whose fault brought us here? Looks at its beginning. */
+static bool mostly_mapped(struct mmu_view *view, uintptr_t address)
+{
+	bool present[LOOK_PAGES];
+	unsigned mapped = 0;
+
+	count_call(view->mmu);
+	if (mmu_present(view, address, sizeof(present) * MKW_PAGE_SIZE, present))
+		return true;
+	for (unsigned i = 0; i < LOOK_PAGES; i++)
+		mapped += present[i];
+	return mapped > 1;
+}
+
 /*
- * Map a run writable by CONTINUE. Whatever is mapped is zapped once, at the first entry met; after
- * that a mapped entry is a reader that came in between, and only its protection is lifted.
+ * Map a run writable by CONTINUE, which wants entries absent. Where it is mapped it is zapped
+ * first, or from the second mapped entry on; one that is mapped all the same (the faulting page; a
+ * reader that came in between) has its protection lifted. *woken: nobody is left to be woken.
  */
-static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length)
+static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length, bool *woken)
 {
 	uintptr_t at = address, end = address + length;
-	bool zapped = false;
+	bool zapped = mostly_mapped(view, address);
+	int err = zapped ? mmu_zap(view, address, length) : 0;
+	unsigned met = 0;
+	size_t done;
 
-	while (at < end) {
-		size_t done;
-		int err = continue_range(view, at, end - at, UFFDIO_CONTINUE_MODE_DONTWAKE, &done);
-
+	while (!err && at < end) {
+		err = continue_range(view, at, end - at, 0, &done);
+		*woken = done == length;
 		at += done;
-		if (!err)
-			break;
 		if (err != -EEXIST)
-			return err;
-		if (!zapped && (end - at) / MKW_PAGE_SIZE >= REMAP_MIN_PAGES) {
-			err = mmu_zap(view, at, end - at);
+			continue;
+		if (!zapped && met++ > 0 && (end - at) / MKW_PAGE_SIZE >= REMAP_MIN_PAGES) {
 			zapped = true;
+			err = mmu_zap(view, at, end - at);
 		} else {
-			size_t step = zapped ? MKW_PAGE_SIZE : end - at;
-
-			err = unprotect(view, at, step);
-			at += step;
+			err = unprotect(view, at, MKW_PAGE_SIZE);
+			at += MKW_PAGE_SIZE;
 		}
-		if (err)
-			return err;
 	}
-	return 0;
+	return err;
 }
 
 int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	bool woken = false;
 	int err;
 
 	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE)
 		return protect_range(view, address, length, 0); /* wakes */
-	err = remap_rw(view, address, length);
-	mmu_wake(view, address, length);
+	err = remap_rw(view, address, length, &woken);
+	if (!woken)
+		mmu_wake(view, address, length);
 	return err;
 }
 
