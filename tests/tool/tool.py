@@ -463,7 +463,8 @@ def test_cp_progress():
     need_backend("uffd")
     write("source", pattern(1 << 20) * 32)
     main, terminal = pty.openpty()
-    # Runs are 512 pages at most: 16 waits of a tenth of a second last longer than the half second before the first line.
+    # Runs are 512 pages at most: 16 waits of a tenth of a second last longer than the half second
+    # before the first line.
     process = subprocess.Popen([TOOL, "cp", "delay?op=fault&us=100000:file:source", "target"],
                                stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
