@@ -32,7 +32,7 @@ const char info_help[] =
 struct object_info {
 	const char *uri;
 	uint64_t size_bytes;
-	bool fixed_size, writable;
+	bool fixed_size;
 	unsigned char identity[MKW_IDENTITY_MAX];
 	size_t identity_length;
 	uint64_t dev, ino;
@@ -140,8 +140,7 @@ static int storage_read(struct object_info *info, const struct tool_options *opt
 	info->identity_length = args.identity_length;
 	info->dev = args.dev;
 	info->ino = args.ino;
-	info->fixed_size = !args.ops->truncate || (args.ops->flags & MKW_STORE_FIXED_SIZE);
-	info->writable = args.ops->writepages != NULL;
+	info->fixed_size = args.ops->flags & MKW_STORE_FIXED_SIZE;
 	if (args.ops->release)
 		args.ops->release(args.store);
 
@@ -208,7 +207,6 @@ static void object_print(const struct object_info *info)
 	if (info->allocated_known)
 		printf("  %-10s %" PRIu64 " (%s)\n", "allocated", info->allocated_bytes,
 		       text_size(info->allocated_bytes).s);
-	printf("  %-10s %s\n", "writable", info->writable ? "yes" : "no, the store cannot write");
 	if (info->capacity_error == 0)
 		printf("  %-10s %s free of %s\n", "capacity", text_size(info->free_bytes).s,
 		       text_size(info->total_bytes).s);
@@ -252,7 +250,6 @@ static void object_json(struct json *json, const struct object_info *info)
 	json_end(json);
 	json_number(json, "size_bytes", info->size_bytes);
 	json_flag(json, "fixed_size", info->fixed_size);
-	json_flag(json, "writable", info->writable);
 	if (info->allocated_known)
 		json_number(json, "allocated_bytes", info->allocated_bytes);
 	else

@@ -461,9 +461,10 @@ def test_cp_bad_operands():
 def test_cp_progress():
     """On a terminal long work shows how far it is; the line is gone at the end."""
     need_backend("uffd")
-    write("source", pattern(2 << 20))
+    write("source", pattern(1 << 20) * 32)
     main, terminal = pty.openpty()
-    # Ten waits of a tenth of a second last longer than the half second before the first line.
+    # Runs are 512 pages at most: 16 waits of a tenth of a second last longer than the half second
+    # before the first line.
     process = subprocess.Popen([TOOL, "cp", "delay?op=fault&us=100000:file:source", "target"],
                                stdout=subprocess.DEVNULL, stderr=terminal)
     os.close(terminal)
