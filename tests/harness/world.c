@@ -194,6 +194,42 @@ void access_wait_blocked(struct access *a)
 		test_wait_thread_faulting(a->thread.tid);
 }
 
+/* ---- Calls in a thread of their own --------------------------------------------------------- */
+
+int api_truncate(struct mkw_handle *handle, uint64_t size_bytes, uint64_t unused)
+{
+	(void)unused;
+	return mkw_truncate(handle, size_bytes);
+}
+
+static void *api_main(void *arg)
+{
+	struct api_call *call = arg;
+
+	call->result = call->fn(call->handle, call->offset, call->length);
+	return NULL;
+}
+
+void api_start(struct api_call *call, struct world *w, api_fn fn, uint64_t offset, uint64_t length)
+{
+	call->handle = w->handle;
+	call->fn = fn;
+	call->offset = offset;
+	call->length = length;
+	test_thread_start(&call->thread, api_main, call);
+}
+
+int api_join(struct api_call *call)
+{
+	test_thread_join(&call->thread);
+	return call->result;
+}
+
+void api_wait_blocked(struct api_call *call)
+{
+	test_wait_thread_blocked(call->thread.tid);
+}
+
 /* ---- Plain signal handlers ------------------------------------------------------------------ */
 
 static _Thread_local sigjmp_buf plain_jump;

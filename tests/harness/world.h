@@ -74,6 +74,24 @@ int access_join(struct access *a); /* returns error */
 /* Wait until it is held up in its fault. */
 void access_wait_blocked(struct access *a);
 
+/* ---- Calls in a thread of their own --------------------------------------------------------- */
+
+/* mkw_sync, mkw_punch, mkw_invalidate, mkw_discard; or what follows. */
+typedef int (*api_fn)(struct mkw_handle *handle, uint64_t offset, uint64_t length);
+int api_truncate(struct mkw_handle *handle, uint64_t size_bytes, uint64_t unused);
+
+struct api_call {
+	struct test_thread thread;
+	struct mkw_handle *handle;
+	api_fn fn;
+	uint64_t offset, length;
+	int result;
+};
+void api_start(struct api_call *call, struct world *w, api_fn fn, uint64_t offset, uint64_t length);
+int api_join(struct api_call *call); /* returns result */
+/* Wait until it sleeps, for what the library waits for. */
+void api_wait_blocked(struct api_call *call);
+
 /* ---- Plain signal handlers, as a program would have them ------------------------------------ */
 
 /* Before the first space: handlers for SIGBUS and SIGSEGV, which the library hands on to. */

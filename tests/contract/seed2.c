@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * seed2.c - contract S2.2 (no lock is held while memory of the caller is touched), S2.5, S2.6, and
+ * the balance of reservations.
+ */
+#include "harness/world.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- S2.2 --------------------------------------------------------------------------------- */
+
+struct moving {
+	struct test_thread thread;
+	struct mkw_handle *handle;
+	void *buffer;
+	bool out; /* mkw_pwrite */
+	ssize_t result;
+};
+
+static void *moving_main(void *arg)
+{
+	struct moving *m = arg;
+
+	m->result = m->out ? mkw_pwrite(m->handle, m->buffer, PAGE, 0)
+			   : mkw_pread(m->handle, m->buffer, PAGE, 0);
+	return NULL;
+}
+
+/* The buffer's page waits for its store; whoever wants the page of the object gets it. */
+static void buffer_waits_test(bool out)
+{
+	struct script_store *store = script_create(2 * PAGE);
+	enum script_op op = out ? SCRIPT_FAULT : SCRIPT_MKWRITE;
+	struct moving moving = {.out = out};
+	struct mkw_handle *handle;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	script_put_pattern(w.store, 0, 2, 1);
+	world_open(&w, 2 * PAGE);
+	script_put_pattern(store, 0, 2, 4);
+	REQUIRE_EQ(script_open(store, w.space, MKW_RDWR, &handle), 0);
+	REQUIRE_EQ(mkw_map(handle, 2 * PAGE, MKW_READ | MKW_WRITE, test_map_flags(), 0,
+			   &moving.buffer),
+		   0);
+	test_gate_arm(store, op, SCRIPT_ENTRY, SCRIPT_ANY);
+	moving.handle = w.handle;
+	test_thread_start(&moving.thread, moving_main, &moving);
+	REQUIRE(test_gate_wait_arrived(store, op, SCRIPT_ENTRY, 1));
+	CHECK_EQ(get(w.view + PAGE - 1), script_pattern(PAGE - 1, 1));
+	put(w.view + PAGE - 1, 'x');
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(mkw_invalidate(w.handle, 0, PAGE), 0);
+	test_gate_release(store, op, SCRIPT_ENTRY);
+	test_thread_join(&moving.thread);
+	CHECK_EQ(moving.result, PAGE);
+	if (out)
+		CHECK_EQ(get(w.view + 5), script_pattern(5, 4));
+	else
+		CHECK_EQ(get((unsigned char *)moving.buffer + 5), script_pattern(5, 1));
+	CHECK_EQ(mkw_unmap(moving.buffer, 2 * PAGE), 0);
+	CHECK_EQ(mkw_close(handle), 0);
+	world_end(&w);
+	CHECK(script_destroy(store));
+}
+
+TEST_EACH_BACKEND(s2_2_pwrite_holds_nothing,
+		  "S2.2 4.6 mkw_pwrite holds no page while its buffer faults")
+{
+	buffer_waits_test(true);
+}
+
+TEST_EACH_BACKEND(s2_2_pread_holds_nothing,
+		  "S2.2 4.6 mkw_pread holds no page while its buffer faults")
+{
+	buffer_waits_test(false);
+}
+
+/* Two that write each into the object whose view the other reads from: with a lock held over the
+ * buffer, in the end both wait for each other. */
+TEST_EACH_BACKEND(s2_2_crosswise,
+		  "S2.2 4.6 two objects written crosswise from each other's views: no deadlock")
+{
+	struct script_store *store = script_create(PAGE);
+	struct moving moving[2];
+	struct mkw_handle *handle;
+	void *address;
+	struct world w;
+
+	world_make(&w, PAGE);
+	world_open(&w, PAGE);
+	REQUIRE_EQ(script_open(store, w.space, MKW_RDWR, &handle), 0);
+	REQUIRE_EQ(mkw_map(handle, PAGE, MKW_READ | MKW_WRITE, test_map_flags(), 0, &address), 0);
+	for (unsigned round = 0; round < test_rounds(200); round++) {
+		moving[0] = (struct moving){.handle = w.handle, .buffer = address, .out = true};
+		moving[1] = (struct moving){.handle = handle, .buffer = w.view, .out = true};
+		for (unsigned i = 0; i < 2; i++)
+			test_thread_start(&moving[i].thread, moving_main, &moving[i]);
+		for (unsigned i = 0; i < 2; i++) {
+			test_thread_join(&moving[i].thread);
+			CHECK_EQ(moving[i].result, PAGE);
+		}
+		CHECK_EQ(mkw_invalidate(w.handle, 0, PAGE), 0);
+		CHECK_EQ(mkw_invalidate(handle, 0, PAGE), 0);
+	}
+	CHECK_EQ(mkw_unmap(address, PAGE), 0);
+	CHECK_EQ(mkw_close(handle), 0);
+	world_end(&w);
+	CHECK(script_destroy(store));
+}
+
+/* ---- S2.5 --------------------------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(s2_5_not_yet,
+		  "S2.5 a page that cannot be written yet stays dirty, is not lost, is no error")
+{
+	unsigned char model[4 * PAGE] = {0};
+	struct mkw_range range;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	for (unsigned i = 0; i < 4; i += 2) {
+		put(w.view + i * PAGE + 5, (unsigned char)('a' + i));
+		model[i * PAGE + 5] = (unsigned char)('a' + i);
+	}
+	script_fail_page(w.store, SCRIPT_WRITE, 2, -EAGAIN);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(mkw_sync(w.handle, 0, 0), -EAGAIN);
+		REQUIRE_EQ(mkw_dirty_ranges(w.handle, 0, 0, &range, 1), 1);
+		CHECK_EQ(range.offset, 2 * PAGE);
+		CHECK_EQ(range.length, PAGE);
+		CHECK_EQ(range.error, 0);
+		check_view(w.view, model, 4 * PAGE);
+	}
+	check_store(&w, 0, model, PAGE);
+	CHECK_EQ(world_stat(&w).write_errors, 0);
+	CHECK_EQ(script_reserved(w.store), 1);
+	put(w.view + 2 * PAGE + 6, 'z');
+	model[2 * PAGE + 6] = 'z';
+	/* Its blocks are there now. */
+	script_fail_page(w.store, SCRIPT_WRITE, 2, 0);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, model, 4 * PAGE);
+	CHECK_EQ(script_unsynced(w.store), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_5_not_yet_is_nobodys_error,
+		  "S2.5 'not yet' is reported to no other handle, nor at close")
+{
+	struct mkw_handle *handle;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	world_open(&w, 2 * PAGE);
+	put(w.view, 'x');
+	script_fail(w.store, SCRIPT_WRITE, 1, 1, -EAGAIN);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), -EAGAIN);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	handle = w.handle;
+	w.handle = NULL;
+	CHECK_EQ(mkw_close(handle), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(
+	s2_5_background_not_yet,
+	"S2.5 background write-back keeps a page that is not yet to be written, and comes again")
+{
+	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
+	struct world w;
+
+	options.writeback_interval_ms = 1;
+	world_make_with(&w, 2 * PAGE, &options);
+	w.open_flags = MKW_RDWR;
+	world_open(&w, 2 * PAGE);
+	script_fail_page(w.store, SCRIPT_WRITE, 1, -EAGAIN);
+	put(w.view + PAGE, 'x');
+	REQUIRE(script_wait_calls(w.store, SCRIPT_WRITE, 3));
+	CHECK_EQ(world_dirty_bytes(&w), PAGE);
+	CHECK_EQ(get(w.view + PAGE), 'x');
+	script_fail_page(w.store, SCRIPT_WRITE, 1, 0);
+	test_wait_until(world_dirty_bytes(&w) == 0);
+	check_store(&w, PAGE, "x", 1);
+	world_end(&w);
+}
+
+/* ---- S2.6 --------------------------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(s2_6_allocation_follows_offset,
+		  "S2.6 written in random order, allocated in the order of offsets")
+{
+	enum { PAGES = 64 };
+	unsigned char model[PAGES * PAGE] = {0};
+	struct script_call call;
+	uint64_t next = 0;
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	for (unsigned i = 0; i < PAGES; i++) {
+		unsigned page = (i * 37 + 11) % PAGES;
+
+		if (page % 5 == 0)
+			continue;
+		put(w.view + page * PAGE, (unsigned char)(page + 1));
+		model[page * PAGE] = (unsigned char)(page + 1);
+	}
+	CHECK_EQ(script_allocated(w.store), 0);
+	CHECK_EQ(script_reserved(w.store), world_dirty_bytes(&w) / PAGE);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	for (size_t i = 1; script_log_of(w.store, SCRIPT_WRITE, i, &call); i++) {
+		CHECK(call.first >= next);
+		next = call.first + call.count;
+	}
+	CHECK_EQ(script_reserved(w.store), 0);
+	check_store(&w, 0, model, PAGES * PAGE);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_balance,
+		  "S2.6 2.5 whatever becomes of granted pages, reservations return to zero")
+{
+	enum { PAGES = 32 };
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned i = 0; i < PAGES; i++) {
+			put(w.view + i * PAGE, (unsigned char)(i + round));
+			CHECK_EQ(script_page_reserved(w.store, i), true);
+		}
+		CHECK_EQ(script_reserved(w.store), PAGES);
+		if (round == 0)
+			CHECK_EQ(mkw_truncate(w.handle, 0), 0);
+		else if (round == 1)
+			CHECK_EQ(mkw_punch(w.handle, 0, PAGES * PAGE), 0);
+		else if (round == 2)
+			CHECK_EQ(mkw_discard(w.handle, 0, PAGES * PAGE), 0);
+		else
+			CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+		CHECK_EQ(script_reserved(w.store), 0);
+		CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+		CHECK_EQ(mkw_truncate(w.handle, PAGES * PAGE), 0);
+	}
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_granted_unwritten,
+		  "S2.6 11 pages granted around a write and never written give theirs back")
+{
+	enum { PAGES = 32 };
+	unsigned char model[PAGES * PAGE];
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	script_put_pattern(w.store, 0, PAGES / 2, 1);
+	script_get(w.store, 0, model, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	for (unsigned i = 0; i < PAGES; i++)
+		get(w.view + i * PAGE);
+	script_set_extent(w.store, 16);
+	put(w.view + 20 * PAGE, 'x');
+	put(w.view + 23 * PAGE, 'y');
+	model[20 * PAGE] = 'x';
+	model[23 * PAGE] = 'y';
+	CHECK_EQ(script_calls(w.store, SCRIPT_MKWRITE), 1);
+	CHECK_EQ(world_stat(&w).dirty_bytes, 16 * PAGE);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, model, PAGES * PAGE);
+	check_view(w.view, model, PAGES * PAGE);
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	/* What was granted is protected again: the next write asks. */
+	script_log_clear(w.store);
+	put(w.view + 21 * PAGE, 'z');
+	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 21), 1);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(
+	s2_6_reserve,
+	"S2.6 mkw_reserve takes the room at once, mkw_unreserve gives back what was not written")
+{
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	script_set_capacity(w.store, 6);
+	world_open(&w, 8 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view + PAGE, 4 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 4);
+	put(w.view + 6 * PAGE, 'a');
+	put(w.view + 7 * PAGE, 'b');
+	CHECK_EQ(try_write(w.view, 'x', NULL), -ENOSPC);
+	for (unsigned i = 1; i < 4; i++)
+		put(w.view + i * PAGE, (unsigned char)i);
+	/* A cleaned page may fault again but is not refused: its room is its own. */
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	for (unsigned i = 1; i < 5; i++)
+		put(w.view + i * PAGE, (unsigned char)(i + 1));
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(mkw_unreserve(w.view + PAGE, 4 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	for (unsigned i = 1; i < 5; i++)
+		check_store(&w, i * PAGE, &(unsigned char){(unsigned char)(i + 1)}, 1);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_reserve_refused, "S2.6 mkw_reserve refused for one page keeps none")
+{
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	script_set_capacity(w.store, 6);
+	world_open(&w, 8 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 8 * PAGE), -ENOSPC);
+	CHECK(strstr(mkw_error_message(), "no room"));
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	CHECK_EQ(mkw_reserve(w.view, 6 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 6);
+	CHECK_EQ(mkw_unreserve(w.view, 6 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_reserve_truncated,
+		  "S2.6 a reserved range that is cut off or unmapped gives its room back")
+{
+	unsigned char *second;
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	world_open(&w, 8 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 8 * PAGE), 0);
+	CHECK_EQ(mkw_truncate(w.handle, 2 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 2);
+	CHECK_EQ(mkw_unreserve(w.view, 8 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	second = world_map(&w, 0, 2, MKW_READ | MKW_WRITE);
+	CHECK_EQ(mkw_reserve(second, 2 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(second, 2 * PAGE), 0);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(
+	s2_6_reserve_with_writers,
+	"S2.6 2.5 reserved, written, cut and released by many at once: the balance is zero")
+{
+	enum { PAGES = 16, WRITERS = 3 };
+	struct access writers[WRITERS];
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	for (unsigned round = 0; round < test_rounds(60); round++) {
+		for (unsigned i = 0; i < WRITERS; i++)
+			access_write(&writers[i], w.view + (round * 5 + i * 3) % PAGES * PAGE + i,
+				     (unsigned char)round);
+		CHECK_EQ(mkw_reserve(w.view + 4 * PAGE, 8 * PAGE), 0);
+		if (round % 3 == 0)
+			CHECK_EQ(mkw_punch(w.handle, 6 * PAGE, 4 * PAGE), 0);
+		if (round % 4 == 0)
+			CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+		CHECK_EQ(mkw_unreserve(w.view + 4 * PAGE, 8 * PAGE), 0);
+		for (unsigned i = 0; i < WRITERS; i++)
+			CHECK_EQ(access_join(&writers[i]), 0);
+	}
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	world_end(&w);
+}
