@@ -22,6 +22,11 @@ static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 	if (first >= end)
 		return 0;
 	error = writeback_sync(v->object, first, last < end ? last : end - 1);
+	if (error != 0) { /* heard, though by no handle */
+		env_lock(&v->object->lock);
+		v->object->error_seen_seq = v->object->error_seq;
+		env_unlock(&v->object->lock);
+	}
 	if (error != 0 && m->error == 0)
 		m->error = mkw_set_error(error, "write-back failed: errno %d", -error);
 	return 0;
@@ -88,8 +93,9 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 	case MKW_DONTNEED:
 		return advise_dontneed(v, first, count);
 	default:
-		/* The pattern is the view's as a whole. */
-		atomic_store(&v->advice, *(enum mkw_advice *)arg);
+		if (stream_advise(v, first, first + count, *(enum mkw_advice *)arg) != 0)
+			return mkw_set_error(-ENOMEM, "a view remembers advice for %u ranges",
+					     ADVICE_RANGES);
 		return 0;
 	}
 }

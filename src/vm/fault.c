@@ -613,6 +613,7 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 	if (fault_run_here(f) == STEP_DONE)
 		return 0;
 	f->refusal.address = NULL;
+	refusal_record(env_tid(), &f->refusal);
 	return f->refusal.error;
 }
 

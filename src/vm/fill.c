@@ -98,22 +98,28 @@ static enum step fill_settle(struct fault *f, size_t count, const struct mkw_run
 			     mkw_fault_t code, const char *buffer)
 {
 	struct object *o = f->object;
-	size_t done = 0;
+	size_t made = 0, done = 0;
 	int error = 0;
 
 	code &= ~MKW_FAULT_MAJOR;
+	/* Counts and streams before the thread runs on and can ask for them. */
+	if (code == 0 || code == MKW_FAULT_LOCKED) {
+		made = run->count;
+		COUNT(o, pages_filled, made);
+		if (f->view != NULL && f->access == MMU_READ)
+			stream_done(f->view, f->page, made, MMU_READ);
+	}
 	fault_lock(f);
-	if (code == 0 || code == MKW_FAULT_LOCKED)
-		done = fill_install(f, run->count, buffer, &error);
+	if (made > 0)
+		done = fill_install(f, made, buffer, &error);
 	fill_end(f, count, done, (run->flags & MKW_RUN_HOLE) != 0);
 	fault_unlock(f);
 	uncharge_resident(o, count - done);
-	COUNT(o, pages_filled, done);
+	if (done < made)
+		COUNT(o, pages_filled, done - made);
 	if (done > 0) {
 		f->tries = 0;
 		f->served = done;
-		if (f->view != NULL && f->access == MMU_READ)
-			stream_done(f->view, f->page, done, MMU_READ);
 		return f->access == MMU_READ && f->kind != FAULT_READ ? STEP_DONE : STEP_AGAIN;
 	}
 	if (error != 0) {

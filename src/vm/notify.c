@@ -288,8 +288,11 @@ static void detached_unreserve(struct vm_run *vr, uint64_t first, size_t count)
 	}
 }
 
-static void ask_end(struct fault *f, struct vm_run *vr, bool granted)
+/* The end of every question: page locks and asks go, unused charges go back (kept: pages that are
+ * charged now), a freeze that waits is told. */
+static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kept)
 {
+	struct object *o = f->object;
 	struct region *r = f->region;
 
 	mkw_run_unlock(&vr->run);
@@ -301,6 +304,9 @@ static void ask_end(struct fault *f, struct vm_run *vr, bool granted)
 			ask_clear(r, i, vr->ask);
 	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
+	charge_settle(o, vr->charged, kept);
+	if (atomic_fetch_sub(&o->asking, 1) == 1 && fault_is_frozen(f))
+		object_wake(o);
 }
 
 /* Pages of the locked run enter their states. => fault_lock held. Returns the newly charged. */
@@ -351,59 +357,53 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
 	size_t fresh;
 	int error = 0;
 
+	/* Counts and streams before the thread runs on and can ask for them. */
+	COUNT(o, pages_granted, count);
+	if (fault_has_view(f) && f->kind != FAULT_RESERVE)
+		stream_done(f->view, f->page, (size_t)(first + count - f->page), MMU_WRITE);
 	fault_lock(f);
-	/* A freeze that began meanwhile has been through this region, or will find LOCKED (4.5). */
+	/* The freeze waits for us; it need not find what it has not waited for (4.5). */
 	if (fault_is_frozen(f)) {
 		fault_unlock(f);
-		mkw_run_unlock(&vr->run);
-		ask_end(f, vr, true);
-		charge_settle(o, vr->charged, 0);
+		COUNT(o, pages_granted, -(uint64_t)count);
+		ask_end(f, vr, true, 0);
 		return STEP_AGAIN;
 	}
 	fresh = run_commit(f, vr);
-	f->served = (size_t)(first + count - f->page);
 	assert(fresh <= vr->charged);
+	f->served = (size_t)(first + count - f->page);
 	if (fault_has_view(f))
 		error = view_map_rw(f->view, first, count);
 	if (f->kind == FAULT_WRITE)
 		run_keep_locked(f, vr);
 	fault_unlock(f);
-	ask_end(f, vr, true);
 	if (count < asked)
 		detached_unreserve(vr, f->page, asked);
-	charge_settle(o, vr->charged, fresh);
-	COUNT(o, pages_granted, count);
-	if (fault_has_view(f) && f->kind != FAULT_RESERVE)
-		stream_done(f->view, f->page, first + count - f->page, MMU_WRITE);
+	ask_end(f, vr, true, fresh);
 	if (error == 0)
 		return STEP_DONE;
 	mkw_set_error(error, "cannot make a page writable: errno %d", -error);
 	return fault_refuse(f, error);
 }
 
-static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code, uint64_t first,
-			       size_t count)
+static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code, size_t count)
 {
-	struct object *o = f->object;
 	bool granted = (code & ~(MKW_FAULT_MAJOR | MKW_FAULT_LOCKED)) == 0;
 
 	if (granted && (code & MKW_FAULT_LOCKED) != 0 && !vr->locked) {
 		mkw_set_error(-EIO, "page_mkwrite answered LOCKED and had not locked its run");
-		ask_end(f, vr, true);
-		charge_settle(o, vr->charged, 0);
+		ask_end(f, vr, true, 0);
 		return fault_refuse(f, -EIO);
 	}
 	if (granted && !vr->locked && mkw_run_lock(&vr->run) != 0) {
 		/* The old 0, and the page went away: S4.1. */
-		ask_end(f, vr, true);
-		detached_unreserve(vr, first, count);
-		charge_settle(o, vr->charged, 0);
+		detached_unreserve(vr, f->page, count);
+		ask_end(f, vr, true, 0);
 		return fault_answer(f, MKW_FAULT_NOPAGE);
 	}
 	if (granted)
 		return notify_commit(f, vr, count);
-	ask_end(f, vr, false);
-	charge_settle(o, vr->charged, 0);
+	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);
 }
 
@@ -444,13 +444,18 @@ enum step fault_notify(struct fault *f)
 			return step;
 	}
 	ask_begin(f, &vr, count, charged);
-	env_lock(&o->lock);
-	f->wake_seq = o->wake_seq;
-	env_unlock(&o->lock);
+	f->wake_seq = atomic_load(&o->wake_seq);
+	/* Frozen since we looked: the freeze may have seen nobody asking. */
+	atomic_fetch_add(&o->asking, 1);
+	if (fault_is_frozen(f)) {
+		fault_unlock(f);
+		ask_end(f, &vr, false, 0);
+		return STEP_AGAIN;
+	}
 	fault_unlock(f);
 	if (o->ops->page_mkwrite == NULL || f->deferred)
 		code = 0;
 	else
 		code = op_page_mkwrite(o, f, &vr);
-	return notify_answer(f, &vr, code, f->page, count);
+	return notify_answer(f, &vr, code, count);
 }

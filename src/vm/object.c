@@ -496,9 +496,25 @@ int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	if (error == -EAGAIN && earlier == 0)
 		return mkw_set_error(-EAGAIN,
 				     "the store does not take some pages yet; they stay dirty");
-	if (earlier != 0)
-		error = earlier;
+	if (error == 0 || error == -EAGAIN)
+		error = earlier != 0 ? earlier : error;
 	return error == 0 ? 0 : mkw_set_error(error, "write-back failed: errno %d", -error);
+}
+
+static void freeze_drain(struct object *o)
+{
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper);
+	env_lock(&o->lock);
+	while (atomic_load(&o->asking) > 0) {
+		list_push_back(&o->waiters, &sleeper.waiter.link);
+		env_unlock(&o->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&o->lock);
+	}
+	env_unlock(&o->lock);
+	sleeper_destroy(&sleeper);
 }
 
 int mkw_freeze(struct mkw_handle *h)
@@ -517,10 +533,12 @@ int mkw_freeze(struct mkw_handle *h)
 	atomic_fetch_add(&o->frozen, 1);
 	h->freezes++;
 	env_unlock(&o->lock);
-	/* A pwrite that is copying has its pages locked, a notification under way looks at `frozen`
-	 * before it dirties: the sync finds all that came before (4.5). */
+	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
+	 * copying has its pages locked (4.5). */
+	freeze_drain(o);
 	error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
 	if (error != 0) {
+		handle_take_error(h);
 		mkw_thaw(h);
 		mkw_set_error(error, "cannot freeze: write-back failed with errno %d", -error);
 	}

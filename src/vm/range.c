@@ -408,6 +408,8 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		return error > 0 ? 0 : error;
 	env_shield(&shield);
 	error = writeback_sync(h->object, first, last);
+	if (error != 0)
+		handle_take_error(h);
 	if (error == 0) {
 		range_op_begin(h->object, &op, first, last);
 		kept = object_detach(h->object, first, last, false);

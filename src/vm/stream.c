@@ -10,8 +10,11 @@
  */
 #include "vm.h"
 
+#include <errno.h>
+
 #define RUN_GROWTH 4
 
+/* The longest run at a page. */
 static uint32_t run_max(const struct view *v, enum mmu_access access)
 {
 	const struct object *o = v->object;
@@ -19,8 +22,6 @@ static uint32_t run_max(const struct view *v, enum mmu_access access)
 	uint64_t limit = access == MMU_WRITE ? o->space->account.dirty_limit
 					     : o->space->account.resident_limit;
 
-	if (v->advice == MKW_RANDOM)
-		return 1;
 	/* No stream takes the room of all others. */
 	if (limit != 0 && max > limit / 8)
 		max = limit / 8 > 0 ? (uint32_t)(limit / 8) : 1;
@@ -29,18 +30,49 @@ static uint32_t run_max(const struct view *v, enum mmu_access access)
 	return max;
 }
 
-size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access)
+/* => stream_lock held. */
+static enum mkw_advice advice_at(const struct view *v, uint64_t page)
 {
-	uint32_t max = run_max(v, access);
-	uint32_t run = v->advice == MKW_SEQUENTIAL ? max : 1;
-	struct stream *set = v->streams[access];
+	for (uint32_t i = v->advice_count; i-- > 0;)
+		if (page >= v->advice[i].first && page < v->advice[i].end)
+			return v->advice[i].advice;
+	return MKW_NORMAL;
+}
+
+int stream_advise(struct view *v, uint64_t first, uint64_t end, enum mkw_advice advice)
+{
+	uint32_t kept = 0;
+	int error = 0;
 
 	env_lock(&v->stream_lock);
-	for (size_t i = 0; i < STREAMS; i++)
-		if (set[i].run != 0 && set[i].next == page) {
+	/* Ranges that the new one covers count no more. */
+	for (uint32_t i = 0; i < v->advice_count; i++)
+		if (v->advice[i].first < first || v->advice[i].end > end)
+			v->advice[kept++] = v->advice[i];
+	v->advice_count = kept;
+	if (kept == 0 && advice == MKW_NORMAL)
+		error = 0;
+	else if (kept == ADVICE_RANGES)
+		error = -ENOMEM;
+	else
+		v->advice[v->advice_count++] = (struct advice_range){first, end, advice};
+	env_unlock(&v->stream_lock);
+	return error;
+}
+
+size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access)
+{
+	uint32_t max = run_max(v, access), run = 1;
+	struct stream *set = v->streams[access];
+	enum mkw_advice advice;
+
+	env_lock(&v->stream_lock);
+	advice = advice_at(v, page);
+	if (advice == MKW_SEQUENTIAL)
+		run = max;
+	for (size_t i = 0; i < STREAMS && advice == MKW_NORMAL; i++)
+		if (set[i].run != 0 && set[i].next == page)
 			run = set[i].run * RUN_GROWTH;
-			break;
-		}
 	env_unlock(&v->stream_lock);
 	return run < max ? run : max;
 }

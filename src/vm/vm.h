@@ -184,11 +184,11 @@ struct object {
 
 	struct env_mutex lock; /* RANK_OBJECT: the rest */
 	struct list waiters;   /* for a range op, a thaw, space in the store */
-	uint64_t wake_seq;     /* counts mkw_object_wake */
+	_Atomic uint64_t wake_seq;     /* counts mkw_object_wake */
 	struct list range_ops;
 	_Atomic unsigned range_op_count;
 	_Atomic unsigned frozen;
-	bool freezing;
+	_Atomic unsigned asking; /* notifications under way: a freeze drains them */
 	void **radix; /* level 0 */
 	uint64_t region_count;
 	enum mkw_policy policy;
@@ -259,6 +259,12 @@ struct stream {
 	bool granted;	/* the last run was a grant, not yet confirmed */
 };
 
+#define ADVICE_RANGES 32
+struct advice_range {
+	uint64_t first, end; /* pages of the object */
+	enum mkw_advice advice;
+};
+
 struct view {
 	struct mmu_view mmu;
 	struct object *object;
@@ -266,10 +272,11 @@ struct view {
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
 	_Atomic unsigned refs; /* faults and calls that use it; VIEW_DYING */
-	_Atomic enum mkw_advice advice;
-	struct env_mutex stream_lock;	   /* RANK_LEAF */
+	struct env_mutex stream_lock; /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
 	uint32_t stream_clock;
+	struct advice_range advice[ADVICE_RANGES]; /* newest last: the last that covers a page counts */
+	uint32_t advice_count;
 };
 
 /* The view at an address, referenced, or NULL. */
@@ -300,6 +307,8 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 
 /* How many pages from page on a fault of this access should take. */
 size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access);
+/* MKW_NORMAL, MKW_SEQUENTIAL or MKW_RANDOM for [first, end). -ENOMEM: too many ranges. */
+int stream_advise(struct view *v, uint64_t first, uint64_t end, enum mkw_advice advice);
 /* Those pages were filled or granted in the end. */
 void stream_done(struct view *v, uint64_t first, size_t count, enum mmu_access access);
 
