@@ -141,8 +141,8 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	return error;
 }
 
-/* Give a region's held reservations back: those of clean and absent pages at once, those of granted
- * pages when write-back finds them unwritten. */
+/* Give a region's held reservations back: those of clean and absent pages; those of granted pages
+ * follow with their grants (writeback_ungrant). */
 static void unreserve_region(struct region *r, size_t from, size_t to)
 {
 	for (size_t i = from; i < to; i++) {
@@ -192,6 +192,8 @@ static int unreserve_part(struct view *v, uint64_t first, uint64_t count, void *
 	uint64_t n = count < *left ? count : *left;
 
 	unreserve_pages(v->object, first, first + n);
+	if (n > 0)
+		writeback_ungrant(v->object, first, first + n - 1);
 	*left -= n;
 	return 0;
 }

@@ -167,11 +167,12 @@ void uncharge_dirty(struct object *o, size_t pages)
 	env_unlock(&o->space->charge_lock);
 }
 
-void charge_writeback(struct space *s, int64_t pages)
+void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason)
 {
 	env_lock(&s->charge_lock);
 	s->writeback_pages += (uint64_t)pages;
-	if (!list_empty(&s->dirty_waiters))
+	/* The flusher may have put off its judgement of who waits until this ended. */
+	if (pages < 0 && reason != MKW_WB_BACKGROUND && !list_empty(&s->dirty_waiters))
 		flusher_kick_locked(s);
 	env_unlock(&s->charge_lock);
 }

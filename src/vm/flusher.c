@@ -41,8 +41,9 @@ static void object_unpin(struct object *o)
 	env_unlock(&s->lock);
 }
 
-/* True: something was left because somebody else is at it. */
-static bool round_run(struct space *s)
+/* True: something was left because somebody else is at it. wanted: writers wait for room, so that
+ * manual objects give up what they have not used. */
+static bool round_run(struct space *s, bool wanted)
 {
 	struct object *o;
 	uint64_t id = 0;
@@ -52,6 +53,8 @@ static bool round_run(struct space *s)
 		id = o->id;
 		if (!o->manual)
 			busy |= writeback_range(o, 0, OBJECT_PAGES_MAX - 1, MKW_WB_BACKGROUND).busy;
+		else if (wanted)
+			busy |= writeback_ungrant(o, 0, OBJECT_PAGES_MAX - 1).busy;
 		object_unpin(o);
 	}
 	return busy;
@@ -105,17 +108,18 @@ void flusher_main(void *space)
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
 		uint64_t next_ns, freed_seq, now_ns;
-		bool busy = false;
+		bool busy = false, wanted;
 
 		flusher_sleep(s, retry_ns);
 		if (s->stopping)
 			break;
 		freed_seq = s->freed_seq;
+		wanted = !list_empty(&s->dirty_waiters);
 		env_unlock(&s->charge_lock);
 
 		now_ns = env_now_ns();
 		next_ns = fault_tick(s, now_ns);
-		busy = round_run(s);
+		busy = round_run(s, wanted);
 		if (now_ns >= round_ns) {
 			space_waiters_wake(s);
 			round_ns = now_ns + (uint64_t)s->interval_ms * MS;

@@ -384,7 +384,8 @@ int object_end(struct object *o, bool discard, bool *gone)
 
 	if (object_is_dirty(o) || atomic_load(&o->unsynced))
 		error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
-	/* What is written but not durable cannot be kept for a better time: only dirty pages can. */
+	/* What is written but not durable cannot be kept for a better time: only dirty pages can.
+	 */
 	*gone = !object_is_dirty(o) || discard;
 	env_lock(&o->lock);
 	if (o->error_seen_seq < o->error_seq)

@@ -182,14 +182,14 @@ struct object {
 	struct env_rwlock views_lock; /* RANK_OBJECT_VIEWS: the list below */
 	struct list views;
 
-	struct env_mutex lock; /* RANK_OBJECT: the rest */
-	struct list waiters;   /* for a range op, a thaw, space in the store */
-	_Atomic uint64_t wake_seq;     /* counts mkw_object_wake */
+	struct env_mutex lock;	   /* RANK_OBJECT: the rest */
+	struct list waiters;	   /* for a range op, a thaw, space in the store */
+	_Atomic uint64_t wake_seq; /* counts mkw_object_wake */
 	struct list range_ops;
 	_Atomic unsigned range_op_count;
 	_Atomic unsigned frozen;
 	_Atomic unsigned asking; /* notifications under way: a freeze drains them */
-	void **radix; /* level 0 */
+	void **radix;		 /* level 0 */
 	uint64_t region_count;
 	enum mkw_policy policy;
 	mkw_policy_fn policy_fn;
@@ -271,11 +271,12 @@ struct view {
 	struct list link;      /* object->views */
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
-	_Atomic unsigned refs; /* faults and calls that use it; VIEW_DYING */
-	struct env_mutex stream_lock; /* RANK_LEAF: the rest */
+	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
+	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
 	uint32_t stream_clock;
-	struct advice_range advice[ADVICE_RANGES]; /* newest last: the last that covers a page counts */
+	struct advice_range
+		advice[ADVICE_RANGES]; /* newest last: the last that covers a page counts */
 	uint32_t advice_count;
 };
 
@@ -469,7 +470,8 @@ size_t charge_resident(struct object *o, size_t want, struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
 /* The same without waiting. */
 size_t charge_dirty_more(struct object *o, size_t want);
-void charge_writeback(struct space *s, int64_t pages);
+/* Pages enter (or leave, negative) write-back. */
+void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason);
 void flusher_kick(struct space *s);
 /* The flusher shall ask for those who wait for space, every now and then. */
 void flusher_kick_for_space(struct space *s);
@@ -486,6 +488,9 @@ struct writeback_result {
  * Otherwise what can be had. => no lock held. */
 struct writeback_result writeback_range(struct object *o, uint64_t first, uint64_t last,
 					enum mkw_wb_reason reason);
+/* Give unused grants back and write nothing; granted pages that were written become DIRTY. What is
+ * busy is skipped. */
+struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last);
 /* Tag, write, wait, fsync. The error, recorded in the object, is returned too. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */

@@ -27,9 +27,22 @@ struct batch {
 
 enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP };
 
-/* => region->lock held. Lock what is to be written in slots [from, to). */
-static enum obstacle batch_collect(struct batch *b, size_t from, size_t to,
-				   enum mkw_wb_reason reason)
+/* What a pass over a region is for. */
+struct pass {
+	enum mkw_wb_reason reason;
+	bool grants_only; /* give back unused grants; write nothing */
+};
+
+static bool page_concerned(const struct page *p, const struct pass *pass)
+{
+	if (pass->grants_only)
+		return p->state == PAGE_GRANTED;
+	return page_is_charged(p) &&
+	       (pass->reason != MKW_WB_SYNC || (p->flags & PAGE_TOWRITE) != 0);
+}
+
+/* => region->lock held. Lock what is concerned in slots [from, to). */
+static enum obstacle batch_collect(struct batch *b, size_t from, size_t to, const struct pass *pass)
 {
 	struct region *r = b->region;
 	enum obstacle obstacle = OBSTACLE_NONE;
@@ -39,8 +52,7 @@ static enum obstacle batch_collect(struct batch *b, size_t from, size_t to,
 		return OBSTACLE_NONE;
 	for (size_t i = from; i < to; i++) {
 		struct page *p = &r->pages[i];
-		if (!page_is_charged(p) ||
-		    (reason == MKW_WB_SYNC && (p->flags & PAGE_TOWRITE) == 0))
+		if (!page_concerned(p, pass))
 			continue;
 		if (object_in_range_op(r->object, r->first + i)) {
 			obstacle = OBSTACLE_RANGE_OP;
@@ -86,18 +98,22 @@ static void batch_unreserve(const struct batch *b)
 
 /* => region->lock held. From locked to WRITEBACK or CLEAN; b keeps what is to be written. Returns
  * how many pages turned out unwritten. */
-static size_t batch_start(struct batch *b)
+static size_t batch_start(struct batch *b, const struct pass *pass)
 {
 	struct region *r = b->region;
-	size_t kept = 0, unwritten;
+	size_t kept = 0, unwritten = 0;
 
 	for (size_t i = 0; i < b->count; i++) {
-		page_unlock(r, b->slots[i]);
-		page_change(r, b->slots[i], b->written[i] ? PAGE_START : PAGE_UNWRITTEN);
+		enum page_event event = PAGE_UNWRITTEN;
+
 		if (b->written[i])
+			event = pass->grants_only ? PAGE_WRITE : PAGE_START;
+		unwritten += event == PAGE_UNWRITTEN;
+		page_unlock(r, b->slots[i]);
+		page_change(r, b->slots[i], event);
+		if (event == PAGE_START)
 			b->slots[kept++] = b->slots[i];
 	}
-	unwritten = b->count - kept;
 	b->count = kept;
 	waiters_wake(&r->waiters);
 	return unwritten;
@@ -186,7 +202,7 @@ static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, 
 }
 
 /* The locked, protected batch goes to the store. => no lock held. */
-static void batch_write(struct batch *b, enum mkw_wb_reason reason, struct writeback_result *result)
+static void batch_write(struct batch *b, const struct pass *pass, struct writeback_result *result)
 {
 	struct region *r = b->region;
 	struct object *o = r->object;
@@ -196,7 +212,7 @@ static void batch_write(struct batch *b, enum mkw_wb_reason reason, struct write
 	judge_granted(r, b->slots, b->count, b->written);
 	batch_unreserve(b);
 	env_lock(&r->lock);
-	unwritten = batch_start(b);
+	unwritten = batch_start(b, pass);
 	env_unlock(&r->lock);
 	uncharge_dirty(o, unwritten);
 	COUNT(o, pages_unwritten, unwritten);
@@ -204,16 +220,16 @@ static void batch_write(struct batch *b, enum mkw_wb_reason reason, struct write
 	if (b->count == 0)
 		return;
 
-	charge_writeback(o->space, (int64_t)b->count);
+	charge_writeback(o->space, (int64_t)b->count, pass->reason);
 	count = batch_runs(b, runs);
-	runs_write(o, runs, count, reason);
+	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
 	runs_record_errors(o, runs, count); /* before the pages can be seen clean by another sync */
 	env_lock(&r->lock);
 	clean = runs_end(r, runs, count, result);
 	env_unlock(&r->lock);
 	uncharge_dirty(o, clean);
-	charge_writeback(o->space, -(int64_t)b->count);
+	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
 	COUNT(o, pages_written, clean);
 	result->cleaned += clean;
 }
@@ -242,7 +258,7 @@ static void obstacle_wait(struct region *r, enum obstacle obstacle, struct sleep
 	sleeper_sleep(sleeper);
 }
 
-static void writeback_region(struct region *r, size_t from, size_t to, enum mkw_wb_reason reason,
+static void writeback_region(struct region *r, size_t from, size_t to, const struct pass *pass,
 			     struct writeback_result *result)
 {
 	struct object *o = r->object;
@@ -256,7 +272,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, enum mkw_
 
 		env_read_lock(&o->views_lock);
 		env_lock(&r->lock);
-		obstacle = batch_collect(&b, from, to, reason);
+		obstacle = batch_collect(&b, from, to, pass);
 		if (b.count > 0) {
 			size_t first = b.slots[0], last = b.slots[b.count - 1];
 			/* Clean pages between them cost less than a second call would. */
@@ -272,8 +288,8 @@ static void writeback_region(struct region *r, size_t from, size_t to, enum mkw_
 		}
 		if (b.count > 0) {
 			env_unlock(&r->lock);
-			batch_write(&b, reason, result);
-		} else if (obstacle != OBSTACLE_NONE && reason == MKW_WB_SYNC) {
+			batch_write(&b, pass, result);
+		} else if (obstacle != OBSTACLE_NONE && pass->reason == MKW_WB_SYNC) {
 			obstacle_wait(r, obstacle, &sleeper);
 			continue;
 		} else {
@@ -281,7 +297,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, enum mkw_
 		}
 		if (obstacle == OBSTACLE_NONE)
 			break;
-		if (reason != MKW_WB_SYNC) {
+		if (pass->reason != MKW_WB_SYNC) {
 			result->busy = true;
 			break;
 		}
@@ -296,8 +312,8 @@ static void range_clip(const struct region *r, uint64_t first, uint64_t last, si
 	*to = last - r->first < REGION_PAGES - 1 ? (size_t)(last - r->first) + 1 : REGION_PAGES;
 }
 
-struct writeback_result writeback_range(struct object *o, uint64_t first, uint64_t last,
-					enum mkw_wb_reason reason)
+static struct writeback_result pass_run(struct object *o, uint64_t first, uint64_t last,
+					const struct pass *pass)
 {
 	struct writeback_result result = {0};
 	struct region *r;
@@ -308,11 +324,26 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 		next = r->first + REGION_PAGES;
 		if (r->first <= last) {
 			range_clip(r, first, last, &from, &to);
-			writeback_region(r, from, to, reason, &result);
+			writeback_region(r, from, to, pass, &result);
 		}
 		region_put(r);
 	}
 	return result;
+}
+
+struct writeback_result writeback_range(struct object *o, uint64_t first, uint64_t last,
+					enum mkw_wb_reason reason)
+{
+	const struct pass pass = {.reason = reason};
+
+	return pass_run(o, first, last, &pass);
+}
+
+struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last)
+{
+	const struct pass pass = {.reason = MKW_WB_BACKGROUND, .grants_only = true};
+
+	return pass_run(o, first, last, &pass);
 }
 
 /* What is dirty now is what this sync is about (6.3): a writer that goes on dirtying cannot keep it
