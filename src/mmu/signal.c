@@ -5,6 +5,7 @@
  *
  *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
  * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
+ *           from the opener of a protection window: passed (refuse.c)
  *   SIGSEGV from a protection window of mmu_refuse: the access is tried again
  *
  * Everything here is async-signal-safe. No state but what installation wrote.
@@ -13,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -161,7 +161,9 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	struct mkw_refusal refusal;
 
 	memset(&refusal, 0, sizeof(refusal));
-	if (info->si_code == REFUSED_CODE) {
+	if (info->si_code == PASSED_CODE) {
+		window_pass((uint32_t)address);
+	} else if (info->si_code == REFUSED_CODE) {
 		/* One that is not on record came too late: the access has been given up, or it
 		 * will fault again. */
 		if (upcalls.refused && upcalls.refused(address, &refusal))
@@ -184,7 +186,7 @@ static void on_sigsegv(int sig, siginfo_t *info, void *context)
 
 	if (info->si_code == SEGV_ACCERR && upcalls.allowed &&
 	    upcalls.allowed(address, access_of(context, address)))
-		sched_yield(); /* to whoever holds the window open */
+		window_await_end();
 	else
 		chain(&before_segv, sig, info, context, info->si_code <= 0);
 	errno = saved;
@@ -218,6 +220,14 @@ int signals_install(void)
 	}
 	pthread_mutex_unlock(&install);
 	return err;
+}
+
+bool signals_ours(void)
+{
+	struct sigaction now;
+
+	return sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+	       now.sa_sigaction == on_sigbus;
 }
 
 void signals_die(uintptr_t address)

@@ -7,7 +7,7 @@
 #define MMU_RIG_H
 
 #include "harness/test.h"
-#include "mmu/mmu.h"
+#include "mmu/machine.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -109,7 +109,8 @@ static inline void *rig_guard(void (*access)(void *arg), void *arg)
 	return NULL;
 }
 
-static inline void rig_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid)
+static inline void rig_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access,
+			      pid_t tid)
 {
 	refused.address = address;
 	refused.error = -ENOSPC;
@@ -155,6 +156,13 @@ static inline uintptr_t page_of(uintptr_t address)
 	return address & ~(PAGE - 1);
 }
 
+/* Make the frame unless there is one. */
+static inline void frames_fill_new(const struct mmu_view *view, uint64_t offset, const char *page)
+{
+	if (lseek(frames_fd(view->frames), (off_t)offset, SEEK_DATA) != (off_t)offset)
+		CHECK_EQ(frames_fill(view->frames, offset, PAGE, page), 0);
+}
+
 /* The usual answer: fill with the page's number, or grant the one page. */
 static inline void rig_serve(struct rig *r, struct mmu_view *view, uintptr_t address,
 			     enum mmu_access access, pid_t tid)
@@ -162,17 +170,19 @@ static inline void rig_serve(struct rig *r, struct mmu_view *view, uintptr_t add
 	static char bytes[64][PAGE] __attribute__((aligned(4096)));
 	static _Atomic unsigned next;
 	char *page = bytes[next++ % 64];
+	uintptr_t at = page_of(address);
+	uint64_t offset = view->offset + at - view->address;
 	size_t done;
-	int err;
 
 	(void)r;
 	(void)tid;
-	memset(page, 1 + (int)((view->offset + address - view->address) / PAGE % 100), PAGE);
-	err = mmu_fill(view, page_of(address), PAGE, page, &done);
-	if (access == MMU_WRITE)
-		err = mmu_map_rw(view, page_of(address), PAGE);
-	else if (err == -EEXIST)
-		mmu_wake(view, page_of(address), PAGE);
+	memset(page, 1 + (int)(offset / PAGE % 100), PAGE);
+	if (access == MMU_WRITE) {
+		frames_fill_new(view, offset, page);
+		CHECK_EQ(mmu_map_rw(view, at, PAGE), 0);
+	} else if (mmu_fill(view, at, PAGE, page, &done) == -EEXIST) {
+		mmu_wake(view, at, PAGE);
+	}
 }
 
 static inline void rig_create(void)
