@@ -157,6 +157,8 @@ int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 int frames_fd(const struct frames *frames);
 int view_fd(const struct mmu_view *view);
+/* The calling thread serves a fault at address, where an entry was absent or not: a hint. */
+void fault_note(uintptr_t address, bool absent);
 /* The descriptor of inline views, opened at first use; negative errno. */
 int inline_descriptor(struct mmu *mmu);
 
