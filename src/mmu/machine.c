@@ -58,7 +58,6 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	err = open_descriptors(m);
 	if (err)
 		goto fail_free;
-	pthread_mutex_init(&m->windows, NULL);
 	err = signals_install();
 	if (!err)
 		err = workers_start(m, count,
@@ -69,7 +68,6 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	return 0;
 
 fail_close:
-	pthread_mutex_destroy(&m->windows);
 	close(m->pagemap_fd);
 	close(m->uffd);
 fail_free:
@@ -80,7 +78,6 @@ fail_free:
 void mmu_destroy(struct mmu *mmu)
 {
 	workers_stop(mmu);
-	pthread_mutex_destroy(&mmu->windows);
 	close(mmu->pagemap_fd);
 	close(mmu->uffd);
 	if (mmu->inline_fd >= 0)

@@ -2,7 +2,7 @@
 /*
  * machine.h - what the files of src/mmu share; nobody else includes it.
  *
- * Locks: pool.lock (pool.c, workers.c), mmu.windows (refuse.c), frames.grow (memfd.c). None is held
+ * Locks: pool.lock (pool.c, workers.c), window.lock (refuse.c), frames.grow (memfd.c). None is held
  * across an upcall, and none while another one of them is taken.
  */
 #ifndef MMU_MACHINE_H
@@ -103,13 +103,6 @@ struct mmu {
 	struct mmu_counts counts;
 	struct pool pool;
 	struct doorbell doorbell;
-
-	pthread_mutex_t windows; /* one protection window at a time, and inline_fd's opening */
-	struct {		 /* guarded by windows: the last refusal inside a system call */
-		pid_t tid;
-		uintptr_t address;
-		unsigned repeats;
-	} refused;
 };
 
 static inline void count_call(struct mmu *mmu)
@@ -164,6 +157,8 @@ int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 int frames_fd(const struct frames *frames);
 int view_fd(const struct mmu_view *view);
+/* The calling thread serves a fault at address, where an entry was absent or not: a hint. */
+void fault_note(uintptr_t address, bool absent);
 /* The descriptor of inline views, opened at first use; negative errno. */
 int inline_descriptor(struct mmu *mmu);
 
@@ -172,10 +167,23 @@ int inline_descriptor(struct mmu *mmu);
 /* si_code of a SIGBUS that mmu_refuse queued. Negative: the kernel lets one thread send no other
  * kind to another. */
 #define REFUSED_CODE (-0x6d6b77)
+#define PASSED_CODE  (-0x6d6b78) /* its address is the ticket of a window */
 
 int signals_install(void);
 /* End the process by SIGBUS at address, as the kernel does where the signal cannot be had. */
 void signals_die(uintptr_t address);
+/* Is our handler of SIGBUS still the process's? */
+bool signals_ours(void);
+
+/* ---- Protection windows (refuse.c) -------------------------------------------------------- */
+
+/* None is open while it is held. */
+void window_lock(void);
+void window_unlock(void);
+/* In a signal handler: the thread has met the window of this ticket. Returns when it is closed. */
+void window_pass(uint32_t ticket);
+/* Likewise: until the window that may be open now is closed. */
+void window_await_end(void);
 
 /* ---- Other threads (thread_state.c) ------------------------------------------------------- */
 

@@ -5,14 +5,24 @@
  * In user mode the thread waits interruptibly: it is sent SIGBUS. Inside a system call a signal
  * does not end its wait; there the page is made inaccessible for a moment (a window) and the thread
  * woken, so that its access fails with EFAULT. Reads of a page that exists go on meanwhile; a
- * user-mode access that hits the window is a SIGSEGV, which signal.c has tried again. The
- * protection is the mapping's, so markers and entries stay as they are.
+ * user-mode access that hits the window is a SIGSEGV, which signal.c has tried again when the
+ * window is closed. The protection is the mapping's, so markers and entries stay as they are.
  *
- * mmu.windows is held while a window is open: one at a time, or the end of one would close another.
+ * A window must be open until the thread has met it, and not any longer, or its next access would
+ * be refused unasked. So it is sent a signal as well, which it takes when it leaves the system
+ * call, before any other code of the program: the handler says that the window has been passed, and
+ * waits for its end. Where the signal cannot be used (blocked; the program has a handler of its
+ * own) the thread is watched for a short time. If it faults again all the same, the next window is
+ * longer.
+ *
+ * One window at a time in the process: window.lock is held while it is open, and while a view is
+ * unmapped.
  */
 #include "machine.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,47 +30,101 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WINDOW_LOOKS	 8u /* at the thread, before the window is closed all the same */
-#define WINDOW_DOUBLINGS 8  /* of that, when the thread faults there again */
-#define LOOK_INTERVAL_NS 20000
+#define WATCH_LOOKS	 8u	 /* at a thread that cannot be signalled */
+#define LOOK_INTERVAL_NS 20000	 /* between them */
+#define PASSAGE_NS	 2000000 /* patience with one that can */
+#define DOUBLINGS_MAX	 8u	 /* of either, when the thread faults there again */
+
+static struct {
+	pthread_mutex_t lock;
+	_Atomic uint32_t ticket; /* of the window open now; 0: none */
+	_Atomic uint32_t passed; /* the ticket whose thread has passed it */
+	uint32_t last_ticket;	 /* guarded by lock, as are: whom it was for */
+	pid_t tid;
+	uintptr_t page;
+	unsigned repeats;
+} window = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, long timeout_ns)
+{
+	struct timespec timeout = {.tv_sec = timeout_ns / 1000000000,
+				   .tv_nsec = timeout_ns % 1000000000};
+
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &timeout, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void window_await_end(void)
+{
+	uint32_t ticket = atomic_load(&window.ticket);
+
+	if (ticket != 0)
+		futex_wait(&window.ticket, ticket, PASSAGE_NS);
+}
+
+void window_pass(uint32_t ticket)
+{
+	if (ticket == 0 || atomic_load(&window.ticket) != ticket)
+		return; /* a late signal: it has been closed since */
+	atomic_store(&window.passed, ticket);
+	futex_wake(&window.passed);
+	while (atomic_load(&window.ticket) == ticket)
+		futex_wait(&window.ticket, ticket, PASSAGE_NS);
+}
+
+void window_lock(void)
+{
+	pthread_mutex_lock(&window.lock);
+}
+
+void window_unlock(void)
+{
+	pthread_mutex_unlock(&window.lock);
+}
+
+static int send_sigbus(pid_t tid, int code, uintptr_t value)
+{
+	siginfo_t info;
+
+	memset(&info, 0, sizeof(info));
+	info.si_signo = SIGBUS;
+	info.si_code = code;
+	info.si_addr = (void *)value;
+	return syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info) ? -errno : 0;
+}
 
 static void refuse_by_signal(uintptr_t address, pid_t tid)
 {
-	struct thread_signals signals;
 	uint64_t bit = (uint64_t)1 << (SIGBUS - 1);
-	siginfo_t info;
+	struct thread_signals signals;
 
 	if (!thread_signals_read(tid, &signals))
 		return;
 	/* force_sig_fault: where the signal is blocked or ignored the process ends of it. */
-	if ((signals.blocked | signals.ignored) & bit) {
+	if ((signals.blocked | signals.ignored) & bit)
 		signals_die(address);
-		return;
-	}
-	memset(&info, 0, sizeof(info));
-	info.si_signo = SIGBUS;
-	info.si_code = REFUSED_CODE;
-	info.si_addr = (void *)address;
-	(void)syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info);
+	else
+		(void)send_sigbus(tid, REFUSED_CODE, address);
 }
 
-/* => mmu.windows held. How often to look at the thread before giving up; more when it comes back.
- */
-static unsigned looks_allowed(struct mmu *mmu, uintptr_t page, pid_t tid)
+/* => window.lock held. How often patience is to be doubled for a thread that comes back. */
+static unsigned count_repeats(uintptr_t page, pid_t tid)
 {
-	if (mmu->refused.tid == tid && mmu->refused.address == page) {
-		if (mmu->refused.repeats < WINDOW_DOUBLINGS)
-			mmu->refused.repeats++;
-	} else {
-		mmu->refused.tid = tid;
-		mmu->refused.address = page;
-		mmu->refused.repeats = 0;
-	}
-	return WINDOW_LOOKS << mmu->refused.repeats;
+	if (window.tid != tid || window.page != page)
+		window.repeats = 0;
+	else if (window.repeats < DOUBLINGS_MAX)
+		window.repeats++;
+	window.tid = tid;
+	window.page = page;
+	return window.repeats;
 }
 
 /* Until the thread waits somewhere else than it did, or is in no system call any more. */
-static void await_passage(pid_t tid, const struct thread_state *blocked, unsigned looks)
+static void watch_passage(pid_t tid, const struct thread_state *blocked, unsigned looks)
 {
 	struct timespec pause = {.tv_nsec = LOOK_INTERVAL_NS};
 	struct thread_state now;
@@ -73,27 +137,56 @@ static void await_passage(pid_t tid, const struct thread_state *blocked, unsigne
 	}
 }
 
+static bool can_be_signalled(pid_t tid)
+{
+	struct thread_signals signals;
+
+	return signals_ours() && thread_signals_read(tid, &signals) &&
+	       !(signals.blocked & (uint64_t)1 << (SIGBUS - 1));
+}
+
+static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
+			  const struct thread_state *blocked)
+{
+	unsigned doublings = count_repeats(page, tid);
+	uint32_t ticket = window.last_ticket;
+	uint32_t before = atomic_load(&window.passed);
+
+	if (can_be_signalled(tid) && send_sigbus(tid, PASSED_CODE, ticket) == 0) {
+		mmu_wake(view, page, MKW_PAGE_SIZE);
+		/* Several waits may end early; what is lost by that is one more fault. */
+		if (atomic_load(&window.passed) != ticket)
+			futex_wait(&window.passed, before, (long)PASSAGE_NS << doublings);
+	} else {
+		mmu_wake(view, page, MKW_PAGE_SIZE);
+		watch_passage(tid, blocked, WATCH_LOOKS << doublings);
+	}
+}
+
 static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_access access,
 			     pid_t tid, const struct thread_state *blocked)
 {
-	struct mmu *mmu = view->mmu;
 	int whole = PROT_READ | (view->writable ? PROT_WRITE : 0);
 	int less = access == MMU_WRITE ? PROT_READ : PROT_NONE;
 
-	pthread_mutex_lock(&mmu->windows);
-	count_call(mmu);
+	window_lock();
+	window.last_ticket += window.last_ticket + 1 == 0 ? 2 : 1;
+	atomic_store(&window.ticket, window.last_ticket);
+	count_call(view->mmu);
 	if (mprotect((void *)page, MKW_PAGE_SIZE, less) == 0) {
-		mmu_wake(view, page, MKW_PAGE_SIZE);
-		await_passage(tid, blocked, looks_allowed(mmu, page, tid));
-		count_call(mmu);
-		/* Merges with its neighbours again and so needs no memory; but never leave it. */
+		await_passage(view, page, tid, blocked);
+		count_call(view->mmu);
+		/* It merges with its neighbours again and so adds no mapping; but never leave it.
+		 */
 		while (mprotect((void *)page, MKW_PAGE_SIZE, whole) && errno == ENOMEM)
 			sched_yield();
 	} else {
-		/* Too many mappings for a split: the thread comes back, the caller too. */
+		/* Too many mappings for a split: the thread comes back, and its refusal with it. */
 		mmu_wake(view, page, MKW_PAGE_SIZE);
 	}
-	pthread_mutex_unlock(&mmu->windows);
+	atomic_store(&window.ticket, 0);
+	futex_wake(&window.ticket);
+	window_unlock();
 }
 
 void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid)

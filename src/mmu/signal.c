@@ -5,6 +5,7 @@
  *
  *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
  * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
+ *           from the opener of a protection window: passed (refuse.c)
  *   SIGSEGV from a protection window of mmu_refuse: the access is tried again
  *
  * Everything here is async-signal-safe. No state but what installation wrote.
@@ -13,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -30,21 +30,23 @@ void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *given)
 }
 
 #if defined(__x86_64__)
-static enum mmu_access access_of(const void *context, uintptr_t address)
+static enum mmu_access access_of(const void *context, uintptr_t address, bool *absent)
 {
 	const ucontext_t *uc = context;
 
 	(void)address;
+	*absent = !(uc->uc_mcontext.gregs[REG_ERR] & 1);
 	return uc->uc_mcontext.gregs[REG_ERR] & 2 ? MMU_WRITE : MMU_READ;
 }
 #elif defined(__aarch64__)
-static enum mmu_access access_of(const void *context, uintptr_t address)
+static enum mmu_access access_of(const void *context, uintptr_t address, bool *absent)
 {
 	const ucontext_t *uc = context;
 	const unsigned char *p = (const unsigned char *)uc->uc_mcontext.__reserved;
 	const unsigned char *end = p + sizeof(uc->uc_mcontext.__reserved);
 
 	(void)address;
+	*absent = false;
 	while (p + 16 <= end) {
 		uint32_t head[2]; /* magic, size */
 		uint64_t esr;
@@ -54,6 +56,7 @@ static enum mmu_access access_of(const void *context, uintptr_t address)
 			break;
 		if (head[0] == 0x45535201) { /* ESR_MAGIC */
 			memcpy(&esr, p + 8, sizeof(esr));
+			*absent = (esr & 0x3c) == 0x04; /* a translation fault, at any level */
 			return esr & 0x40 ? MMU_WRITE : MMU_READ; /* WnR */
 		}
 		p += head[1];
@@ -62,17 +65,19 @@ static enum mmu_access access_of(const void *context, uintptr_t address)
 }
 #else
 /* The processor's reason is not known here: only a write can fault on a page that is mapped. */
-static enum mmu_access access_of(const void *context, uintptr_t address)
+static enum mmu_access access_of(const void *context, uintptr_t address, bool *absent)
 {
 	uint64_t entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
 	(void)context;
+	*absent = false;
 	if (fd < 0)
 		return MMU_READ;
 	if (pread(fd, &entry, sizeof(entry), (off_t)(address / MKW_PAGE_SIZE * sizeof(entry))) < 0)
 		entry = 0;
 	close(fd);
+	*absent = !(entry >> 63);
 	return entry >> 63 ? MMU_WRITE : MMU_READ;
 }
 #endif
@@ -154,37 +159,60 @@ static void refuse_here(siginfo_t *info, void *context, const struct mkw_refusal
 	chain(&before_bus, SIGBUS, &kernels, context, sent);
 }
 
-static void on_sigbus(int sig, siginfo_t *info, void *context)
+/* A fault in an inline view, perhaps. False: it is none of ours. */
+static bool serve_inline(siginfo_t *info, void *context)
 {
-	int saved = errno;
 	uintptr_t address = (uintptr_t)info->si_addr;
+	struct mkw_refusal refusal;
+	enum mmu_access access;
+	bool absent;
+
+	if (info->si_code != BUS_ADRERR || !upcalls.inline_fault)
+		return false;
+	memset(&refusal, 0, sizeof(refusal));
+	access = access_of(context, address, &absent);
+	fault_note(address, absent);
+	if (!upcalls.inline_fault(address, access, &refusal))
+		return false;
+	if (refusal.error)
+		refuse_here(info, context, &refusal, false);
+	return true;
+}
+
+/* Sent by mmu_refuse. One that is not on record came too late: the access has been given up, or it
+ * will fault again. */
+static void take_refusal(siginfo_t *info, void *context)
+{
 	struct mkw_refusal refusal;
 
 	memset(&refusal, 0, sizeof(refusal));
-	if (info->si_code == REFUSED_CODE) {
-		/* One that is not on record came too late: the access has been given up, or it
-		 * will fault again. */
-		if (upcalls.refused && upcalls.refused(address, &refusal))
-			refuse_here(info, context, &refusal, true);
-	} else if (info->si_code == BUS_ADRERR && upcalls.inline_fault &&
-		   upcalls.inline_fault(address, access_of(context, address), &refusal)) {
-		if (refusal.error)
-			refuse_here(info, context, &refusal, false);
-	} else {
+	if (upcalls.refused && upcalls.refused((uintptr_t)info->si_addr, &refusal))
+		refuse_here(info, context, &refusal, true);
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	if (info->si_code == PASSED_CODE)
+		window_pass((uint32_t)(uintptr_t)info->si_addr);
+	else if (info->si_code == REFUSED_CODE)
+		take_refusal(info, context);
+	else if (!serve_inline(info, context))
 		chain(&before_bus, sig, info, context,
 		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
-	}
 	errno = saved;
 }
 
 static void on_sigsegv(int sig, siginfo_t *info, void *context)
 {
-	int saved = errno;
 	uintptr_t address = (uintptr_t)info->si_addr;
+	int saved = errno;
+	bool absent;
 
 	if (info->si_code == SEGV_ACCERR && upcalls.allowed &&
-	    upcalls.allowed(address, access_of(context, address)))
-		sched_yield(); /* to whoever holds the window open */
+	    upcalls.allowed(address, access_of(context, address, &absent)))
+		window_await_end();
 	else
 		chain(&before_segv, sig, info, context, info->si_code <= 0);
 	errno = saved;
@@ -218,6 +246,14 @@ int signals_install(void)
 	}
 	pthread_mutex_unlock(&install);
 	return err;
+}
+
+bool signals_ours(void)
+{
+	struct sigaction now;
+
+	return sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+	       now.sa_sigaction == on_sigbus;
 }
 
 void signals_die(uintptr_t address)

@@ -32,6 +32,17 @@
 #define REMAP_MIN_PAGES 16
 #define LOOK_PAGES	8 /* of a run, to see whether it is mapped */
 
+/*
+ * What the calling thread knows of the fault that it serves: no entry was there. Then CONTINUE maps
+ * the page writable at once, where lifting the protection would leave one more fault to the kernel.
+ */
+static _Thread_local uintptr_t absent_page __attribute__((tls_model("initial-exec")));
+
+void fault_note(uintptr_t address, bool absent)
+{
+	absent_page = absent ? address & ~(uintptr_t)(MKW_PAGE_SIZE - 1) : 0;
+}
+
 static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
 			 uint64_t mode)
 {
@@ -208,7 +219,7 @@ static bool mostly_mapped(struct mmu_view *view, uintptr_t address)
 static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length, bool *woken)
 {
 	uintptr_t at = address, end = address + length;
-	bool zapped = mostly_mapped(view, address);
+	bool zapped = length >= REMAP_MIN_PAGES * MKW_PAGE_SIZE && mostly_mapped(view, address);
 	int err = zapped ? mmu_zap(view, address, length) : 0;
 	unsigned met = 0;
 	size_t done;
@@ -235,7 +246,7 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	bool woken = false;
 	int err;
 
-	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE)
+	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length)
 		return protect_range(view, address, length, 0); /* wakes */
 	err = remap_rw(view, address, length, &woken);
 	if (!woken)

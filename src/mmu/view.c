@@ -56,7 +56,10 @@ int mmu_view_map(struct mmu_view *view)
 
 void mmu_view_unmap(struct mmu_view *view)
 {
+	/* The end of a protection window must not meet what is mapped here next. */
+	window_lock();
 	munmap((void *)view->address, view->length);
+	window_unlock();
 	/* Afterwards, because a thread woken before could fault and wait again. */
 	mmu_wake(view, view->address, view->length);
 }

@@ -49,6 +49,7 @@ static bool serve(struct worker *worker, const struct uffd_msg *message)
 	if (atomic_load(&mmu->pool.deep))
 		pool_call_deputy(mmu);
 	place_follow(worker, tid);
+	fault_note(message->arg.pagefault.address, !(flags & UFFD_PAGEFAULT_FLAG_WP));
 	mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
 			    write ? MMU_WRITE : MMU_READ, tid);
 	return atomic_compare_exchange_strong(&worker->word, &word, word_next(word, READING));
