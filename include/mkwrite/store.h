@@ -70,7 +70,7 @@ struct mkw_run {
 		buffer was not touched */
 
 /* Make the run smaller: [first, first+count) must lie in it and hold run->page. In fault: at any
- * time. In page_mkwrite: before locking. -EINVAL otherwise. */
+ * time, at its end. In page_mkwrite: before locking. -EINVAL otherwise. */
 int mkw_run_cut(struct mkw_run *run, uint64_t first, size_t count);
 
 /* page_mkwrite, before locking: take further pages into the run, up to [first, first+count), as far
@@ -118,8 +118,8 @@ struct mkw_store_ops {
 	uint32_t run_max_pages; /* longest run it wants to be given; 0: no wish */
 
 	/* Bring the run's bytes into buffer (run->count pages, page aligned). Bytes past the
-	 * object's size must be zero. May cut the run; the bytes of a page stay where they are in
-	 * buffer, also if pages before it are cut. LOCKED or 0: done. Required. */
+	 * object's size must be zero. run->page is the first page; the run's end may be cut. LOCKED
+	 * or 0: done. Required. */
 	mkw_fault_t (*fault)(void *store, struct mkw_object *object, struct mkw_run *run,
 			     void *buffer);
 

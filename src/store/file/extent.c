@@ -37,6 +37,8 @@
 
 enum { DATA, ALLOC, PROMISED, GRANTED };
 
+#define FIEMAP_EXTENTS 32u
+
 static unsigned in_chunk(uint64_t page)
 {
 	return (unsigned)(page % CHUNK_PAGES);
@@ -98,26 +100,34 @@ static void look_extent(struct look *look, uint64_t start, uint64_t end)
 		look->run_end = end;
 }
 
+union fiemap_room {
+	struct fiemap map;
+	char room[sizeof(struct fiemap) + FIEMAP_EXTENTS * sizeof(struct fiemap_extent)];
+};
+
+/* The extents of [start, end), as many as there is room for. False: this file system has none. */
+static bool fiemap_read(struct file *file, uint64_t start, uint64_t end, union fiemap_room *u)
+{
+	memset(&u->map, 0, sizeof(u->map));
+	u->map.fm_start = start;
+	u->map.fm_length = end - start;
+	u->map.fm_extent_count = FIEMAP_EXTENTS;
+	return !ioctl(file->fd, FS_IOC_FIEMAP, &u->map);
+}
+
 /* Blocks that are there but not written are known to FIEMAP only: they cost nothing to write, and
  * they are not ours to give back. False: this file system does not have it. */
 static bool look_fiemap(struct file *file, uint64_t base, struct look *look)
 {
-	union {
-		struct fiemap map;
-		char room[sizeof(struct fiemap) + 32 * sizeof(struct fiemap_extent)];
-	} u;
+	union fiemap_room u;
 	uint64_t position = base, end = base + look->size;
 	bool last = false;
 
 	look->run_start = look->run_end = 0;
 	while (position < end && !last) {
-		memset(&u.map, 0, sizeof(u.map));
-		u.map.fm_start = position;
-		u.map.fm_length = end - position;
-		u.map.fm_extent_count = 32;
-		if (ioctl(file->fd, FS_IOC_FIEMAP, &u.map))
+		if (!fiemap_read(file, position, end, &u))
 			return false;
-		last = u.map.fm_mapped_extents < 32;
+		last = u.map.fm_mapped_extents < FIEMAP_EXTENTS;
 		for (uint32_t i = 0; i < u.map.fm_mapped_extents; i++) {
 			const struct fiemap_extent *e = &u.map.fm_extents[i];
 			uint64_t start = e->fe_logical > base ? e->fe_logical - base : 0;
@@ -243,21 +253,61 @@ bool extents_hole(struct file *file, uint64_t first, uint64_t end)
 
 /* ---- Giving back ---------------------------------------------------------------------------- */
 
-/* Pages [first, end) are blocks of ours without bytes. Whatever has bytes was written by somebody
- * else, who did not respect the lease: it is not ours to destroy. */
-static void blocks_punch(struct file *file, uint64_t first, uint64_t end)
+static void range_punch(struct file *file, uint64_t start, uint64_t end)
 {
-	off_t offset = (off_t)(first * MKW_PAGE_SIZE);
-	off_t length = (off_t)((end - first) * MKW_PAGE_SIZE);
-	off_t data = lseek(file->fd, offset, SEEK_DATA);
 	int result;
 
-	if (data >= 0 ? data < offset + length : errno != ENXIO)
-		return;
 	do
-		result = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
-				   length);
+		result = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				   (off_t)start, (off_t)(end - start));
 	while (result && errno == EINTR);
+}
+
+/* For file systems without FIEMAP: all of the range if nothing in it looks like data. */
+static void range_punch_holes(struct file *file, uint64_t start, uint64_t end)
+{
+	off_t data = lseek(file->fd, (off_t)start, SEEK_DATA);
+
+	if (data < 0 ? errno == ENXIO : (uint64_t)data >= end)
+		range_punch(file, start, end);
+}
+
+/*
+ * Give blocks back that this store reserved and never wrote: those that nobody else has written
+ * either. He would not have respected the lease, but his bytes are not ours to destroy. SEEK_DATA
+ * would not do: it takes a page that was only read, and is cached, for data.
+ */
+static void blocks_punch(struct file *file, uint64_t first, uint64_t end)
+{
+	union fiemap_room u;
+	uint64_t position = first * MKW_PAGE_SIZE, stop = end * MKW_PAGE_SIZE;
+
+	/* What he wrote shows only when it has arrived. */
+	if (sync_file_range(file->fd, (off_t)position, (off_t)(stop - position),
+			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				    SYNC_FILE_RANGE_WAIT_AFTER))
+		return;
+	while (position < stop) {
+		if (!fiemap_read(file, position, stop, &u)) {
+			range_punch_holes(file, position, stop);
+			return;
+		}
+		if (!u.map.fm_mapped_extents)
+			return;
+		for (uint32_t i = 0; i < u.map.fm_mapped_extents; i++) {
+			const struct fiemap_extent *e = &u.map.fm_extents[i];
+			uint64_t from = e->fe_logical > position ? e->fe_logical : position;
+			uint64_t to = e->fe_logical + e->fe_length;
+
+			if (to > stop)
+				to = stop;
+			if (to <= from)
+				return;
+			if (e->fe_flags & FIEMAP_EXTENT_UNWRITTEN)
+				range_punch(file, from, to);
+			position = to;
+		}
+	}
 }
 
 /* Punch the pages of a chunk whose bit in which is set, within [from, end). => alloc_lock held */

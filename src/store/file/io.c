@@ -65,26 +65,6 @@ static int read_failed(struct file *file, struct mkw_object *object, uint64_t of
 			     (unsigned long long)mkw_object_size(object));
 }
 
-/* What can be had of a run that could not be read whole: the pages before the failure, or, if the
- * page that faulted lies behind it, that page alone. A neighbour's bad block is nobody's business.
- */
-static int run_salvage(struct file *file, struct mkw_run *run, unsigned char *buffer, uint64_t got,
-		       uint64_t want)
-{
-	uint64_t skip = (run->page - run->first) * MKW_PAGE_SIZE;
-	uint64_t size = want - skip < MKW_PAGE_SIZE ? want - skip : MKW_PAGE_SIZE;
-	int error;
-
-	if (got >= skip + size)
-		return mkw_run_cut(run, run->first, (size_t)(got / MKW_PAGE_SIZE));
-	if (got > skip || skip == 0 || want <= skip)
-		return -EIO;
-	if (bytes_read(file, buffer + skip, size, run->page * MKW_PAGE_SIZE, &error) < size)
-		return -EIO;
-	memset(buffer + skip + size, 0, MKW_PAGE_SIZE - size);
-	return mkw_run_cut(run, run->page, 1);
-}
-
 static mkw_fault_t run_read(struct file *file, struct mkw_object *object, struct mkw_run *run,
 			    unsigned char *buffer)
 {
@@ -99,12 +79,16 @@ static mkw_fault_t run_read(struct file *file, struct mkw_object *object, struct
 		want = size - offset;
 	uint64_t got = bytes_read(file, buffer, want, offset, &error);
 
-	if (got < want) {
-		if (run_salvage(file, run, buffer, got, want))
+	if (got == want) {
+		memset(buffer + want, 0, length - want);
+	} else {
+		/* The pages before the failure are good; a neighbour's bad block refuses nobody. */
+		size_t whole = (size_t)(got / MKW_PAGE_SIZE);
+
+		if (run->page >= run->first + whole)
 			return mkw_fault_from_errno(read_failed(file, object, offset + got, error));
-		return MKW_FAULT_LOCKED | MKW_FAULT_MAJOR;
+		mkw_run_cut(run, run->first, whole);
 	}
-	memset(buffer + want, 0, length - want);
 	return MKW_FAULT_LOCKED | MKW_FAULT_MAJOR;
 }
 
