@@ -29,10 +29,10 @@ const char demo_help[] =
 	"Usage: mkwrite demo [OPTION...] [FILE...]\n"
 	"\n"
 	"Pack FILEs (directories with all beneath them; default: /usr/include, up to 64M)\n"
-	"into one archive, by memory writes into a mapping of a sparse file whose store has\n"
-	"too small a quota. Show the refused write as the error it is, raise the quota, go\n"
-	"on, sync, close. Then read the archive with read(2) and compare the SHA-256 of\n"
-	"every file with that of its original, both by sha256sum.\n"
+	"into one archive, by memory writes into a mapping of a sparse file whose store\n"
+	"has too small a quota. Show the refused write as the error it is, raise the\n"
+	"quota, go on, sync, close. Then read the archive with read(2) and compare the\n"
+	"SHA-256 of every file with that of its original, both by sha256sum.\n"
 	"\n"
 	"  --backend=NAME      uffd (default), or inline: faults served in the own thread\n"
 	"  --dirty-limit=SIZE  most dirty memory at a time (default 16M)\n"
@@ -45,8 +45,8 @@ const char demo_help[] =
 	"  mkwrite demo --keep=/tmp/packed --quota=1M /etc/services *.c\n"
 	"  mkwrite demo --backend=inline --dirty-limit=1M\n"
 	"\n"
-	"Exit status: 0 all is equal; 1 something failed or differs; 2 wrong command line;\n"
-	"3 not possible on this host; 4 refused in spite of the quota raised.\n";
+	"Exit status: 0 all is equal; 1 something failed or differs; 2 wrong command\n"
+	"line; 3 not possible on this host; 4 refused in spite of the quota raised.\n";
 
 enum demo_phase { PHASE_PACK, PHASE_SYNC, PHASE_CHECK, PHASES };
 
