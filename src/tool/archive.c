@@ -56,7 +56,7 @@ uint64_t archive_size(const struct file_list *list)
 	return size + list->count * sizeof(struct archive_index);
 }
 
-/* ---- Writing ------------------------------------------------------------------------------ */
+/* ---- Writing ------------------------------------------------------------------------------- */
 
 static int put(struct archive_writer *writer, const void *from, size_t length)
 {
@@ -163,15 +163,7 @@ int archive_write(struct archive_writer *writer, const struct file_list *list,
 	return code;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------ */
-
-struct archive_reader {
-	int fd;
-	const char *path;
-	uint64_t size_bytes;
-	unsigned char *buffer;
-	const struct tool_options *options;
-};
+/* ---- Reading ------------------------------------------------------------------------------- */
 
 static int damaged(const struct archive_reader *reader, const char *what)
 {
@@ -216,30 +208,6 @@ static int write_all(const struct archive_reader *reader, int fd, const unsigned
 	return 0;
 }
 
-static int bytes_extract(const struct archive_reader *reader, uint64_t offset, uint64_t left_bytes,
-			 int directory, size_t number)
-{
-	char name[32];
-	int fd, code = 0;
-
-	snprintf(name, sizeof(name), "%zu", number);
-	fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return tool_errno(reader->options, "temporary file");
-	while (left_bytes > 0 && code == 0) {
-		size_t length = left_bytes < CHUNK_BYTES ? (size_t)left_bytes : CHUNK_BYTES;
-
-		code = get(reader, reader->buffer, length, offset);
-		if (code == 0)
-			code = write_all(reader, fd, reader->buffer, length);
-		offset += length;
-		left_bytes -= length;
-	}
-	if (close(fd) != 0 && code == 0)
-		code = tool_errno(reader->options, "temporary file");
-	return code;
-}
-
 /* The record that entry points to must be that of file. */
 static int record_check(const struct archive_reader *reader, const struct archive_index *entry,
 			const struct file_entry *file)
@@ -264,51 +232,65 @@ static int record_check(const struct archive_reader *reader, const struct archiv
 	return code;
 }
 
-static int records_extract(const struct archive_reader *reader, int directory,
-			   const struct file_list *list)
+int archive_extract(const struct archive_reader *reader, size_t index,
+		    const struct file_entry *file, int fd)
 {
-	struct archive_head head;
-	int code = get(reader, &head, sizeof(head), 0);
+	struct archive_index entry;
+	uint64_t offset, left_bytes = file->size_bytes;
+	int code = get(reader, &entry, sizeof(entry), reader->index_offset + index * sizeof(entry));
 
-	if (code != 0)
-		return code;
-	if (memcmp(head.magic, head_magic, sizeof(head.magic)) != 0 ||
-	    le64toh(head.size_bytes) != reader->size_bytes || le64toh(head.count) != list->count)
-		return damaged(reader, "the head");
-	for (size_t i = 0; i < list->count && code == 0; i++) {
-		struct archive_index entry;
+	if (code == 0)
+		code = record_check(reader, &entry, file);
+	offset = le64toh(entry.data_offset);
+	while (left_bytes > 0 && code == 0) {
+		size_t length = left_bytes < CHUNK_BYTES ? (size_t)left_bytes : CHUNK_BYTES;
 
-		code = get(reader, &entry, sizeof(entry),
-			   le64toh(head.index_offset) + i * sizeof(entry));
+		code = get(reader, reader->buffer, length, offset);
 		if (code == 0)
-			code = record_check(reader, &entry, &list->entries[i]);
-		if (code == 0)
-			code = bytes_extract(reader, le64toh(entry.data_offset),
-					     list->entries[i].size_bytes, directory, i);
+			code = write_all(reader, fd, reader->buffer, length);
+		offset += length;
+		left_bytes -= length;
 	}
 	return code;
 }
 
-int archive_extract(const char *path, const char *directory, const struct file_list *list,
-		    const struct tool_options *options)
+static int head_read(struct archive_reader *reader, size_t count)
 {
-	struct archive_reader reader = {.path = path, .options = options};
-	int directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct archive_head head;
 	struct stat stat;
 	int code;
 
-	reader.fd = open(path, O_RDONLY | O_CLOEXEC);
-	reader.buffer = malloc(CHUNK_BYTES);
-	if (directory_fd < 0 || reader.fd < 0 || !reader.buffer || fstat(reader.fd, &stat) != 0) {
-		code = tool_errno(options, path);
-	} else {
-		reader.size_bytes = (uint64_t)stat.st_size;
-		code = records_extract(&reader, directory_fd, list);
-	}
-	free(reader.buffer);
-	if (reader.fd >= 0)
-		close(reader.fd);
-	if (directory_fd >= 0)
-		close(directory_fd);
+	if (fstat(reader->fd, &stat) != 0)
+		return tool_errno(reader->options, reader->path);
+	reader->size_bytes = (uint64_t)stat.st_size;
+	code = get(reader, &head, sizeof(head), 0);
+	if (code != 0)
+		return code;
+	if (memcmp(head.magic, head_magic, sizeof(head.magic)) != 0 ||
+	    le64toh(head.size_bytes) != reader->size_bytes || le64toh(head.count) != count)
+		return damaged(reader, "the head");
+	reader->index_offset = le64toh(head.index_offset);
+	return 0;
+}
+
+int archive_open(struct archive_reader *reader, const char *path, size_t count,
+		 const struct tool_options *options)
+{
+	int code;
+
+	*reader = (struct archive_reader){.path = path, .options = options};
+	reader->fd = open(path, O_RDONLY | O_CLOEXEC);
+	reader->buffer = malloc(CHUNK_BYTES);
+	code = reader->fd >= 0 && reader->buffer ? head_read(reader, count)
+						 : tool_errno(options, path);
+	if (code != 0)
+		archive_close(reader);
 	return code;
+}
+
+void archive_close(struct archive_reader *reader)
+{
+	free(reader->buffer);
+	if (reader->fd >= 0)
+		close(reader->fd);
 }

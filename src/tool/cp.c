@@ -32,9 +32,9 @@ const char cp_help[] =
 	"  mkwrite cp --verify disk.img 'file:copy.img?quota=1G'\n"
 	"  mkwrite cp disk.img 'error?op=writepages&nth=3:file:copy.img'\n"
 	"\n"
-	"Exit status: 0 copied; 1 failed, or the copy differs; 2 wrong command line; 3 not\n"
-	"possible on this host; 4 the target's store refused. After 1 or 4 the target is\n"
-	"incomplete.\n";
+	"Exit status: 0 copied; 1 failed, or the copy differs; 2 wrong command line; 3\n"
+	"not possible on this host; 4 the target's store refused. After 1 or 4 the target\n"
+	"is incomplete.\n";
 
 struct copy {
 	const struct tool_options *options;

@@ -24,16 +24,15 @@
 #define DEFAULT_FILES_BYTES  (64u * 1024u * 1024u)
 #define DEFAULT_DIRTY_BYTES  (16u * 1024u * 1024u)
 #define DEFAULT_ARCHIVE_NAME "demo.mkwpack"
-#define DIFFERING_SHOWN_MAX  10
 
 const char demo_help[] =
 	"Usage: mkwrite demo [OPTION...] [FILE...]\n"
 	"\n"
 	"Pack FILEs (directories with all beneath them; default: /usr/include, up to 64M)\n"
-	"into one archive, by memory writes into a mapping of a sparse file whose store has\n"
-	"too small a quota. Show the refused write as the error it is, raise the quota, go\n"
-	"on, sync, close. Then read the archive with read(2) and compare the SHA-256 of\n"
-	"every file with that of its original, both by sha256sum.\n"
+	"into one archive, by memory writes into a mapping of a sparse file whose store\n"
+	"has too small a quota. Show the refused write as the error it is, raise the\n"
+	"quota, go on, sync, close. Then read the archive with read(2) and compare the\n"
+	"SHA-256 of every file with that of its original, both by sha256sum.\n"
 	"\n"
 	"  --backend=NAME      uffd (default), or inline: faults served in the own thread\n"
 	"  --dirty-limit=SIZE  most dirty memory at a time (default 16M)\n"
@@ -46,8 +45,8 @@ const char demo_help[] =
 	"  mkwrite demo --keep=/tmp/packed --quota=1M /etc/services *.c\n"
 	"  mkwrite demo --backend=inline --dirty-limit=1M\n"
 	"\n"
-	"Exit status: 0 all is equal; 1 something failed or differs; 2 wrong command line;\n"
-	"3 not possible on this host; 4 refused in spite of the quota raised.\n";
+	"Exit status: 0 all is equal; 1 something failed or differs; 2 wrong command\n"
+	"line; 3 not possible on this host; 4 refused in spite of the quota raised.\n";
 
 enum demo_phase { PHASE_PACK, PHASE_SYNC, PHASE_CHECK, PHASES };
 
@@ -73,16 +72,13 @@ struct demo {
 	uint64_t raised_bytes;
 	struct mkw_refusal refusal; /* the first one */
 	struct mkw_stat stat;
-	struct digest *originals, *copies;
-	size_t differing;
+	struct comparison comparison;
 	uint64_t time_ns[PHASES];
 };
 
-static volatile sig_atomic_t interrupted;
-
 static void interrupt(int signal)
 {
-	interrupted = signal;
+	tool_interrupted = signal;
 }
 
 /* The first signal lets us tidy up; the second one kills as usual. */
@@ -96,8 +92,7 @@ static void interrupts_catch(void)
 		sigaction(signals[i], &action, NULL);
 }
 
-/* ---- Telling the story ------------------------------------------------------------------------
- */
+/* ---- Telling the story --------------------------------------------------------------------- */
 
 /* A line of the story, as it happens. */
 static void tell(struct demo *demo, const char *what, const char *format, ...)
@@ -182,15 +177,14 @@ static void json_report(const struct demo *demo, int code)
 	for (int i = 0; i < PHASES; i++)
 		json_real(&json, phases[i], (double)demo->time_ns[i] / 1e9);
 	json_array(&json, "differing");
-	for (size_t i = 0; demo->copies && i < demo->files.count; i++)
-		if (strcmp(demo->originals[i].hex, demo->copies[i].hex) != 0)
+	for (size_t i = 0; demo->comparison.differing && i < demo->files.count; i++)
+		if (strcmp(demo->comparison.originals[i].hex, demo->comparison.copies[i].hex) != 0)
 			json_text(&json, NULL, demo->files.entries[i].path);
 	json_end(&json);
 	json_end(&json);
 }
 
-/* ---- Packing ------------------------------------------------------------------------------------
- */
+/* ---- Packing ------------------------------------------------------------------------------- */
 
 /* More than the archive needs, since a store may reserve whole extents around what is written; more
  * than it was, should the store still not be content. */
@@ -260,7 +254,7 @@ static int packing_copy(void *arg, unsigned char *to, const void *from, size_t l
 	struct mkw_refusal refusal;
 	int code = 0;
 
-	while (code == 0 && !interrupted) {
+	while (code == 0 && !tool_interrupted) {
 		memset(&refusal, 0, sizeof(refusal));
 		if (mkw_guard(piece_copy, &piece, &refusal) == 0)
 			return 0;
@@ -275,11 +269,11 @@ static int packing_next(void *arg, size_t index, uint64_t offset)
 
 	demo->packed = index + 1;
 	progress_show(&demo->progress, offset);
-	return interrupted ? TOOL_FAILED : 0;
+	return tool_interrupted ? TOOL_FAILED : 0;
 }
 
 /* Sparse and of the archive's size: what is reserved is asked for write by write. */
-static int archive_open(struct demo *demo)
+static int packing_open(struct demo *demo)
 {
 	struct mkw_space_options space_options = MKW_SPACE_OPTIONS_INIT;
 	char *file_uri = uri_from_path(demo->path);
@@ -309,7 +303,7 @@ static int archive_open(struct demo *demo)
 	return error == 0 ? 0 : tool_library_error(demo->options, demo->path, error);
 }
 
-static int archive_pack(struct demo *demo)
+static int packing_run(struct demo *demo)
 {
 	uint64_t start_ns = tool_now_ns();
 	int code, error;
@@ -345,7 +339,7 @@ static int archive_pack(struct demo *demo)
 }
 
 /* Whatever had gone wrong before; code is what the demo has come to so far. */
-static int archive_close(struct demo *demo, int code)
+static int packing_close(struct demo *demo, int code)
 {
 	int errors[3] = {0};
 
@@ -366,95 +360,18 @@ static int archive_close(struct demo *demo, int code)
 	return code;
 }
 
-/* ---- Checking, without the library --------------------------------------------------------------
- */
-
-static int digests_compute(struct demo *demo, const char *directory)
-{
-	size_t count = demo->files.count;
-	char **paths = calloc(count + 1, sizeof(*paths));
-	char *numbers = calloc(count + 1, TEXT_MAX);
-	int code = 0;
-
-	demo->originals = calloc(count + 1, sizeof(*demo->originals));
-	demo->copies = calloc(count + 1, sizeof(*demo->copies));
-	if (!paths || !numbers || !demo->originals || !demo->copies)
-		code = tool_errno(demo->options, "checking");
-	for (size_t i = 0; i < count && code == 0; i++)
-		paths[i] = demo->files.entries[i].path;
-	if (code == 0)
-		code = digest_files(NULL, paths, count, demo->originals, demo->options);
-	if (interrupted)
-		code = TOOL_FAILED;
-	for (size_t i = 0; i < count && code == 0; i++) {
-		paths[i] = numbers + i * TEXT_MAX;
-		snprintf(paths[i], TEXT_MAX, "%zu", i);
-	}
-	if (code == 0)
-		code = digest_files(directory, paths, count, demo->copies, demo->options);
-	free(paths);
-	free(numbers);
-	return code;
-}
-
-static int digests_compare(struct demo *demo)
-{
-	for (size_t i = 0; i < demo->files.count; i++) {
-		if (strcmp(demo->originals[i].hex, demo->copies[i].hex) == 0)
-			continue;
-		if (demo->differing++ < DIFFERING_SHOWN_MAX)
-			tool_error(demo->options, "%s: it differs: sha256 %s, in the archive %s",
-				   demo->files.entries[i].path, demo->originals[i].hex,
-				   demo->copies[i].hex);
-	}
-	if (demo->differing > 0) {
-		tool_error(demo->options, "%zu of %zu files differ", demo->differing,
-			   demo->files.count);
-		return TOOL_FAILED;
-	}
-	tell(demo, "compared", "sha256sum of %s originals and of what the archive has: all equal",
-	     text_count(demo->files.count).s);
-	return 0;
-}
-
-/* The files have names of our own making: 0, 1, ... */
-static void extracted_remove(const char *directory, size_t count)
-{
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	char name[TEXT_MAX];
-
-	for (size_t i = 0; i < count && fd >= 0; i++) {
-		snprintf(name, sizeof(name), "%zu", i);
-		unlinkat(fd, name, 0);
-	}
-	if (fd >= 0)
-		close(fd);
-	rmdir(directory);
-}
+/* ---- Checking, without the library --------------------------------------------------------- */
 
 static int archive_check(struct demo *demo)
 {
 	uint64_t start_ns = tool_now_ns();
-	char *directory;
-	int code;
+	int code = comparison_run(&demo->comparison, demo->path, &demo->files, demo->options);
 
-	if (asprintf(&directory, "%s/files", demo->directory) < 0)
-		return tool_errno(demo->options, demo->directory);
-	if (mkdir(directory, 0700) != 0) {
-		code = tool_errno(demo->options, directory);
-		free(directory);
-		return code;
-	}
-	code = archive_extract(demo->path, directory, &demo->files, demo->options);
-	if (code == 0) {
-		tell(demo, "read back", "with read(2), without the library");
-		code = digests_compute(demo, directory);
-	}
-	extracted_remove(directory, demo->files.count);
-	free(directory);
 	demo->time_ns[PHASE_CHECK] = tool_now_ns() - start_ns;
 	if (code == 0)
-		code = digests_compare(demo);
+		tell(demo, "compared",
+		     "read with read(2), sha256sum of %s files and their originals: all equal",
+		     text_count(demo->files.count).s);
 	if (code == 0 && demo->stat.dirty_peak_bytes > demo->dirty_limit_bytes) {
 		tool_error(demo->options, "%s of memory were dirty, the limit is %s (a bug)",
 			   text_size(demo->stat.dirty_peak_bytes).s,
@@ -464,8 +381,7 @@ static int archive_check(struct demo *demo)
 	return code;
 }
 
-/* ---- The whole ----------------------------------------------------------------------------------
- */
+/* ---- The whole ----------------------------------------------------------------------------- */
 
 static int files_collect(struct demo *demo, int argc, char **argv)
 {
@@ -523,8 +439,7 @@ static void demo_clean(struct demo *demo)
 		rmdir(demo->directory);
 	free(demo->directory);
 	free(demo->path);
-	free(demo->originals);
-	free(demo->copies);
+	comparison_free(&demo->comparison);
 	files_free(&demo->files);
 }
 
@@ -536,10 +451,10 @@ static int demo_run(struct demo *demo)
 	     text_count(demo->files.count).s, text_size(demo->files.size_bytes).s,
 	     text_size(demo->size_bytes).s, text_size(demo->quota_bytes).s);
 	if (code == 0)
-		code = archive_open(demo);
+		code = packing_open(demo);
 	if (code == 0)
-		code = archive_pack(demo);
-	code = archive_close(demo, code);
+		code = packing_run(demo);
+	code = packing_close(demo, code);
 	if (code == 0) {
 		tell(demo, "synced", "in %s, and closed",
 		     text_seconds(demo->time_ns[PHASE_SYNC]).s);
@@ -575,9 +490,9 @@ int demo_main(int argc, char **argv, const struct tool_options *options)
 	if (code == 0)
 		code = demo_run(&demo);
 	demo_clean(&demo);
-	if (interrupted) {
+	if (tool_interrupted) {
 		tool_error(options, "interrupted");
-		raise((int)interrupted);
+		raise((int)tool_interrupted);
 	}
 	return code;
 }

@@ -33,7 +33,7 @@ static size_t batch_count(char *const *paths, size_t count)
 }
 
 /* Start sha256sum with its output in output; the child has SIGPIPE as it should be. */
-static int child_start(const char *directory, char **arguments, int output, pid_t *pid)
+static int child_start(char **arguments, int output, pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -49,8 +49,6 @@ static int child_start(const char *directory, char **arguments, int output, pid_
 	error = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	if (error == 0)
 		error = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-	if (error == 0 && directory)
-		error = posix_spawn_file_actions_addchdir_np(&actions, directory);
 	if (error == 0)
 		error = posix_spawnp(pid, arguments[0], &actions, &attributes, arguments, environ);
 	posix_spawnattr_destroy(&attributes);
@@ -84,8 +82,8 @@ static size_t digests_read(int input, struct digest *digests, size_t count)
 	return n;
 }
 
-static int batch_run(const char *directory, char *const *paths, size_t count,
-		     struct digest *digests, const struct tool_options *options)
+static int batch_run(char *const *paths, size_t count, struct digest *digests,
+		     const struct tool_options *options)
 {
 	char **arguments = calloc(count + 3, sizeof(*arguments));
 	int ends[2], status = 0, error;
@@ -99,7 +97,7 @@ static int batch_run(const char *directory, char *const *paths, size_t count,
 	arguments[0] = "sha256sum";
 	arguments[1] = "--";
 	memcpy(arguments + 2, paths, count * sizeof(*arguments));
-	error = child_start(directory, arguments, ends[1], &pid);
+	error = child_start(arguments, ends[1], &pid);
 	free(arguments);
 	close(ends[1]);
 	if (error != 0) {
@@ -116,12 +114,12 @@ static int batch_run(const char *directory, char *const *paths, size_t count,
 	return TOOL_FAILED;
 }
 
-int digest_files(const char *directory, char *const *paths, size_t count, struct digest *digests,
+int digest_files(char *const *paths, size_t count, struct digest *digests,
 		 const struct tool_options *options)
 {
 	while (count > 0) {
 		size_t n = batch_count(paths, count);
-		int code = batch_run(directory, paths, n, digests, options);
+		int code = batch_run(paths, n, digests, options);
 
 		if (code != 0)
 			return code;

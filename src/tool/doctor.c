@@ -111,8 +111,7 @@ static int doctor_verdict(const struct doctor *doctor)
 	return TOOL_NOT_POSSIBLE;
 }
 
-/* ---- For people -------------------------------------------------------------------------------
- */
+/* ---- For people ---------------------------------------------------------------------------- */
 
 static void backends_print(const struct doctor *doctor)
 {
@@ -195,8 +194,7 @@ static void limits_print(const struct host *host)
 	       host->cpus == 1 ? " (faults are served on the writer's own)" : "");
 }
 
-/* ---- For scripts ------------------------------------------------------------------------------
- */
+/* ---- For scripts --------------------------------------------------------------------------- */
 
 static void backends_json(struct json *json, const struct doctor *doctor)
 {

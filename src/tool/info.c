@@ -42,8 +42,7 @@ struct object_info {
 	uint64_t allocated_bytes;
 };
 
-/* ---- The list of stores -----------------------------------------------------------------------
- */
+/* ---- The list of stores -------------------------------------------------------------------- */
 
 /* One option: "quota=SIZE" and its meaning. Moves *s on; false at the end. */
 static bool option_next(const char **s, const char **name, int *name_length, const char **meaning,
@@ -123,8 +122,7 @@ static int drivers_list(const struct tool_options *options)
 	return TOOL_OK;
 }
 
-/* ---- One object -------------------------------------------------------------------------------
- */
+/* ---- One object ---------------------------------------------------------------------------- */
 
 /* What only the driver's answer tells: the identity, the file beneath, what the store can do. */
 static int storage_read(struct object_info *info, const struct tool_options *options)

@@ -11,6 +11,7 @@
 #define TOOL_H
 
 #include <mkwrite/mkwrite.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,7 +41,7 @@ int bench_main(int argc, char **argv, const struct tool_options *options);
 
 extern const char demo_help[], doctor_help[], info_help[], cp_help[];
 
-/* ---- options.c: command lines --------------------------------------------------------------- */
+/* ---- options.c: command lines -------------------------------------------------------------- */
 
 enum option_kind {
 	OPTION_FLAG,	/* bool */
@@ -60,7 +61,7 @@ struct option_spec { /* an array of them ends with a NULL name */
 int options_take(int *argc, char **argv, const struct option_spec *specs,
 		 const struct tool_options *options);
 
-/* ---- report.c: messages --------------------------------------------------------------------- */
+/* ---- report.c: messages -------------------------------------------------------------------- */
 
 /* "mkwrite VERB: " and the message, a line on stderr. */
 void tool_error(const struct tool_options *options, const char *format, ...)
@@ -78,7 +79,7 @@ void tool_log(void *arg, enum mkw_log_level level, const char *message);
 /* Was the write refused for what the store has to give (space, quota, permission)? */
 bool error_is_refusal(int error);
 
-/* ---- text.c: numbers for people ------------------------------------------------------------- */
+/* ---- text.c: numbers for people ------------------------------------------------------------ */
 
 #define TEXT_MAX 32
 struct text {
@@ -90,7 +91,7 @@ struct text text_rate(uint64_t bytes, uint64_t time_ns); /* "151 MB/s" */
 struct text text_seconds(uint64_t time_ns);		 /* "0.41 s" */
 uint64_t tool_now_ns(void);
 
-/* ---- json.c --------------------------------------------------------------------------------- */
+/* ---- json.c -------------------------------------------------------------------------------- */
 
 #define JSON_DEPTH_MAX 8
 struct json {
@@ -111,7 +112,7 @@ void json_real(struct json *json, const char *key, double value);
 void json_flag(struct json *json, const char *key, bool value);
 void json_null(struct json *json, const char *key);
 
-/* ---- progress.c ----------------------------------------------------------------------------- */
+/* ---- progress.c ---------------------------------------------------------------------------- */
 
 struct progress {
 	const struct tool_options *options;
@@ -127,7 +128,7 @@ void progress_show(struct progress *progress, uint64_t done_bytes);
 /* Take the line away; also before a message. */
 void progress_end(struct progress *progress);
 
-/* ---- uri.c: what the tool knows of URIs ------------------------------------------------------ */
+/* ---- uri.c: what the tool knows of URIs ---------------------------------------------------- */
 
 /* "file:" and the path, escaped. NULL: no memory. To be freed. */
 char *uri_from_path(const char *path);
@@ -144,8 +145,7 @@ void uri_next(const char **uri, struct uri_part *part);
 /* The path of the file: store at the end, decoded, to be freed; NULL if there is none. */
 char *uri_file_path(const char *uri);
 
-/* ---- files.c: the files that demo packs -------------------------------------------------------
- */
+/* ---- files.c: the files that demo packs ---------------------------------------------------- */
 
 struct file_entry {
 	char *path;
@@ -165,20 +165,18 @@ int files_add(struct file_list *list, const char *path, uint64_t limit_bytes,
 	      const struct tool_options *options);
 void files_free(struct file_list *list);
 
-/* ---- digest.c: SHA-256 by coreutils -----------------------------------------------------------
- */
+/* ---- digest.c: SHA-256 by coreutils -------------------------------------------------------- */
 
 #define DIGEST_MAX 65
 struct digest {
 	char hex[DIGEST_MAX];
 };
-/* Have sha256sum compute the digests of files, relative to directory if not NULL. 0 or TOOL_FAILED
- * with a message. */
-int digest_files(const char *directory, char *const *paths, size_t count, struct digest *digests,
+/* Have sha256sum compute the digests of files. It inherits descriptors: /proc/self/fd/N is a path.
+ * 0 or TOOL_FAILED with a message. */
+int digest_files(char *const *paths, size_t count, struct digest *digests,
 		 const struct tool_options *options);
 
-/* ---- archive.c: demo's format -----------------------------------------------------------------
- */
+/* ---- archive.c: demo's format -------------------------------------------------------------- */
 
 /* The bytes that an archive of these files has. */
 uint64_t archive_size(const struct file_list *list);
@@ -195,13 +193,36 @@ struct archive_writer {
 int archive_write(struct archive_writer *writer, const struct file_list *list,
 		  const struct tool_options *options);
 
-/* Read the archive at path with read(2) and put the bytes of its files into directory, under names
- * "0", "1", ...; its index must name the files of list in their order. */
-int archive_extract(const char *path, const char *directory, const struct file_list *list,
-		    const struct tool_options *options);
+struct archive_reader {
+	int fd;
+	const char *path;
+	uint64_t size_bytes, index_offset;
+	unsigned char *buffer;
+	const struct tool_options *options;
+};
+/* By read(2) alone. The archive must hold count files. 0 or TOOL_FAILED with a message. */
+int archive_open(struct archive_reader *reader, const char *path, size_t count,
+		 const struct tool_options *options);
+/* Write the bytes of the file to fd. Its name and size must be those of file. */
+int archive_extract(const struct archive_reader *reader, size_t index,
+		    const struct file_entry *file, int fd);
+void archive_close(struct archive_reader *reader);
 
-/* ---- host.c, selftest.c: for doctor ------------------------------------------------------------
- */
+/* ---- compare.c: is the archive what it should be? ------------------------------------------ */
+
+struct comparison {
+	struct digest *originals, *copies; /* one for each file; to be freed */
+	size_t differing;
+};
+/* Set by a signal that demo has caught: what takes long ends. */
+extern volatile sig_atomic_t tool_interrupted;
+/* Have sha256sum read the files and what the archive at path has of them. 0, or TOOL_FAILED with
+ * the names of those that differ. */
+int comparison_run(struct comparison *comparison, const char *path, const struct file_list *list,
+		   const struct tool_options *options);
+void comparison_free(struct comparison *comparison);
+
+/* ---- host.c, selftest.c: for doctor -------------------------------------------------------- */
 
 #define HOST_TEXT_MAX 128
 struct host {

@@ -24,7 +24,7 @@ import tempfile
 import traceback
 
 OK, FAILED, USAGE, NOT_POSSIBLE, REFUSED = range(5)
-VERBS = ("demo", "doctor", "info", "cp", "bench")
+VERBS = ("demo", "doctor", "info", "cp") # bench has tests of its own
 LIMIT_S = 120
 NONE_RAN = 2
 
@@ -136,15 +136,15 @@ def need_filter():
 
 def test_help():
     """--help names every verb, and every verb explains itself in 80 columns."""
-    text = run("--help").out.decode()
-    for verb in VERBS:
-        assert f"\n  {verb} " in text, verb
-    for verb in VERBS:
+    lines = run("--help").out.decode().split("\n\n")[2].splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert set(VERBS) <= set(listed), listed
+    for verb in listed:
         result = run(verb, "--help")
         text = result.out.decode()
         assert text.startswith(f"Usage: mkwrite {verb}"), text
         assert result.err == b""
-    for verb in VERBS[:-1]:
+    for verb in VERBS:
         text = run(verb, "-h").out.decode()
         assert "Examples:" in text and "Exit status:" in text
         assert max(map(len, text.splitlines())) <= 80, verb
@@ -162,7 +162,7 @@ def test_usage_errors():
     assert result.out == b"" and result.err.startswith(b"Usage:")
     check_error(run("frobnicate", expect=USAGE), "", "frobnicate: no such verb")
     check_error(run("--frob", expect=USAGE), "", "--frob: no such option")
-    for verb in VERBS[:-1]:
+    for verb in VERBS:
         check_error(run(verb, "--frob", expect=USAGE), verb, "--frob: no such option",
                     f"Try: mkwrite {verb} --help")
         check_error(run(verb, "-z", expect=USAGE), verb, "-z: no such option")
@@ -367,13 +367,13 @@ def test_cp_files():
     make_sparse("source")
     run("cp", "source", "fresh")
     write("longer", pattern(5 << 20, 3))
-    told = run("--json", "cp", "source", "longer", "--verify").json()
+    told = run("--json", "cp", "source", "longer").json()
     write("shorter", b"short")
     run("cp", "file:source", "file:shorter")
     for target in ("fresh", "longer", "shorter"):
         assert read(target) == read("source"), target
         assert os.stat(target).st_blocks * 512 < 1 << 20, target
-    assert told["size_bytes"] == os.path.getsize("source") and told["verified"] is True
+    assert told["size_bytes"] == os.path.getsize("source") and told["verified"] is False
     assert 0 < told["written_bytes"] < 100000
 
 
@@ -511,10 +511,10 @@ def test_info_layers():
     """Layers are shown from the top to the store."""
     need_backend("uffd")
     write("source", b"x" * 100)
-    uri = "delay?us=1000&op=fault:error?op=fsync:file:source?quota=1M"
+    uri = "delay?us=1000&op=fault:error?op=punch_hole:file:source?quota=1M"
     parts = run("info", "--json", uri).json()["objects"][0]["parts"]
     assert [p["scheme"] for p in parts] == ["delay", "error", "file"]
-    assert [p["options"] for p in parts] == ["us=1000&op=fault", "op=fsync", "quota=1M"]
+    assert [p["options"] for p in parts] == ["us=1000&op=fault", "op=punch_hole", "quota=1M"]
     assert parts[2]["path"] == "source"
 
 
