@@ -200,6 +200,7 @@ static int read_again(struct bench *bench, const struct bench_measure *measure, 
 	if (rc)
 		return rc;
 	bench_pin(bench->cpus[0]);
+	bench_read_pages(library->view, library->size / BENCH_PAGE);
 	bench_time_reads(library->view, library->size / BENCH_PAGE, sample);
 	bench_unpin();
 	return library_count_end(bench, library, sample);
