@@ -5,6 +5,7 @@
  */
 #include "harness/world.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -77,7 +78,7 @@ TEST(space_destroy_input, "mkw_space_destroy: NULL, unknown flags, open handles"
 	input_close(&w);
 }
 
-TEST(stat_input, "mkw_space_stat, mkw_object_stat: NULL, size 0; a short struct gets its part")
+TEST(stat_input, "mkw_space_stat, mkw_object_stat: NULL, a long struct; a short one gets its part")
 {
 	struct mkw_stat stat, whole;
 	struct world w;
@@ -85,10 +86,9 @@ TEST(stat_input, "mkw_space_stat, mkw_object_stat: NULL, size 0; a short struct 
 	input_open(&w);
 	CHECK_FAILS(mkw_space_stat(NULL, &stat, sizeof(stat)), -EINVAL);
 	CHECK_FAILS(mkw_space_stat(w.space, NULL, sizeof(stat)), -EINVAL);
-	CHECK_FAILS(mkw_space_stat(w.space, &stat, 0), -EINVAL);
 	CHECK_FAILS(mkw_object_stat(NULL, &stat, sizeof(stat)), -EINVAL);
 	CHECK_FAILS(mkw_object_stat(w.handle, NULL, sizeof(stat)), -EINVAL);
-	CHECK_FAILS(mkw_object_stat(w.handle, &stat, 0), -EINVAL);
+	CHECK_FAILS(mkw_object_stat(w.handle, &stat, sizeof(stat) + 8), -EINVAL);
 	memset(&stat, 0xee, sizeof(stat));
 	CHECK_EQ(mkw_object_stat(w.handle, &whole, sizeof(whole)), 0);
 	CHECK_EQ(mkw_object_stat(w.handle, &stat, 3 * sizeof(uint64_t)), 0);
@@ -144,9 +144,11 @@ TEST(create_input,
 	CHECK_FAILS(mkw_create(space, &ops, s, PAGE, MKW_RDWR, NULL), -EINVAL);
 	CHECK_FAILS(mkw_create(space, &ops, s, PAGE, 0x40000000u | MKW_RDWR, &handle), -EINVAL);
 	CHECK_FAILS_SOMEHOW(mkw_create(space, &ops, s, UINT64_MAX, MKW_RDWR, &handle));
-	for (size_t size = 0; size <= sizeof(ops) + 8; size += 8) {
+	/* Too short for fault, ending within a pointer, or longer than any that is known. */
+	for (size_t size = 0; size <= sizeof(ops) + 8; size++) {
 		ops.struct_size = size;
-		if (size != sizeof(ops))
+		if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(ops) ||
+		    size % sizeof(void (*)(void)) != 0)
 			CHECK_FAILS(mkw_create(space, &ops, s, PAGE, MKW_RDWR, &handle), -EINVAL);
 	}
 	ops.struct_size = SIZE_MAX;
@@ -159,6 +161,30 @@ TEST(create_input,
 	CHECK_EQ(script_calls(s, SCRIPT_RELEASE), 0);
 	CHECK_EQ(mkw_space_destroy(space, 0), 0);
 	CHECK(script_destroy(s));
+}
+
+TEST(create_short_struct,
+     "mkw_create: a store struct of an older, shorter kind lacks what comes after")
+{
+	struct script_store *s = script_create(PAGE);
+	struct mkw_store_ops ops = *script_ops(s);
+	struct mkw_handle *handle;
+	struct mkw_space *space;
+	unsigned char byte = 0;
+	void *address;
+
+	script_put_pattern(s, 0, 1, 1);
+	REQUIRE_EQ(mkw_space_create(NULL, &space), 0);
+	ops.struct_size = offsetof(struct mkw_store_ops, page_mkwrite);
+	REQUIRE_EQ(mkw_create(space, &ops, s, PAGE, MKW_RDWR, &handle), 0);
+	CHECK_FAILS(mkw_map(handle, PAGE, MKW_READ | MKW_WRITE, 0, 0, &address), -EINVAL);
+	CHECK_EQ(mkw_pread(handle, &byte, 1, 9), 1);
+	CHECK_EQ(byte, script_pattern(9, 1));
+	CHECK_EQ(mkw_close(handle), 0);
+	CHECK_EQ(script_calls(s, SCRIPT_FAULT), 1);
+	CHECK_EQ(script_calls(s, SCRIPT_ATTACH) + script_calls(s, SCRIPT_RELEASE), 0);
+	CHECK_EQ(mkw_space_destroy(space, 0), 0);
+	script_destroy(s); /* a fill before attach is what the store complains of */
 }
 
 TEST(create_attach_fails, "mkw_create: attach fails: its errno, the store is still the caller's")
@@ -284,7 +310,6 @@ TEST(io_input, "mkw_pread, mkw_pwrite: NULL, too much, too far")
 
 TEST(handle_input, "the other functions of a handle: unknown values, missing places for answers")
 {
-	uint64_t bytes;
 	struct world w;
 
 	input_open(&w);
@@ -296,8 +321,6 @@ TEST(handle_input, "the other functions of a handle: unknown values, missing pla
 	CHECK_FAILS(mkw_control(w.handle, "=5"), -EINVAL);
 	CHECK_FAILS(mkw_control(w.handle, "nosuch=5"), -EINVAL);
 	CHECK_FAILS(mkw_control(w.handle, "capacity=x"), -EINVAL);
-	CHECK_FAILS(mkw_capacity(w.handle, NULL, &bytes), -EINVAL);
-	CHECK_FAILS(mkw_capacity(w.handle, &bytes, NULL), -EINVAL);
 	CHECK_FAILS(mkw_thaw(w.handle), -EINVAL);
 	input_close(&w);
 }
@@ -460,7 +483,7 @@ TEST_EACH_BACKEND(
 	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 4), 0);
 	CHECK_EQ(mkw_unmap(readonly, 4 * PAGE), 0);
 	CHECK_EQ(mkw_unmap(large, 8 * PAGE), 0);
-	CHECK_EQ(script_reserved(w.store), 1);
+	CHECK_EQ(script_reserved(w.store), 0);
 	input_close(&w);
 }
 
@@ -475,8 +498,10 @@ TEST(refusal_input, "mkw_guard, mkw_last_refusal: NULL; no refusal yet")
 {
 	struct mkw_refusal refusal;
 
-	CHECK_FAILS(mkw_last_refusal(&refusal), -ENOENT);
-	CHECK_FAILS(mkw_last_refusal(NULL), -EINVAL);
+	/* No sentence: it may be called in a signal handler and must leave the thread's own alone.
+	 */
+	CHECK_EQ(mkw_last_refusal(&refusal), -ENOENT);
+	CHECK_EQ(mkw_last_refusal(NULL), -EINVAL);
 	CHECK_FAILS(mkw_guard(NULL, NULL, &refusal), -EINVAL);
 	CHECK_EQ(mkw_guard(do_nothing, NULL, NULL), 0);
 }

@@ -25,6 +25,7 @@ static void codes_close(struct world *w)
 
 	script_answer(w->store, SCRIPT_MKWRITE, 1, 0, 0);
 	script_answer(w->store, SCRIPT_FAULT, 1, 0, 0);
+	CHECK_EQ(mkw_sync(w->handle, 0, 0), 0);
 	script_get(w->store, PAGE, model, PAGE);
 	model[77] = (unsigned char)~model[77];
 	put(w->view + PAGE + 77, model[77]);

@@ -207,16 +207,16 @@ TEST_EACH_BACKEND(growth_and_shrinking,
 	struct world w;
 
 	extend_open(&w);
-	script_get(w.store, 0, model, PAGE);
+	script_get(w.store, 0, model, PAGE + 100);
 	for (unsigned round = 0; round < 20; round++) {
 		CHECK_EQ(mkw_truncate(w.handle, 6 * PAGE), 0);
-		memset(model + PAGE, 0, 5 * PAGE);
 		check_view(w.view, model, 6 * PAGE);
 		for (unsigned i = 1; i < 6; i++)
 			put(w.view + i * PAGE + round, (unsigned char)(i + round));
 		if (round % 2)
 			CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
 		CHECK_EQ(mkw_truncate(w.handle, PAGE), 0);
+		memset(model + PAGE, 0, 5 * PAGE);
 		CHECK_EQ(script_reserved(w.store), 0);
 	}
 	world_end(&w);

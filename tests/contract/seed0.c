@@ -230,14 +230,33 @@ static void *plain_main(void *arg)
 	return NULL;
 }
 
-/* The library has no call that maps at a given address, but a view of the same length usually gets
- * the one that was just given up. Where it does not, the writer finds nothing there. */
+static int unmap_view(struct mkw_handle *handle, uint64_t address, uint64_t length)
+{
+	(void)handle;
+	return mkw_unmap((void *)(uintptr_t)address, (size_t)length);
+}
+
+/* Unmap a view whose fault stands at a gate. mkw_unmap may end before that fault has, or wait for
+ * it as munmap does in a kernel; the gate is opened when either can be seen. */
+static void unmap_at_gate(struct world *w, unsigned char *view, size_t length, enum script_op op,
+			  enum script_point point)
+{
+	struct api_call unmap;
+
+	api_start(&unmap, w, unmap_view, (uintptr_t)view, length);
+	api_wait_settled(&unmap);
+	test_gate_release(w->store, op, point);
+	CHECK_EQ(api_join(&unmap), 0);
+}
+
+/* There is no call that maps at a given address, but a view of the same length usually gets the one
+ * that was just given up. Wherever it is, nothing of the old fault may reach it. */
 static void remap_test(enum script_point point)
 {
 	struct script_store *store = script_create(4 * PAGE);
 	struct plain_access writer;
 	struct mkw_handle *handle;
-	unsigned char model[4 * PAGE];
+	unsigned char model[4 * PAGE], zero[4 * PAGE] = {0};
 	unsigned char *old;
 	void *address;
 	struct world w;
@@ -249,36 +268,33 @@ static void remap_test(enum script_point point)
 	script_get(store, 0, model, 4 * PAGE);
 	REQUIRE_EQ(script_open(store, w.space, MKW_RDWR | MKW_MANUAL, &handle), 0);
 	old = w.view;
+	w.view = NULL;
 	writer.address = old + PAGE;
 	test_gate_arm(w.store, SCRIPT_MKWRITE, point, SCRIPT_ANY);
-	test_gate_arm(store, SCRIPT_MKWRITE, SCRIPT_ENTRY, SCRIPT_ANY);
 	test_thread_start(&writer.thread, plain_main, &writer);
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, point, 1));
-	CHECK_EQ(mkw_unmap(old, 4 * PAGE), 0);
-	w.view = NULL;
+	unmap_at_gate(&w, old, 4 * PAGE, SCRIPT_MKWRITE, point);
 	REQUIRE_EQ(mkw_map(handle, 4 * PAGE, MKW_READ | MKW_WRITE, test_map_flags(), 0, &address),
 		   0);
 	CHECK_EQ(mkw_advise(address, 4 * PAGE, MKW_RANDOM), 0);
 	test_note("the new view is %s", address == old ? "at the old address" : "elsewhere");
-	check_view(address, model, 4 * PAGE);
-	test_gate_release(w.store, SCRIPT_MKWRITE, point);
-	if (address == old) {
-		/* The write finds the other object now, and must ask its store. */
-		REQUIRE(test_gate_wait_arrived(store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
-		check_view(address, model, 4 * PAGE);
-		model[PAGE] = 'x';
-	}
-	test_gate_release(store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
 	test_thread_join(&writer.thread);
-	CHECK_EQ(writer.signo, address == old ? 0 : SIGSEGV);
+	/* It ended on the old page, on nothing, or, having asked, on the new page. */
+	CHECK(writer.signo == 0 || writer.signo == SIGSEGV);
+	if (script_calls(store, SCRIPT_MKWRITE) > 0)
+		model[PAGE] = 'x';
 	check_view(address, model, 4 * PAGE);
-	CHECK_EQ(script_calls(store, SCRIPT_MKWRITE), address == old ? 1 : 0);
 	CHECK_EQ(mkw_sync(handle, 0, 0), 0);
-	CHECK_EQ(script_calls(store, SCRIPT_WRITE), address == old ? 1 : 0);
-	/* The old object may keep a grant that nobody used, as long as it is given back. */
+	check_store_of(store, 0, model, 4 * PAGE);
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
-	memset(model, 0, sizeof(model));
-	check_store(&w, 0, model, 4 * PAGE);
+	CHECK_EQ(script_reserved(w.store), 0);
+	if (writer.signo == SIGSEGV || script_calls(store, SCRIPT_MKWRITE) > 0)
+		check_store(&w, 0, zero, 4 * PAGE);
+	/* What was never asked for is not writable. */
+	script_log_clear(store);
+	put((unsigned char *)address + PAGE, 'y');
+	put((unsigned char *)address + 2 * PAGE, 'y');
+	CHECK_EQ(script_calls(store, SCRIPT_MKWRITE), 2);
 	CHECK_EQ(mkw_unmap(address, 4 * PAGE), 0);
 	CHECK_EQ(mkw_close(handle), 0);
 	world_end(&w);
@@ -299,11 +315,12 @@ TEST_EACH_BACKEND(s0_3_remap_at_exit, "S0.3 the same with the pages locked and t
 
 TEST_EACH_BACKEND(
 	s0_3_remap_same_object,
-	"S0.3 unmapped, the same object mapped at another offset: the right page is written")
+	"S0.3 unmapped, the same object mapped at another offset: only its own page is written")
 {
 	struct plain_access writer;
 	unsigned char *old;
 	struct world w;
+	bool there;
 
 	plain_install();
 	world_make(&w, 8 * PAGE);
@@ -314,39 +331,44 @@ TEST_EACH_BACKEND(
 	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1);
 	test_thread_start(&writer.thread, plain_main, &writer);
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
-	CHECK_EQ(mkw_unmap(old, 4 * PAGE), 0);
+	unmap_at_gate(&w, old, 4 * PAGE, SCRIPT_MKWRITE, SCRIPT_ENTRY);
 	w.view = world_map(&w, 4, 4, MKW_READ | MKW_WRITE);
-	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
 	test_thread_join(&writer.thread);
-	CHECK_EQ(writer.signo, w.view == old ? 0 : SIGSEGV);
-	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 5), w.view == old ? 1 : 0);
-	CHECK_EQ(get(w.view + PAGE), w.view == old ? 'x' : script_pattern(5 * PAGE, 1));
+	there = script_calls_on(w.store, SCRIPT_MKWRITE, 5) > 0;
+	CHECK(!there || w.view == old);
+	CHECK_EQ(get(w.view + PAGE), there ? 'x' : script_pattern(5 * PAGE, 1));
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
-	check_store(&w, PAGE, &(unsigned char){script_pattern(PAGE, 1)}, 1);
+	if (there || writer.signo == SIGSEGV)
+		check_store(&w, PAGE, &(unsigned char){script_pattern(PAGE, 1)}, 1);
+	CHECK_EQ(script_reserved(w.store), 0);
 	world_end(&w);
 }
 
 TEST_EACH_BACKEND(s0_3_unmapped_while_filled,
-		  "S0.3 unmapped while a page is filled: the fill stays with the object")
+		  "S0.3 unmapped while a page is filled: the writer ends, the object is sound")
 {
 	struct plain_access writer;
+	unsigned char *old;
 	struct world w;
 
 	plain_install();
 	world_make(&w, 4 * PAGE);
 	script_put_pattern(w.store, 0, 4, 1);
 	world_open(&w, 4 * PAGE);
-	writer.address = w.view + PAGE;
+	old = w.view;
+	w.view = NULL;
+	writer.address = old + PAGE;
 	test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, SCRIPT_ANY);
 	test_thread_start(&writer.thread, plain_main, &writer);
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
-	CHECK_EQ(mkw_unmap(w.view, 4 * PAGE), 0);
-	w.view = NULL;
-	test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	unmap_at_gate(&w, old, 4 * PAGE, SCRIPT_FAULT, SCRIPT_ENTRY);
 	test_thread_join(&writer.thread);
-	CHECK_EQ(writer.signo, SIGSEGV);
-	CHECK_EQ(world_dirty_bytes(&w), 0);
-	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK(writer.signo == 0 || writer.signo == SIGSEGV);
+	if (writer.signo == SIGSEGV && script_calls(w.store, SCRIPT_MKWRITE) == 0)
+		CHECK_EQ(world_dirty_bytes(&w), 0);
+	w.view = world_map(&w, 0, 4, MKW_READ | MKW_WRITE);
+	CHECK_EQ(get(w.view + PAGE + 1), script_pattern(PAGE + 1, 1));
+	CHECK_EQ(get(w.view + PAGE), writer.signo == 0 ? 'x' : script_pattern(PAGE, 1));
 	world_end(&w);
 }
 

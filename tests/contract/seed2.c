@@ -330,10 +330,66 @@ TEST_EACH_BACKEND(s2_6_reserve_refused, "S2.6 mkw_reserve refused for one page k
 	world_end(&w);
 }
 
-TEST_EACH_BACKEND(s2_6_reserve_truncated,
-		  "S2.6 a reserved range that is cut off or unmapped gives its room back")
+TEST_EACH_BACKEND(s2_6_unreserve_at_once,
+		  "S2.6 mkw_unreserve gives unwritten pages back at once: others need the room")
 {
-	unsigned char *second;
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	script_set_capacity(w.store, 4);
+	world_open(&w, 8 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 4 * PAGE), 0);
+	put(w.view + PAGE, 'x');
+	CHECK_EQ(try_write(w.view + 6 * PAGE, 'y', NULL), -ENOSPC);
+	CHECK_EQ(mkw_unreserve(w.view, 4 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 1);
+	CHECK_EQ(world_stat(&w).dirty_bytes, PAGE);
+	put(w.view + 6 * PAGE, 'y');
+	script_log_clear(w.store);
+	put(w.view, 'z');
+	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 0), 1);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, "z", 1);
+	check_store(&w, PAGE, "x", 1);
+	check_store(&w, 6 * PAGE, "y", 1);
+	world_end(&w);
+}
+
+/* Whoever reserves writes without a fault: what was written must be told from what was not. */
+TEST_EACH_BACKEND(s2_6_unreserve_loses_nothing, "S2.6 11 mkw_unreserve after writes loses no byte")
+{
+	enum { PAGES = 16 };
+	unsigned char model[PAGES * PAGE];
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	script_put_pattern(w.store, 0, PAGES / 2, 1);
+	script_get(w.store, 0, model, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	for (unsigned round = 1; round < 40; round++) {
+		CHECK_EQ(mkw_reserve(w.view, PAGES * PAGE), 0);
+		for (unsigned i = 0; i < 4; i++) {
+			size_t at = (round * 7 + i * 5) % PAGES * PAGE + round;
+
+			put(w.view + at, (unsigned char)round);
+			model[at] = (unsigned char)round;
+		}
+		CHECK_EQ(mkw_unreserve(w.view, PAGES * PAGE), 0);
+		check_view(w.view, model, PAGES * PAGE);
+		if (round % 3 == 0)
+			CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+		if (round % 6 == 0)
+			CHECK_EQ(mkw_invalidate(w.handle, 0, PAGES * PAGE), 0);
+	}
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, model, PAGES * PAGE);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_reserve_truncated,
+		  "S2.6 a reserved range that is cut off gives its room back")
+{
 	struct world w;
 
 	world_make(&w, 8 * PAGE);
@@ -343,11 +399,21 @@ TEST_EACH_BACKEND(s2_6_reserve_truncated,
 	CHECK_EQ(script_reserved(w.store), 2);
 	CHECK_EQ(mkw_unreserve(w.view, 8 * PAGE), 0);
 	CHECK_EQ(script_reserved(w.store), 0);
-	second = world_map(&w, 0, 2, MKW_READ | MKW_WRITE);
-	CHECK_EQ(mkw_reserve(second, 2 * PAGE), 0);
-	CHECK_EQ(mkw_unmap(second, 2 * PAGE), 0);
+	world_end(&w);
+}
+
+/* Nobody can release it any more; at the latest the end of the object does. */
+TEST_EACH_BACKEND(s2_6_reserve_unmapped,
+		  "S2.6 a reservation whose view is gone does not outlive its object")
+{
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 4 * PAGE), 0);
+	put(w.view, 'x');
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
-	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(script_reserved(w.store), 3);
 	world_end(&w);
 }
 

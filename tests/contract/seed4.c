@@ -306,6 +306,94 @@ TEST_EACH_BACKEND(s4_4_sync_waits_for_the_lock,
 	world_end(&w);
 }
 
+/* The callback reaches the page lock while the store is busy dropping the page's range: too late.
+ * It must not hold a page that is about to go, nor may the drop have to wait for it. */
+static void late_lock_test(api_fn drop, enum script_op op)
+{
+	unsigned char model[4 * PAGE] = {0};
+	struct access writer;
+	struct api_call call;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	get(w.view + 2 * PAGE);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, SCRIPT_ANY);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, SCRIPT_ANY);
+	test_gate_arm(w.store, op, SCRIPT_ENTRY, SCRIPT_ANY);
+	access_write(&writer, w.view + 2 * PAGE, 'x');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	api_start(&call, &w, drop, PAGE, 2 * PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, op, SCRIPT_ENTRY, 1));
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 1));
+	test_gate_release(w.store, op, SCRIPT_ENTRY);
+	CHECK_EQ(api_join(&call), 0);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT);
+	CHECK_EQ(access_join(&writer), drop == api_truncate ? -ENXIO : 0);
+	CHECK_EQ(world_dirty_bytes(&w), drop == api_truncate ? 0 : PAGE);
+	model[2 * PAGE] = drop == api_truncate ? 0 : 'x';
+	if (drop != api_truncate)
+		check_view(w.view, model, 4 * PAGE);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, model, 4 * PAGE);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s4_4_no_lock_under_punch,
+		  "S4.4 5.2 a page whose range is being punched cannot be locked by a callback")
+{
+	late_lock_test(mkw_punch, SCRIPT_PUNCH);
+}
+
+TEST_EACH_BACKEND(s4_4_no_lock_under_truncate, "S4.4 5.1 the same while its range is cut off")
+{
+	late_lock_test(api_truncate, SCRIPT_TRUNCATE);
+}
+
+TEST_EACH_BACKEND(s4_4_no_lock_under_discard, "S4.4 I5 the same while its range is discarded")
+{
+	late_lock_test(mkw_discard, SCRIPT_UNRESERVE);
+}
+
+/* The same without gates: drops of every kind against callbacks that are quick. */
+TEST_EACH_BACKEND(s4_4_drops_against_locks,
+		  "S4.4 S4.2 pages dropped and locked at the same time, many times")
+{
+	struct racing racing[RACE_WRITERS];
+	atomic_bool stop = false;
+	struct world w;
+
+	world_make(&w, RACE_PAGES * PAGE);
+	world_open(&w, RACE_PAGES * PAGE);
+	for (unsigned i = 0; i < RACE_WRITERS; i++) {
+		racing[i] = (struct racing){.view = w.view, .index = i, .stop = &stop};
+		test_thread_start(&racing[i].thread, race_main, &racing[i]);
+	}
+	for (unsigned round = 0; round < test_rounds(600); round++) {
+		uint64_t offset = round * 5 % RACE_INSIDE * PAGE;
+		int error;
+
+		if (round % 3 == 0)
+			CHECK_EQ(mkw_punch(w.handle, offset, 2 * PAGE), 0);
+		else if (round % 3 == 1)
+			CHECK_EQ(mkw_discard(w.handle, offset, 2 * PAGE), 0);
+		else if ((error = mkw_invalidate(w.handle, offset, 2 * PAGE)) != 0)
+			CHECK_EQ(error, -EBUSY);
+	}
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < RACE_WRITERS; i++) {
+		test_thread_join(&racing[i].thread);
+		CHECK_EQ(racing[i].signals, 0);
+		CHECK_EQ(racing[i].wrong, 0);
+	}
+	CHECK_EQ(mkw_discard(w.handle, 0, RACE_PAGES * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	world_end(&w);
+}
+
 /* ---- S4.5 --------------------------------------------------------------------------------- */
 
 static void substitute(void *arg, struct mkw_object *object, struct mkw_run *run)

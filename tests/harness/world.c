@@ -5,6 +5,7 @@
 #include "world.h"
 
 #include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,10 +64,15 @@ void world_end(struct world *w)
 
 void check_store(struct world *w, uint64_t offset, const void *model, size_t length)
 {
+	check_store_of(w->store, offset, model, length);
+}
+
+void check_store_of(struct script_store *s, uint64_t offset, const void *model, size_t length)
+{
 	unsigned char *bytes = malloc(length);
 
 	REQUIRE(bytes);
-	script_get(w->store, offset, bytes, length);
+	script_get(s, offset, bytes, length);
 	CHECK_MEM(bytes, model, length);
 	free(bytes);
 }
@@ -228,6 +234,26 @@ int api_join(struct api_call *call)
 void api_wait_blocked(struct api_call *call)
 {
 	test_wait_thread_blocked(call->thread.tid);
+}
+
+static bool thread_sleeps(pid_t tid)
+{
+	char path[64], stat[512] = "";
+	const char *name_end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	name_end = fgets(stat, sizeof(stat), file) ? strrchr(stat, ')') : NULL;
+	fclose(file);
+	return name_end && (name_end[2] == 'S' || name_end[2] == 'D');
+}
+
+void api_wait_settled(struct api_call *call)
+{
+	test_wait_until(call->thread.ended || thread_sleeps(call->thread.tid));
 }
 
 /* ---- Plain signal handlers ------------------------------------------------------------------ */

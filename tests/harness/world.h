@@ -44,6 +44,7 @@ void world_end(struct world *w);
 
 /* Compare what the store holds, or a view shows, with a model. */
 void check_store(struct world *w, uint64_t offset, const void *model, size_t length);
+void check_store_of(struct script_store *s, uint64_t offset, const void *model, size_t length);
 void check_view(const unsigned char *view, const void *model, size_t length);
 /* The store's and the library's counts of the object. */
 struct mkw_stat world_stat(struct world *w);
@@ -91,6 +92,8 @@ void api_start(struct api_call *call, struct world *w, api_fn fn, uint64_t offse
 int api_join(struct api_call *call); /* returns result */
 /* Wait until it sleeps, for what the library waits for. */
 void api_wait_blocked(struct api_call *call);
+/* Wait until it sleeps or has ended. */
+void api_wait_settled(struct api_call *call);
 
 /* ---- Plain signal handlers, as a program would have them ------------------------------------ */
 
