@@ -304,7 +304,10 @@ static void refuse_undisturbed(int fd, unsigned stores, unsigned reads)
 		rig_hammer_stop(&hammers[i]);
 		CHECK_EQ(rig_word(views[0], GRANTED)[i], counts[i] + atomic_load(&hammers[i].done));
 	}
-	CHECK_EQ(rig_stat(&rig).refusals, 2 * stores + reads);
+	/* A call that comes while another's refusal shuts the page is refused by the kernel, and not
+	 * reported. */
+	CHECK(rig_stat(&rig).refusals >= 2 * stores + (reads > 0));
+	CHECK(rig_stat(&rig).refusals <= 2 * stores + reads);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	rig_check_stored(&rig);
 	CHECK_EQ(mkw_unmap(views[1], 16 * PAGE), 0);
@@ -695,6 +698,7 @@ TEST_EACH_BACKEND(guard_nests, "mkwrite.h: guards nest; each refusal ends the in
 	struct rig rig;
 
 	full_open(&rig, 1);
+	*rig_word(rig.view, 0) = 1; /* takes the room there is */
 	nest.inner = rig.view + 3 * PAGE;
 	nest.outer = rig.view;
 	CHECK_EQ(mkw_guard(nest_run, &nest, &refusal), 0);
