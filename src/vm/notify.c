@@ -170,6 +170,15 @@ int mkw_run_lock(struct mkw_run *run)
 	return 0;
 }
 
+/* => region->lock held. */
+static void run_unlock(struct vm_run *vr)
+{
+	for (size_t i = 0; i < vr->run.count; i++)
+		page_unlock(vr->region, run_slot(vr) + i);
+	waiters_wake(&vr->region->waiters);
+	vr->locked = false;
+}
+
 void mkw_run_unlock(struct mkw_run *run)
 {
 	struct vm_run *vr = vm_run_of(run);
@@ -177,11 +186,8 @@ void mkw_run_unlock(struct mkw_run *run)
 	if (vr->region == NULL || !vr->locked)
 		return;
 	env_lock(&vr->region->lock);
-	for (size_t i = 0; i < run->count; i++)
-		page_unlock(vr->region, run_slot(vr) + i);
-	waiters_wake(&vr->region->waiters);
+	run_unlock(vr);
 	env_unlock(&vr->region->lock);
-	vr->locked = false;
 }
 
 const void *mkw_run_data(const struct mkw_run *run)
@@ -376,6 +382,8 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
 		error = view_map_rw(f->view, first, count);
 	if (f->kind == FAULT_WRITE)
 		run_keep_locked(f, vr);
+	else
+		run_unlock(vr);
 	fault_unlock(f);
 	if (count < asked)
 		detached_unreserve(vr, f->page, asked);

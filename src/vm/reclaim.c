@@ -13,6 +13,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* When the next look is worth while, if somebody else is at all pages. */
+#define RETRY_NS 1000000u
+
 /* => charge_lock held. Pages to get rid of; 0: enough room. */
 static uint64_t reclaim_goal(const struct space *s)
 {
@@ -83,14 +86,16 @@ static size_t region_evict(struct region *r, const bool *present)
 	return evicted;
 }
 
-static size_t region_reclaim(struct region *r, bool hard)
+/* *busy: pages were left because somebody is at them, which will end. */
+static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 {
 	struct object *o = r->object;
 	bool present[REGION_PAGES] = {false};
 	size_t evicted = 0;
 
 	if (r->charged > 0 && !o->manual)
-		writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM);
+		*busy |= writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM)
+				 .busy;
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
 	if (r->resident > 0 && r->referenced && !hard) {
@@ -104,6 +109,7 @@ static size_t region_reclaim(struct region *r, bool hard)
 		if (evicted < r->resident && memchr(present, true, sizeof(present)) != NULL)
 			region_sample(r);
 	}
+	*busy |= r->locked > 0 || r->asked > 0;
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
 	uncharge_resident(o, evicted);
@@ -124,8 +130,8 @@ static bool region_concerned(struct region *r, bool space_over)
 	return space_over || over;
 }
 
-/* One turn of the clock. hard: whatever is clean goes. */
-static size_t clock_turn(struct space *s, uint64_t goal, bool hard)
+/* One turn of the clock. hard: whatever is clean goes. *busy as above. */
+static size_t clock_turn(struct space *s, uint64_t goal, bool hard, bool *busy)
 {
 	size_t evicted = 0, turns = 0;
 
@@ -137,8 +143,8 @@ static size_t clock_turn(struct space *s, uint64_t goal, bool hard)
 		struct region *r = region_clock(s);
 		if (r == NULL)
 			break;
-		if (r->resident > 0 && region_concerned(r, goal > 0))
-			evicted += region_reclaim(r, hard);
+		if (region_concerned(r, goal > 0))
+			evicted += region_reclaim(r, hard, busy);
 		region_put(r);
 	}
 	return evicted;
@@ -147,31 +153,42 @@ static size_t clock_turn(struct space *s, uint64_t goal, bool hard)
 void reclaimer_main(void *space)
 {
 	struct space *s = space;
+	uint64_t again_ns = 0;
 
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
+		bool busy = false;
 		uint64_t goal;
 		size_t evicted;
 
-		while (!s->reclaimer_kicked && !s->stopping)
-			env_wait(&s->reclaimer_cond, &s->charge_lock);
+		while (!s->reclaimer_kicked && !s->stopping) {
+			if (again_ns == 0)
+				env_wait(&s->reclaimer_cond, &s->charge_lock);
+			else if (!env_wait_until(&s->reclaimer_cond, &s->charge_lock, again_ns))
+				break;
+		}
 		if (s->stopping)
 			break;
 		s->reclaimer_kicked = false;
 		goal = reclaim_goal(s);
 		env_unlock(&s->charge_lock);
 
-		evicted = clock_turn(s, goal, false);
+		evicted = clock_turn(s, goal, false, &busy);
 		if (evicted == 0)
-			evicted = clock_turn(s, goal, false);
+			evicted = clock_turn(s, goal, false, &busy);
 		if (evicted == 0)
-			evicted = clock_turn(s, goal, true);
+			evicted = clock_turn(s, goal, true, &busy);
 
 		env_lock(&s->charge_lock);
-		/* Who came to wait before this turn began, and nothing could go. */
-		if (evicted == 0 && !s->reclaimer_kicked)
+		again_ns = 0;
+		if (list_empty(&s->resident_waiters))
+			continue;
+		/* Who came to wait before this turn began, and nothing can go. */
+		if (evicted == 0 && !busy && !s->reclaimer_kicked)
 			waiters_deny(&s->resident_waiters, -ENOMEM);
-		else if (!list_empty(&s->resident_waiters))
+		else if (evicted == 0)
+			again_ns = env_now_ns() + RETRY_NS;
+		else
 			waiters_wake(&s->resident_waiters);
 	}
 	env_unlock(&s->charge_lock);
