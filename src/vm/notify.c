@@ -140,7 +140,8 @@ static bool run_try_page(const struct vm_run *vr, size_t slot)
 {
 	const struct page *p = &vr->region->pages[slot];
 
-	return p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0 && p->state == PAGE_CLEAN;
+	return p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0 && p->state == PAGE_CLEAN &&
+	       !object_in_range_op(vr->region->object, vr->region->first + slot);
 }
 
 int mkw_run_lock(struct mkw_run *run)
@@ -153,7 +154,9 @@ int mkw_run_lock(struct mkw_run *run)
 	if (r == NULL || vr->locked)
 		return mkw_set_error(-EINVAL, "mkw_run_lock is for page_mkwrite, once");
 	env_lock(&r->lock);
-	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object)) {
+	/* A range op has seen to it that no page of its range is locked: it stays so to its end. */
+	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object) ||
+	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
 	}
