@@ -72,7 +72,8 @@ static int object_set_ops(struct object *o, const struct mkw_store_ops *ops)
 {
 	size_t size = ops->struct_size;
 
-	if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(*ops))
+	if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(*ops) ||
+	    size % sizeof(ops->fault) != 0)
 		return mkw_set_error(-EINVAL, "struct mkw_store_ops has a size of %zu, not %zu",
 				     size, sizeof(*ops));
 	memcpy(&o->ops_copy, ops, size);
