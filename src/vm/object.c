@@ -324,6 +324,22 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
 
 /* ---- The end ------------------------------------------------------------------------------ */
 
+/* The store gets back what it reserved for pages that are now dropped, or that mkw_reserve held and
+ * nobody released. */
+static void region_unreserve(struct region *r)
+{
+	for (size_t i = 0; i < REGION_PAGES;) {
+		size_t from = i;
+		while (i < REGION_PAGES &&
+		       (page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0))
+			i++;
+		if (i > from)
+			op_unreserve(r->object, r->first + from, i - from);
+		else
+			i++;
+	}
+}
+
 /* Nobody else has the object: its pages go, then itself. */
 static void object_destroy(struct object *o)
 {
@@ -333,8 +349,14 @@ static void object_destroy(struct object *o)
 	uint64_t next = 0;
 
 	range_op_begin(o, &op, 0, OBJECT_PAGES_MAX - 1);
+	while ((r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		region_unreserve(r);
+		region_put(r);
+	}
 	object_detach(o, 0, OBJECT_PAGES_MAX - 1, true);
 	range_op_end(o, &op);
+	next = 0;
 	/* Regions are kept by reservations too; and reclaim may be looking at one. */
 	while ((r = region_next(o, next)) != NULL) {
 		next = r->first + REGION_PAGES;
@@ -385,7 +407,8 @@ int object_end(struct object *o, bool discard, bool *gone)
 
 	if (object_is_dirty(o) || atomic_load(&o->unsynced))
 		error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
-	/* What is written but not durable cannot be kept for a better time: only dirty pages can. */
+	/* What is written but not durable cannot be kept for a better time: only dirty pages can.
+	 */
 	*gone = !object_is_dirty(o) || discard;
 	env_lock(&o->lock);
 	if (o->error_seen_seq < o->error_seq)

@@ -490,6 +490,9 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 					enum mkw_wb_reason reason);
 /* Tag, write, wait, fsync. The error, recorded in the object, is returned too. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
+/* Give grants in slots [from, to) that nobody used back now; those used are DIRTY. No I/O but what
+ * judging them takes. */
+void writeback_ungrant(struct region *r, size_t from, size_t to);
 /* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written);
 

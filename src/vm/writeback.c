@@ -315,6 +315,68 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 	return result;
 }
 
+/* => region->lock held. Lock the grants in slots [from, to) that nobody holds. */
+static void batch_collect_granted(struct batch *b, size_t from, size_t to)
+{
+	struct region *r = b->region;
+
+	b->count = 0;
+	for (size_t i = from; i < to && r->charged > 0; i++) {
+		const struct page *p = &r->pages[i];
+		if (p->state != PAGE_GRANTED || p->ask != 0 ||
+		    (p->flags & (PAGE_LOCKED | PAGE_HELD)) != 0 ||
+		    object_in_range_op(r->object, r->first + i))
+			continue;
+		page_lock(r, i);
+		b->slots[b->count++] = (uint16_t)i;
+	}
+}
+
+/* => region->lock held. From locked to DIRTY or CLEAN. Returns how many are clean. */
+static size_t batch_settle_granted(struct batch *b)
+{
+	struct region *r = b->region;
+	size_t unwritten = 0;
+
+	for (size_t i = 0; i < b->count; i++) {
+		page_unlock(r, b->slots[i]);
+		page_change(r, b->slots[i], b->written[i] ? PAGE_WRITE : PAGE_UNWRITTEN);
+		unwritten += !b->written[i];
+	}
+	waiters_wake(&r->waiters);
+	return unwritten;
+}
+
+void writeback_ungrant(struct region *r, size_t from, size_t to)
+{
+	struct object *o = r->object;
+	struct batch b = {.region = r};
+	size_t unwritten;
+	int error = 0;
+
+	env_read_lock(&o->views_lock);
+	env_lock(&r->lock);
+	batch_collect_granted(&b, from, to);
+	if (b.count > 0)
+		error = views_protect(o, r->first + b.slots[0],
+				      (uint64_t)(b.slots[b.count - 1] - b.slots[0]) + 1);
+	if (error != 0) {
+		batch_unlock(&b); /* write-back will find them */
+		b.count = 0;
+	}
+	env_unlock(&r->lock);
+	env_read_unlock(&o->views_lock);
+	if (b.count == 0)
+		return;
+	judge_granted(r, b.slots, b.count, b.written);
+	batch_unreserve(&b);
+	env_lock(&r->lock);
+	unwritten = batch_settle_granted(&b);
+	env_unlock(&r->lock);
+	uncharge_dirty(o, unwritten);
+	COUNT(o, pages_unwritten, unwritten);
+}
+
 /* What is dirty now is what this sync is about (6.3): a writer that goes on dirtying cannot keep it
  * busy for ever, and nothing dirty before it is missed. */
 static void range_tag(struct object *o, uint64_t first, uint64_t last)
