@@ -141,34 +141,39 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	return error;
 }
 
-/* Give a region's held reservations back: those of clean and absent pages; those of granted pages
- * follow with their grants (writeback_ungrant). */
+/* Give a region's held reservations back; those of granted pages go with their grants. */
 static void unreserve_region(struct region *r, size_t from, size_t to)
 {
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper);
+	env_lock(&r->lock);
 	for (size_t i = from; i < to; i++) {
 		struct page *p = &r->pages[i];
-		bool now;
 
-		env_lock(&r->lock);
-		if ((p->flags & PAGE_HELD) == 0) {
+		/* Whoever has the page decides by PAGE_HELD what becomes of its reservation. */
+		while ((p->flags & PAGE_HELD) != 0 &&
+		       ((p->flags & PAGE_LOCKED) != 0 || p->ask != 0)) {
+			list_push_back(&r->waiters, &sleeper.waiter.link);
 			env_unlock(&r->lock);
-			continue;
+			sleeper_sleep(&sleeper);
+			env_lock(&r->lock);
 		}
+		if ((p->flags & PAGE_HELD) == 0)
+			continue;
 		p->flags &= (uint8_t)~PAGE_HELD;
 		r->held--;
-		now = (p->state == PAGE_CLEAN || p->state == PAGE_ABSENT) && p->ask == 0 &&
-		      (p->flags & PAGE_LOCKED) == 0;
-		if (now)
-			page_lock(r, i);
-		env_unlock(&r->lock);
-		if (!now)
+		if (page_is_charged(p))
 			continue;
+		page_lock(r, i);
+		env_unlock(&r->lock);
 		op_unreserve(r->object, r->first + i, 1);
 		env_lock(&r->lock);
 		page_unlock(r, i);
 		waiters_wake(&r->waiters);
-		env_unlock(&r->lock);
 	}
+	env_unlock(&r->lock);
+	sleeper_destroy(&sleeper);
 }
 
 static void unreserve_pages(struct object *o, uint64_t first, uint64_t end)

@@ -146,6 +146,18 @@ static ssize_t write_all(struct object *o, const char *buffer, size_t count, uin
 	return total > 0 ? (ssize_t)total : n;
 }
 
+ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset)
+{
+	char *staging = slab_buffer(o->space);
+	ssize_t n;
+
+	if (staging == NULL)
+		return mkw_set_error(-ENOMEM, "no memory for a buffer");
+	n = write_all(o, bytes, count, offset, staging);
+	slab_buffer_free(o->space, staging);
+	return n;
+}
+
 ssize_t mkw_pwrite(struct mkw_handle *h, const void *buffer, size_t count, uint64_t offset)
 {
 	struct env_shield shield;

@@ -140,7 +140,8 @@ static bool run_try_page(const struct vm_run *vr, size_t slot)
 {
 	const struct page *p = &vr->region->pages[slot];
 
-	return p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0 && p->state == PAGE_CLEAN;
+	return p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0 && p->state == PAGE_CLEAN &&
+	       !object_in_range_op(vr->region->object, vr->region->first + slot);
 }
 
 int mkw_run_lock(struct mkw_run *run)
@@ -152,8 +153,12 @@ int mkw_run_lock(struct mkw_run *run)
 
 	if (r == NULL || vr->locked)
 		return mkw_set_error(-EINVAL, "mkw_run_lock is for page_mkwrite, once");
+	vr->tried_first = run->first;
+	vr->tried_count = run->count;
 	env_lock(&r->lock);
-	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object)) {
+	/* A range op has seen to it that no page of its range is locked: it stays so to its end. */
+	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object) ||
+	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
 	}
@@ -266,30 +271,64 @@ static void lost_unreserve(struct vm_run *vr)
 	}
 }
 
+/* A page that has a reservation for nothing. => region->lock held. */
+static bool page_is_lost(const struct page *p)
+{
+	return !page_is_charged(p) && p->ask == 0 && (p->flags & PAGE_HELD) == 0;
+}
+
+/* => region->lock held, dropped and taken again meanwhile. Lock a page if it is lost; whoever has
+ * its lock now is waited for. */
+static bool page_lock_lost(struct region *r, size_t slot)
+{
+	struct mmu *mmu = r->object->space->mmu;
+	struct page *p = &r->pages[slot];
+	struct sleeper sleeper;
+
+	if (!page_is_lost(p))
+		return false;
+	if ((p->flags & PAGE_LOCKED) == 0) {
+		page_lock(r, slot);
+		return true;
+	}
+	env_unlock(&r->lock);
+	sleeper_init(&sleeper);
+	mmu_sleep_begin(mmu);
+	env_lock(&r->lock);
+	while (page_is_lost(p) && (p->flags & PAGE_LOCKED) != 0) {
+		list_push_back(&r->waiters, &sleeper.waiter.link);
+		env_unlock(&r->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&r->lock);
+	}
+	env_unlock(&r->lock);
+	mmu_sleep_end(mmu);
+	sleeper_destroy(&sleeper);
+	env_lock(&r->lock);
+	if (!page_is_lost(p) || (p->flags & PAGE_LOCKED) != 0)
+		return false;
+	page_lock(r, slot);
+	return true;
+}
+
 /* The store said yes to pages that were detached meanwhile. Whatever it reserved for them after
- * truncate or punch gave back theirs is ours to return, unless somebody asked again. */
-static void detached_unreserve(struct vm_run *vr, uint64_t first, size_t count)
+ * truncate or punch gave back theirs is ours to return, unless somebody asked again. They may be
+ * back already, read by somebody who will never write them. */
+static void detached_unreserve(struct vm_run *vr)
 {
 	struct region *r = vr->region;
 
-	for (size_t i = 0; i < count; i++) {
-		size_t slot = (first + i) & (REGION_PAGES - 1);
-		struct page *p;
-		bool mine;
+	for (size_t i = 0; i < vr->tried_count; i++) {
+		size_t slot = (vr->tried_first + i) & (REGION_PAGES - 1);
 
 		env_lock(&r->lock);
-		p = &r->pages[slot];
-		mine = p->state == PAGE_ABSENT && p->ask == 0 &&
-		       (p->flags & (PAGE_LOCKED | PAGE_HELD)) == 0;
-		if (mine)
-			page_lock(r, slot);
-		env_unlock(&r->lock);
-		if (!mine)
-			continue;
-		op_unreserve(r->object, first + i, 1);
-		env_lock(&r->lock);
-		page_unlock(r, slot);
-		waiters_wake(&r->waiters);
+		if (page_lock_lost(r, slot)) {
+			env_unlock(&r->lock);
+			op_unreserve(r->object, vr->tried_first + i, 1);
+			env_lock(&r->lock);
+			page_unlock(r, slot);
+			waiters_wake(&r->waiters);
+		}
 		env_unlock(&r->lock);
 	}
 }
@@ -355,7 +394,7 @@ static void run_keep_locked(struct fault *f, struct vm_run *vr)
 }
 
 /* The run is locked and ours. */
-static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
+static enum step notify_commit(struct fault *f, struct vm_run *vr)
 {
 	struct object *o = f->object;
 	const uint64_t first = vr->run.first;
@@ -385,8 +424,8 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
 	else
 		run_unlock(vr);
 	fault_unlock(f);
-	if (count < asked)
-		detached_unreserve(vr, f->page, asked);
+	if (count < vr->tried_count)
+		detached_unreserve(vr);
 	ask_end(f, vr, true, fresh);
 	if (error == 0)
 		return STEP_DONE;
@@ -394,7 +433,7 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr, size_t asked)
 	return fault_refuse(f, error);
 }
 
-static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code, size_t count)
+static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code)
 {
 	bool granted = (code & ~(MKW_FAULT_MAJOR | MKW_FAULT_LOCKED)) == 0;
 
@@ -405,12 +444,12 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	}
 	if (granted && !vr->locked && mkw_run_lock(&vr->run) != 0) {
 		/* The old 0, and the page went away: S4.1. */
-		detached_unreserve(vr, f->page, count);
+		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);
 		return fault_answer(f, MKW_FAULT_NOPAGE);
 	}
 	if (granted)
-		return notify_commit(f, vr, count);
+		return notify_commit(f, vr);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);
 }
@@ -465,5 +504,5 @@ enum step fault_notify(struct fault *f)
 		code = 0;
 	else
 		code = op_page_mkwrite(o, f, &vr);
-	return notify_answer(f, &vr, code, count);
+	return notify_answer(f, &vr, code);
 }

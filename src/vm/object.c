@@ -72,7 +72,8 @@ static int object_set_ops(struct object *o, const struct mkw_store_ops *ops)
 {
 	size_t size = ops->struct_size;
 
-	if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(*ops))
+	if (size < offsetof(struct mkw_store_ops, page_mkwrite) || size > sizeof(*ops) ||
+	    size % sizeof(ops->fault) != 0)
 		return mkw_set_error(-EINVAL, "struct mkw_store_ops has a size of %zu, not %zu",
 				     size, sizeof(*ops));
 	memcpy(&o->ops_copy, ops, size);
@@ -323,6 +324,22 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
 
 /* ---- The end ------------------------------------------------------------------------------ */
 
+/* The store gets back what it reserved for pages that are now dropped, or that mkw_reserve held and
+ * nobody released. */
+static void region_unreserve(struct region *r)
+{
+	for (size_t i = 0; i < REGION_PAGES;) {
+		size_t from = i;
+		while (i < REGION_PAGES &&
+		       (page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0))
+			i++;
+		if (i > from)
+			op_unreserve(r->object, r->first + from, i - from);
+		else
+			i++;
+	}
+}
+
 /* Nobody else has the object: its pages go, then itself. */
 static void object_destroy(struct object *o)
 {
@@ -332,8 +349,14 @@ static void object_destroy(struct object *o)
 	uint64_t next = 0;
 
 	range_op_begin(o, &op, 0, OBJECT_PAGES_MAX - 1);
+	while ((r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		region_unreserve(r);
+		region_put(r);
+	}
 	object_detach(o, 0, OBJECT_PAGES_MAX - 1, true);
 	range_op_end(o, &op);
+	next = 0;
 	/* Regions are kept by reservations too; and reclaim may be looking at one. */
 	while ((r = region_next(o, next)) != NULL) {
 		next = r->first + REGION_PAGES;

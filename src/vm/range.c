@@ -343,15 +343,16 @@ static int punch_pages(struct object *o, uint64_t first, uint64_t count)
 	return error;
 }
 
-static int zero_bytes(struct mkw_handle *h, uint64_t offset, uint64_t length)
+/* Up to the end of the object, where that is now: it may be cut off meanwhile, and is not grown. */
+static int zero_bytes(struct object *o, uint64_t offset, uint64_t length)
 {
 	static const char zeros[16 * MKW_PAGE_SIZE];
 
 	while (length > 0) {
 		size_t n = length < sizeof(zeros) ? (size_t)length : sizeof(zeros);
-		ssize_t done = mkw_pwrite(h, zeros, n, offset);
+		ssize_t done = io_overwrite(o, zeros, n, offset);
 		if (done < 0)
-			return (int)done;
+			return done == -ENXIO ? 0 : (int)done;
 		offset += (uint64_t)done;
 		length -= (uint64_t)done;
 	}
@@ -362,32 +363,37 @@ int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
 	struct env_shield shield;
 	uint64_t first, end, head, tail;
+	struct object *o;
 	int error;
 
 	error_clear();
 	error = handle_check_write(h);
+	if (error != 0)
+		return error;
+	o = h->object;
+	error = check_not_frozen(o);
+	if (error == 0 && !o->can_write)
+		error = mkw_set_error(-EINVAL, "the store has no writepages: it is read only");
 	if (error == 0)
-		error = check_not_frozen(h->object);
-	if (error == 0)
-		error = range_check(h->object, offset, &length, false);
+		error = range_check(o, offset, &length, false);
 	if (error != 0)
 		return error > 0 ? 0 : error;
 	first = (offset + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
 	end = (offset + length) >> PAGE_SHIFT;
 	/* Up to the end of the object: its last page goes whole. */
-	if (offset + length == h->object->size_bytes)
-		end = object_pages(h->object);
-	if (end <= first || h->object->ops->punch_hole == NULL)
-		return zero_bytes(h, offset, length);
+	if (offset + length == o->size_bytes)
+		end = object_pages(o);
+	if (end <= first || o->ops->punch_hole == NULL)
+		return zero_bytes(o, offset, length);
 	head = (first << PAGE_SHIFT) - offset;
 	tail = offset + length > end << PAGE_SHIFT ? offset + length - (end << PAGE_SHIFT) : 0;
-	error = zero_bytes(h, offset, head);
+	error = zero_bytes(o, offset, head);
 	if (error == 0 && tail > 0)
-		error = zero_bytes(h, end << PAGE_SHIFT, tail);
+		error = zero_bytes(o, end << PAGE_SHIFT, tail);
 	if (error != 0)
 		return error;
 	env_shield(&shield);
-	error = punch_pages(h->object, first, end - first);
+	error = punch_pages(o, first, end - first);
 	env_unshield(&shield);
 	return error;
 }

@@ -240,6 +240,8 @@ void range_op_end(struct object *o, struct range_op *op);
 void object_wake(struct object *o);
 /* -EAGAIN without a sentence: the size was not old_bytes any more. */
 int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
+ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
 /* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
 int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
 		 uint64_t *last);
@@ -536,6 +538,8 @@ struct vm_run {
 	bool locked;
 	bool may_grow;
 	size_t charged; /* pages */
+	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
+	size_t tried_count;
 };
 
 /* ---- Refusal ------------------------------------------------------------------------------ */

@@ -283,6 +283,12 @@ TEST_EACH_BACKEND(s2_6_granted_unwritten,
 	world_end(&w);
 }
 
+static int unreserve_range(struct mkw_handle *handle, uint64_t address, uint64_t length)
+{
+	(void)handle;
+	return mkw_unreserve((void *)(uintptr_t)address, (size_t)length);
+}
+
 TEST_EACH_BACKEND(
 	s2_6_reserve,
 	"S2.6 mkw_reserve takes the room at once, mkw_unreserve gives back what was not written")
@@ -398,6 +404,30 @@ TEST_EACH_BACKEND(s2_6_reserve_truncated,
 	CHECK_EQ(mkw_truncate(w.handle, 2 * PAGE), 0);
 	CHECK_EQ(script_reserved(w.store), 2);
 	CHECK_EQ(mkw_unreserve(w.view, 8 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_unreserve_locked,
+		  "S2.6 2.5 mkw_unreserve waits for a page that is being filled, and gives it back")
+{
+	struct api_call unreserve;
+	struct access reader;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 4 * PAGE), 0);
+	CHECK_EQ(mkw_invalidate(w.handle, 0, 4 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 4);
+	test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 2);
+	access_read(&reader, w.view + 2 * PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	api_start(&unreserve, &w, unreserve_range, (uintptr_t)w.view, 4 * PAGE);
+	api_wait_settled(&unreserve);
+	test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_EQ(access_join(&reader), 0);
+	CHECK_EQ(api_join(&unreserve), 0);
 	CHECK_EQ(script_reserved(w.store), 0);
 	world_end(&w);
 }
