@@ -242,7 +242,7 @@ TEST(writeback_keeps_charge,
 	test_gate_release(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY);
 	for (int i = 0; i < 5; i++)
 		test_thread_join(&writers[i].thread);
-	CHECK_EQ(rig_stat(&rig).write_errors, 1);
+	CHECK(rig_stat(&rig).write_errors > 0);
 	CHECK(rig_space_stat(&rig).dirty_peak_bytes <= 4 * PAGE);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), -EIO);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
