@@ -52,6 +52,15 @@ static void counter_stop(struct counter *counter)
 	test_thread_join(&counter->thread);
 }
 
+/* Listed, not gauged: a writer who is held back may have its charge for a moment. */
+static uint64_t dirty_ranges(struct rig *rig)
+{
+	ssize_t count = mkw_dirty_ranges(rig->handle, 0, 0, NULL, 0);
+
+	REQUIRE(count >= 0);
+	return (uint64_t)count;
+}
+
 /* The store is one state that the counters have been in. */
 static void check_consistent(struct rig *rig)
 {
@@ -64,7 +73,7 @@ static void check_consistent(struct rig *rig)
 		CHECK(first - word <= 1);
 		before = word;
 	}
-	CHECK_EQ(rig_dirty_pages(rig), 0);
+	CHECK_EQ(dirty_ranges(rig), 0);
 	CHECK_EQ(script_unsynced(rig->store), 0);
 	rig_check_stored(rig);
 }
@@ -349,10 +358,10 @@ static void freeze_against_grant(enum script_point point)
 	test_thread_join(&freeze.thread);
 	CHECK_EQ(freeze.result, 0);
 	rig_check_stored(&rig);
-	CHECK_EQ(rig_dirty_pages(&rig), 0);
+	CHECK_EQ(dirty_ranges(&rig), 0);
 	rig_settle(&writer.thread);
 	rig_check_stored(&rig);
-	CHECK_EQ(rig_dirty_pages(&rig), 0);
+	CHECK_EQ(dirty_ranges(&rig), 0);
 	CHECK_EQ(mkw_thaw(rig.handle), 0);
 	test_thread_join(&writer.thread);
 	CHECK_EQ(*rig_word(rig.view, 2), 5);
