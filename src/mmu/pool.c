@@ -147,27 +147,33 @@ static void look(struct mmu *mmu)
 		pool_relieve(w);
 }
 
-static void watch_once(struct mmu *mmu)
+/* Nothing has happened for a while: wait until a reader calls, or somebody else. */
+static void watch_deep(struct mmu *mmu)
+{
+	struct pool *pool = &mmu->pool;
+
+	atomic_store(&pool->deep, true);
+	/* A reader that begins to serve from here on calls; one that has begun is seen. */
+	if (somebody_reads(mmu) && !atomic_load(&pool->kicked))
+		pthread_cond_wait(&pool->wake, &pool->lock);
+	atomic_store(&pool->deep, false);
+	pool->idle_looks = 0;
+}
+
+static void watch_tick(struct mmu *mmu)
 {
 	struct pool *pool = &mmu->pool;
 	struct timespec until;
 
-	if (pool->idle_looks >= LOOKS_TILL_DEEP && pool->readers == 1) {
-		atomic_store(&pool->deep, true);
-		/* A reader that begins to serve from here on calls; one that has begun is seen. */
-		if (somebody_reads(mmu) && !atomic_load(&pool->kicked)) {
-			pthread_cond_wait(&pool->wake, &pool->lock);
-			pool->idle_looks = 0;
-		}
-		atomic_store(&pool->deep, false);
-	}
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += TICK_NS;
 	if (until.tv_nsec >= 1000000000) {
 		until.tv_nsec -= 1000000000;
 		until.tv_sec++;
 	}
-	if (pthread_cond_timedwait(&pool->wake, &pool->lock, &until) == ETIMEDOUT)
+	/* Once it is stopping there is nobody to look at, and the list is being taken apart. */
+	if (pthread_cond_timedwait(&pool->wake, &pool->lock, &until) == ETIMEDOUT &&
+	    !atomic_load(&pool->stopping))
 		look(mmu);
 }
 
@@ -216,7 +222,10 @@ bool pool_follow(struct worker *worker)
 			serve_kick(mmu);
 		} else if (!pool->deputy) {
 			pool->deputy = true;
-			watch_once(mmu);
+			if (pool->idle_looks >= LOOKS_TILL_DEEP && pool->readers == 1)
+				watch_deep(mmu);
+			else
+				watch_tick(mmu);
 			pool->deputy = false;
 		} else {
 			pthread_cond_wait(&pool->wake, &pool->lock);

@@ -23,7 +23,7 @@
  * cheaper to wait for. One that is longer than usual is noticed by the deputy. */
 #define SLOW_NS 40000
 
-/* A machine has few readers: each one blocked in read() is woken for every event. */
+/* Read in signal handlers, too: its place must be there without an allocation. */
 static _Thread_local struct worker *self __attribute__((tls_model("initial-exec")));
 
 static uint64_t now_ns(void)

@@ -3,6 +3,7 @@
 #include "mmu_rig.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #define OFFSET 123 /* in the page that is refused */
@@ -25,12 +26,13 @@ static void refuse_all(struct rig *r, struct mmu_view *view, uintptr_t address,
 	rig_refuse(view, address, access, tid);
 }
 
-static void write_byte(void *arg)
+/* Plain accesses, unseen by TSan: a jump out of one of its own functions would leave its locks. */
+__attribute__((no_sanitize("thread"))) static void write_byte(void *arg)
 {
 	*(volatile char *)arg = 99;
 }
 
-static void read_byte(void *arg)
+__attribute__((no_sanitize("thread"))) static void read_byte(void *arg)
 {
 	(void)*(volatile char *)arg;
 }
@@ -41,12 +43,14 @@ static _Atomic unsigned long passes, torn;
 /* Reads the page that is refused to others, in user mode and by system calls. */
 static void *read_on(void *arg)
 {
-	int fd = open("/dev/null", O_WRONLY);
+	int fd = memfd_create("reader", 0);
 
 	(void)arg;
 	while (!stop) {
 		torn += *rig_at(0, 3) != 4;
-		torn += write(fd, (const char *)rig_at(0, 3), PAGE) != (ssize_t)PAGE;
+		/* Not by a function that a sanitizer replaces: it would look at the bytes itself.
+		 */
+		torn += syscall(SYS_pwrite64, fd, rig_at(0, 3), PAGE, 0) != (long)PAGE;
 		passes++;
 	}
 	close(fd);
@@ -199,6 +203,7 @@ static int death_of(void (*child)(void))
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		signal(SIGBUS, SIG_DFL); /* not a sanitizer's */
 		child();
 		_exit(0);
 	}

@@ -21,13 +21,18 @@
 #define PAGE	  ((size_t)MKW_PAGE_SIZE)
 #define RIG_PAGES 256u
 
+struct rig;
+typedef void (*on_ready_fn)(struct rig *rig);
+typedef void (*on_fault_fn)(struct rig *rig, struct mmu_view *view, uintptr_t address,
+			    enum mmu_access access, pid_t tid);
+
 struct rig {
 	struct mmu *mmu;
 	struct frames *frames;
 	struct mmu_view view[2];
-	void (*on_fault)(struct rig *rig, struct mmu_view *view, uintptr_t address,
-			 enum mmu_access access, pid_t tid);
-	void (*on_ready)(struct rig *rig);
+	_Atomic(on_fault_fn) on_fault;
+	_Atomic bool made; /* a fault orders nothing, for TSan; this does */
+	_Atomic(on_ready_fn) on_ready;
 	_Atomic unsigned reads, writes; /* faults reported */
 };
 
@@ -47,7 +52,7 @@ static _Thread_local struct mkw_refusal caught;
 
 static struct mmu_view *rig_view_at(uintptr_t address)
 {
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2 && rig.made; i++)
 		if (address - rig.view[i].address < rig.view[i].length)
 			return &rig.view[i];
 	return NULL;
@@ -64,7 +69,8 @@ static bool rig_inline_fault(uintptr_t address, enum mmu_access access, struct m
 	else
 		rig.reads++;
 	refused.error = 0;
-	rig.on_fault(&rig, view, address, access, (pid_t)syscall(SYS_gettid));
+	on_fault_fn on_fault = rig.on_fault;
+	on_fault(&rig, view, address, access, (pid_t)syscall(SYS_gettid));
 	if (refused.error) {
 		refusal->error = refused.error;
 		refusal->address = (void *)address;
@@ -128,14 +134,18 @@ static void rig_fault(void *arg, uintptr_t address, enum mmu_access access, pid_
 		rig.writes++;
 	else
 		rig.reads++;
-	rig.on_fault(&rig, rig_view_at(address), address, access, tid);
+	on_fault_fn on_fault = rig.on_fault;
+
+	on_fault(&rig, rig_view_at(address), address, access, tid);
 }
 
 static void rig_ready(void *arg)
 {
 	(void)arg;
-	if (rig.on_ready)
-		rig.on_ready(&rig);
+	on_ready_fn on_ready = rig.on_ready;
+
+	if (on_ready)
+		on_ready(&rig);
 }
 
 static const struct mmu_upcalls rig_upcalls = {.fault = rig_fault, .ready = rig_ready};
@@ -204,6 +214,7 @@ static inline void rig_create(void)
 		REQUIRE_EQ(mmu_view_map(&rig.view[i]), 0);
 		REQUIRE_EQ(mmu_protect(&rig.view[i], rig.view[i].address, rig.view[i].length), 0);
 	}
+	rig.made = true;
 }
 
 static inline void rig_destroy(void)
@@ -214,9 +225,10 @@ static inline void rig_destroy(void)
 	frames_destroy(rig.frames);
 }
 
-static inline volatile char *rig_at(int view, size_t page)
+/* Atomic, because tests race on purpose. */
+static inline volatile _Atomic char *rig_at(int view, size_t page)
 {
-	return (volatile char *)rig.view[view].address + page * PAGE;
+	return (volatile _Atomic char *)(rig.view[view].address + page * PAGE);
 }
 
 static inline unsigned rig_faults(void)

@@ -27,7 +27,7 @@ static void serve_asleep(struct rig *r, struct mmu_view *view, uintptr_t address
 
 static void *write_page(void *arg)
 {
-	*(volatile char *)arg = 1;
+	*(volatile _Atomic char *)arg = 1;
 	return NULL;
 }
 
