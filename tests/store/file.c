@@ -91,6 +91,12 @@ TEST(file_open_errors, "what cannot be opened is refused, with the reason and wh
 	check_refused("file:pipe", MKW_RDONLY, -EINVAL, "is a pipe");
 	check_refused("file:/dev/null", MKW_RDWR, -EINVAL, "character device");
 	check_refused("file:/dev/ptmx", MKW_RDONLY, -EINVAL, "character device");
+	char uri[300] = "file:";
+
+	memset(uri + 5, 'x', 250);
+	check_refused(uri, MKW_RDWR, -ENOENT, "...xxxx");
+	CHECK(strlen(mkw_error_message()) < 160);
+	CHECK_SAYS("does not exist");
 	check_refused("file:loop", MKW_RDONLY, -ELOOP, "cannot be opened");
 	check_refused("file:there", MKW_RDWR | MKW_CREATE | MKW_EXCL, -EEXIST, "File exists");
 	check_refused("file:/proc/version?direct=1", MKW_RDONLY, -EINVAL, "direct=1");

@@ -20,7 +20,8 @@ struct file {
 	int direct_fd; /* past it; -1: not asked for */
 	int claim_fd;  /* a block device of which nobody else has exclusive use; -1 */
 	uint64_t dev, ino;
-	char *path; /* absolute, without symbolic links, for messages and to see it replaced */
+	char *path;    /* absolute, without symbolic links, to see it replaced */
+	char name[48]; /* the same for sentences, or its end */
 	bool device, writable, truncate, was_linked;
 	uint64_t opened_size_bytes;
 
