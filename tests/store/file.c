@@ -64,7 +64,7 @@ static int sync_all(struct opened *o)
 	return o->ops->fsync(o->store, &o->object, 0, 0);
 }
 
-/* ---- Opening --------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------ */
 
 static void check_refused(const char *uri, unsigned flags, int error, const char *says)
 {
@@ -164,7 +164,7 @@ TEST(file_changed_meanwhile,
 	directory_remove();
 }
 
-/* ---- Bytes ----------------------------------------------------------------------------------- */
+/* ---- Bytes -------------------------------------------------------------------------------- */
 
 static void bytes_check(const char *options)
 {
@@ -339,7 +339,7 @@ TEST(file_many_runs, "a hundred adjoining runs arrive whole")
 	directory_remove();
 }
 
-/* ---- Times and size -------------------------------------------------------------------------- */
+/* ---- Times and size ----------------------------------------------------------------------- */
 
 TEST(file_times, "writing back moves the times that a user of mmap expects to move")
 {
@@ -427,7 +427,7 @@ TEST(file_punch, "5.2 a punched range is a hole, in the file too")
 	directory_remove();
 }
 
-/* ---- Others ---------------------------------------------------------------------------------- */
+/* ---- Others ------------------------------------------------------------------------------- */
 
 TEST(file_shrank,
      "a file that somebody cut shorter gives EIO where bytes are missing, and is not mended")
@@ -528,8 +528,7 @@ TEST(file_nameless, "a file that never had a name is not missed")
 	directory_remove();
 }
 
-/* ---- Processes ---------------------------------------------------------------------------------
- */
+/* ---- Processes ---------------------------------------------------------------------------- */
 
 /* A process that has the file open until it is told to go. */
 struct holder {

@@ -4,6 +4,7 @@
  * extents, other processes and failures.
  */
 #include "harness/world.h"
+#include "store/mount.h"
 
 #include <mkwrite/store.h>
 
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,7 +105,7 @@ static void *model_make(size_t length)
 	return model;
 }
 
-/* ---- Quotas ---------------------------------------------------------------------------------- */
+/* ---- Quotas ------------------------------------------------------------------------------- */
 
 static void quota_story(const char *uri)
 {
@@ -155,8 +155,7 @@ TEST_EACH_BACKEND(mapped_mem_quota, "S1.1 memory with too small a quota does the
 	quota_story("mem:256K?quota=64K");
 }
 
-/* ---- Extents -----------------------------------------------------------------------------------
- */
+/* ---- Extents ------------------------------------------------------------------------------ */
 
 TEST_EACH_BACKEND(mapped_sparse, "11 pages granted ahead and not written leave no block behind")
 {
@@ -185,8 +184,7 @@ TEST_EACH_BACKEND(mapped_sparse, "11 pages granted ahead and not written leave n
 	directory_remove();
 }
 
-/* ---- One file, one cache
- * --------------------------------------------------------------------------- */
+/* ---- One file, one cache ------------------------------------------------------------------ */
 
 TEST_EACH_BACKEND(mapped_twice, "one file opened twice, by other names, is one object")
 {
@@ -256,8 +254,7 @@ TEST(mapped_elsewhere, "a file that another process writes to through the librar
 	directory_remove();
 }
 
-/* ---- Files that change under us
- * ---------------------------------------------------------------------- */
+/* ---- Files that change under us ----------------------------------------------------------- */
 
 TEST_EACH_BACKEND(mapped_shrank,
 		  "a file that was cut shorter refuses its missing pages with EIO and the reason")
@@ -316,11 +313,66 @@ TEST_EACH_BACKEND(mapped_replaced,
 	directory_remove();
 }
 
-/* ---- Failures, one by one
- * -------------------------------------------------------------------------------- */
+/* ---- System calls on the file itself ------------------------------------------------------ */
 
-/* Fail the nth call of an operation, for n = 1, 2, 3 ..., until a round passes without a failure.
- */
+/* Within the call the kernel may hold the inode's lock, which the store's calls would wait for. */
+static void self_check(int kind)
+{
+	struct mapped m;
+	struct mkw_refusal refusal;
+	unsigned char *model = model_make(16 * PAGE), *buffer = aligned_alloc(PAGE, PAGE);
+
+	kind_make(kind);
+	mapped_open(&m, "file:data", MKW_RDWR | MKW_CREATE, 1024 * PAGE);
+	REQUIRE_EQ(mkw_advise(m.view, m.length, MKW_RANDOM), 0);
+	memcpy(m.view, model, 16 * PAGE);
+	CHECK_EQ(ok(mkw_sync(m.handle, 0, 0)), 0);
+	CHECK_EQ(ok(mkw_invalidate(m.handle, 0, 16 * PAGE)), 0);
+	int fd = open("data", O_RDWR | O_CLOEXEC);
+	int direct = open("data", O_RDWR | O_CLOEXEC | O_DIRECT);
+
+	REQUIRE(fd >= 0 && direct >= 0);
+	/* From an absent page: the store would have to read the file. */
+	CHECK_EQ(pwrite(fd, m.view + 8 * PAGE, PAGE, 12 * PAGE), -1);
+	CHECK_EQ(errno, EFAULT);
+	if (test_backend() != TEST_INLINE) {
+		CHECK_EQ(mkw_last_refusal(&refusal), 0);
+		CHECK_EQ(refusal.error, -EDEADLK);
+		if (!CHECK(strstr(refusal.message, "use mkw_p") != NULL))
+			test_note("%s", refusal.message);
+	}
+	/* Into a hole: it would have to reserve. Served or refused, but not hung. */
+	ssize_t n = pread(direct, m.view + 700 * PAGE, PAGE, 0);
+
+	CHECK(n == (ssize_t)PAGE || (n == -1 && errno == EFAULT));
+	n = pread(fd, m.view + 900 * PAGE, PAGE, 0);
+	CHECK(n == (ssize_t)PAGE || (n == -1 && errno == EFAULT));
+	/* The object is unharmed, and its own calls do what the others could not. */
+	CHECK_MEM(m.view, model, 16 * PAGE);
+	CHECK_EQ(ok((int)mkw_pwrite(m.handle, m.view + 8 * PAGE, PAGE, 12 * PAGE)), PAGE);
+	CHECK_EQ(ok((int)mkw_pread(m.handle, buffer, PAGE, 12 * PAGE)), PAGE);
+	CHECK_MEM(buffer, model + 8 * PAGE, PAGE);
+	close(fd);
+	close(direct);
+	mapped_close(&m);
+	free(buffer);
+	free(model);
+}
+
+TEST_EACH_BACKEND(mapped_self_ext4,
+		  "4.3 system calls between a file on ext4 and its own view: never a hang")
+{
+	self_check(EXT4);
+}
+
+TEST_EACH_BACKEND(mapped_self_xfs, "4.3 the same on xfs")
+{
+	self_check(XFS);
+}
+
+/* ---- Failures, one by one ----------------------------------------------------------------- */
+
+/* Fail the nth call of an operation, for n = 1, 2, 3 ..., until a round passes without one. */
 static void fail_each(const char *op)
 {
 	unsigned char *model = model_make(24 * PAGE);

@@ -68,7 +68,7 @@ int64_t extents_used_bytes(struct file *file)
 	       (int64_t)(atomic_load(&file->promised_pages) * MKW_PAGE_SIZE);
 }
 
-/* ---- Looking up ----------------------------------------------------------------------------- */
+/* ---- Looking up --------------------------------------------------------------------------- */
 
 /* What a lookup has found, of one chunk; bytes are relative to its beginning. */
 struct look {
@@ -251,7 +251,7 @@ bool extents_hole(struct file *file, uint64_t first, uint64_t end)
 	return hole;
 }
 
-/* ---- Giving back ---------------------------------------------------------------------------- */
+/* ---- Giving back -------------------------------------------------------------------------- */
 
 static void range_punch(struct file *file, uint64_t start, uint64_t end)
 {
@@ -446,7 +446,7 @@ void extents_doubt(struct file *file, uint64_t page)
 	pthread_mutex_unlock(&chunk->lock);
 }
 
-/* ---- Reserving ------------------------------------------------------------------------------ */
+/* ---- Reserving ---------------------------------------------------------------------------- */
 
 /* A part of one chunk that is to be reserved, around one page. */
 struct want {

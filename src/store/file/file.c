@@ -19,7 +19,7 @@
 
 #define EXTENT_DEFAULT_BYTES ((uint64_t)1 << 20)
 
-/* ---- Reservations -------------------------------------------------------------------------- */
+/* ---- Reservations ------------------------------------------------------------------------- */
 
 /* Idempotent: what has blocks stays as it is (contract 2.5). Where only a part of the run can be
  * had it is cut to that part, and nothing is to be undone (3.3). The library locks the pages (3.4:
@@ -46,7 +46,7 @@ static void file_unreserve(void *store, struct mkw_object *object, uint64_t firs
 	extents_unreserve(store, object, first, first + count);
 }
 
-/* ---- Size ---------------------------------------------------------------------------------- */
+/* ---- Size --------------------------------------------------------------------------------- */
 
 static int file_truncate(void *store, struct mkw_object *object, uint64_t size_bytes)
 {
@@ -107,7 +107,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	return file_zero(file, offset, length < size - offset ? length : size - offset);
 }
 
-/* ---- Durability ---------------------------------------------------------------------------- */
+/* ---- Durability --------------------------------------------------------------------------- */
 
 /* The name leads elsewhere: what is written here nobody will find. Told once. */
 static void replacement_look(struct file *file, struct mkw_object *object)
@@ -164,7 +164,7 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	return 0;
 }
 
-/* ---- Control ------------------------------------------------------------------------------- */
+/* ---- Control ------------------------------------------------------------------------------ */
 
 static int file_control(void *store, struct mkw_object *object, const char *key, const char *value)
 {
@@ -221,7 +221,7 @@ static int file_capacity(void *store, uint64_t *free_bytes, uint64_t *total_byte
 	return 0;
 }
 
-/* ---- Opening and closing -------------------------------------------------------------------- */
+/* ---- Opening and closing ------------------------------------------------------------------ */
 
 /* A device in use by a file system, or by anybody who says so, is not written to. */
 static int device_claim(struct file *file)

@@ -36,7 +36,7 @@ struct file {
 	_Atomic bool replaced;		 /* told already */
 };
 
-/* ---- extent.c ------------------------------------------------------------------------------ */
+/* ---- extent.c ----------------------------------------------------------------------------- */
 
 /* Is all of [first, end) known to be a hole? No system call. */
 bool extents_hole(struct file *file, uint64_t first, uint64_t end);
@@ -71,13 +71,13 @@ void extents_wake(struct file *file, struct mkw_object *object);
 /* Bytes of blocks that count against the quota: there or promised. Negative errno. */
 int64_t extents_used_bytes(struct file *file);
 
-/* ---- io.c ---------------------------------------------------------------------------------- */
+/* ---- io.c --------------------------------------------------------------------------------- */
 
 mkw_fault_t file_fault(void *store, struct mkw_object *object, struct mkw_run *run, void *buffer);
 int file_writepages(void *store, struct mkw_object *object, struct mkw_writeback *writeback);
 int file_zero(struct file *file, uint64_t offset, uint64_t length);
 
-/* ---- lease.c ------------------------------------------------------------------------------- */
+/* ---- lease.c ------------------------------------------------------------------------------ */
 
 /* Take the file for writing or reading; -EBUSY with a sentence that says who has it. */
 int lease_take(struct file *file);

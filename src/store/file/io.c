@@ -19,7 +19,7 @@
 #define IO_MAX_BYTES ((uint64_t)1 << 30) /* the kernel cuts a call at 2 GiB less a page */
 #define IO_VECTORS   64
 
-/* ---- Reading -------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------ */
 
 /* Whole pages past the cache as far as that goes. *error 0: the file ended. => bytes read */
 static uint64_t bytes_read(struct file *file, unsigned char *to, uint64_t length, uint64_t offset,
@@ -119,7 +119,7 @@ mkw_fault_t file_fault(void *store, struct mkw_object *object, struct mkw_run *r
 	return run_read(file, object, run, buffer);
 }
 
-/* ---- Writing -------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------ */
 
 static uint64_t run_offset(const struct mkw_wb_run *run)
 {
