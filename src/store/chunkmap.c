@@ -149,7 +149,7 @@ struct chunk *chunkmap_next(struct chunkmap *map, uint64_t page)
 	return NULL;
 }
 
-/* ---- Bits ---------------------------------------------------------------------------------- */
+/* ---- Bits --------------------------------------------------------------------------------- */
 
 /* The part of [from, end) that lies in the word of from. */
 static uint64_t word_mask(unsigned from, unsigned end)

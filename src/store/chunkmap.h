@@ -53,7 +53,7 @@ struct chunk *chunkmap_get(struct chunkmap *map, uint64_t page);
 /* The first existing chunk that ends behind page; NULL: none. */
 struct chunk *chunkmap_next(struct chunkmap *map, uint64_t page);
 
-/* ---- Bits: ranges are [from, end) of the pages of one chunk -------------------------------- */
+/* ---- Bits: ranges are [from, end) of the pages of one chunk ------------------------------- */
 
 bool bits_test(const chunk_bits bits, unsigned page);
 void bits_set(chunk_bits bits, unsigned from, unsigned end);

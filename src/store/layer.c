@@ -56,7 +56,7 @@ static int error_inject(const struct layer *layer, const struct layer_verdict *v
 			     op_names[op], strerrordesc_np(-verdict->error));
 }
 
-/* ---- Faults -------------------------------------------------------------------------------- */
+/* ---- Faults ------------------------------------------------------------------------------- */
 
 static mkw_fault_t layer_fault(void *store, struct mkw_object *object, struct mkw_run *run,
 			       void *buffer)
@@ -111,7 +111,7 @@ static void layer_unreserve(void *store, struct mkw_object *object, uint64_t fir
 		layer->inner.unreserve(layer->store, object, first, count);
 }
 
-/* ---- Write-back ----------------------------------------------------------------------------- */
+/* ---- Write-back --------------------------------------------------------------------------- */
 
 static bool run_touches(const struct mkw_wb_run *run, const struct layer_verdict *verdict)
 {
@@ -175,7 +175,7 @@ static int layer_fsync(void *store, struct mkw_object *object, uint64_t offset, 
 	return layer->inner.fsync ? layer->inner.fsync(layer->store, object, offset, length) : 0;
 }
 
-/* ---- Size ----------------------------------------------------------------------------------- */
+/* ---- Size --------------------------------------------------------------------------------- */
 
 static int layer_truncate(void *store, struct mkw_object *object, uint64_t size_bytes)
 {
@@ -200,7 +200,7 @@ static int layer_punch_hole(void *store, struct mkw_object *object, uint64_t off
 	return layer->inner.punch_hole(layer->store, object, offset, length);
 }
 
-/* ---- The rest ------------------------------------------------------------------------------- */
+/* ---- The rest ----------------------------------------------------------------------------- */
 
 static int layer_attach(void *store, struct mkw_object *object)
 {
@@ -264,7 +264,7 @@ static int layer_capacity(void *store, uint64_t *free_bytes, uint64_t *total_byt
 	return layer->inner.capacity(layer->store, free_bytes, total_bytes);
 }
 
-/* ---- Opening -------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------ */
 
 /* Operations whose absence means something are absent where the store beneath has none. */
 static void ops_fill(struct layer *layer, const char *name)

@@ -109,7 +109,7 @@ bool mkw_fault_in_syscall_on(uint64_t dev, uint64_t ino)
 	return double_in_syscall;
 }
 
-/* ---- An open store ------------------------------------------------------------------------- */
+/* ---- An open store ------------------------------------------------------------------------ */
 
 struct opened {
 	const struct mkw_store_ops *ops;

@@ -64,7 +64,7 @@ static int sync_all(struct opened *o)
 	return o->ops->fsync(o->store, &o->object, 0, 0);
 }
 
-/* ---- Opening --------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------ */
 
 static void check_refused(const char *uri, unsigned flags, int error, const char *says)
 {
@@ -91,6 +91,12 @@ TEST(file_open_errors, "what cannot be opened is refused, with the reason and wh
 	check_refused("file:pipe", MKW_RDONLY, -EINVAL, "is a pipe");
 	check_refused("file:/dev/null", MKW_RDWR, -EINVAL, "character device");
 	check_refused("file:/dev/ptmx", MKW_RDONLY, -EINVAL, "character device");
+	char uri[300] = "file:";
+
+	memset(uri + 5, 'x', 250);
+	check_refused(uri, MKW_RDWR, -ENOENT, "...xxxx");
+	CHECK(strlen(mkw_error_message()) < 160);
+	CHECK_SAYS("does not exist");
 	check_refused("file:loop", MKW_RDONLY, -ELOOP, "cannot be opened");
 	check_refused("file:there", MKW_RDWR | MKW_CREATE | MKW_EXCL, -EEXIST, "File exists");
 	check_refused("file:/proc/version?direct=1", MKW_RDONLY, -EINVAL, "direct=1");
@@ -158,7 +164,7 @@ TEST(file_changed_meanwhile,
 	directory_remove();
 }
 
-/* ---- Bytes ----------------------------------------------------------------------------------- */
+/* ---- Bytes -------------------------------------------------------------------------------- */
 
 static void bytes_check(const char *options)
 {
@@ -333,7 +339,7 @@ TEST(file_many_runs, "a hundred adjoining runs arrive whole")
 	directory_remove();
 }
 
-/* ---- Times and size -------------------------------------------------------------------------- */
+/* ---- Times and size ----------------------------------------------------------------------- */
 
 TEST(file_times, "writing back moves the times that a user of mmap expects to move")
 {
@@ -421,7 +427,7 @@ TEST(file_punch, "5.2 a punched range is a hole, in the file too")
 	directory_remove();
 }
 
-/* ---- Others ---------------------------------------------------------------------------------- */
+/* ---- Others ------------------------------------------------------------------------------- */
 
 TEST(file_shrank,
      "a file that somebody cut shorter gives EIO where bytes are missing, and is not mended")
@@ -522,8 +528,7 @@ TEST(file_nameless, "a file that never had a name is not missed")
 	directory_remove();
 }
 
-/* ---- Processes ---------------------------------------------------------------------------------
- */
+/* ---- Processes ---------------------------------------------------------------------------- */
 
 /* A process that has the file open until it is told to go. */
 struct holder {

@@ -280,7 +280,7 @@ TEST(mem_sparse, "a huge object costs what is stored, wherever that is, and punc
 	free(in);
 }
 
-/* ---- Several threads ------------------------------------------------------------------------- */
+/* ---- Several threads ---------------------------------------------------------------------- */
 
 static struct opened racing;
 

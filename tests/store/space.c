@@ -8,74 +8,15 @@
  * the test's process however that ends.
  */
 #include "store/double.h"
+#include "store/mount.h"
 
 #include <fcntl.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #define PAGE   MKW_PAGE_SIZE
 #define EXTENT (1ll << 20)
-
-/* ---- File systems ------------------------------------------------------------------------------
- */
-
-static bool run_command(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static bool run_command(const char *format, ...)
-{
-	char command[512];
-	va_list list;
-
-	va_start(list, format);
-	vsnprintf(command, sizeof(command), format, list);
-	va_end(list);
-	strcat(command, " >/dev/null 2>&1");
-	return system(command) == 0;
-}
-
-static void namespace_make(void)
-{
-	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("tmpfs", "/mnt", "tmpfs", 0, "size=2g"))
-		SKIP("mounting is not permitted here: %s", strerror(errno));
-	REQUIRE_EQ(mkdir("/mnt/fs", 0755), 0);
-}
-
-/* A file system of the type, current directory; skips where it cannot be had. */
-static void fs_make(const char *type, const char *mkfs, const char *size)
-{
-	namespace_make();
-	if (!strcmp(type, "tmpfs")) {
-		char options[32];
-
-		snprintf(options, sizeof(options), "size=%s", size);
-		REQUIRE_EQ(mount("tmpfs", "/mnt/fs", "tmpfs", 0, options), 0);
-	} else {
-		REQUIRE(run_command("truncate -s %s /mnt/image", size));
-		if (!run_command("%s /mnt/image", mkfs))
-			SKIP("%s: not here", mkfs);
-		if (!run_command("mount -t %s -o loop /mnt/image /mnt/fs", type))
-			SKIP("%s cannot be mounted on a loop device here", type);
-	}
-	REQUIRE_EQ(chdir("/mnt/fs"), 0);
-}
-
-static const struct {
-	const char *type, *mkfs, *size;
-} kinds[] = {
-	{"ext4", "mkfs.ext4 -q -b 4096", "64M"},
-	{"xfs", "mkfs.xfs -q", "320M"},
-	{"tmpfs", "", "64M"},
-	{"btrfs", "mkfs.btrfs -q", "128M"},
-};
-enum { EXT4, XFS, TMPFS, BTRFS };
-
-static void kind_make(int kind)
-{
-	fs_make(kinds[kind].type, kinds[kind].mkfs, kinds[kind].size);
-}
 
 #define TEST_EACH_KIND(name_, what_)            \
 	static void each_##name_(int kind);     \
@@ -144,8 +85,7 @@ static int sync_all(struct opened *o)
 	return o->ops->fsync(o->store, &o->object, 0, 0);
 }
 
-/* ---- Extents ------------------------------------------------------------------------------------
- */
+/* ---- Extents ------------------------------------------------------------------------------ */
 
 TEST_EACH_KIND(extent,
 	       "S2.6 a first write reserves the extent around it; unwritten, it is given back")
@@ -315,8 +255,7 @@ TEST(extent_small_blocks,
 	free(page);
 }
 
-/* ---- The quota ----------------------------------------------------------------------------------
- */
+/* ---- The quota ---------------------------------------------------------------------------- */
 
 TEST_EACH_KIND(quota, "S1.1 the file's blocks never exceed the quota, to the page")
 {
@@ -404,8 +343,7 @@ TEST_EACH_KIND(quota_defer,
 	free(in);
 }
 
-/* ---- Full file systems
- * ---------------------------------------------------------------------------- */
+/* ---- Full file systems -------------------------------------------------------------------- */
 
 static void sink_fill(const char *name)
 {
@@ -523,8 +461,7 @@ TEST(full_partial, "an extent that finds room only in part is given back before 
 	CHECK_EQ(blocks_bytes("data"), 0);
 }
 
-/* ---- File systems that cannot reserve
- * --------------------------------------------------------------- */
+/* ---- File systems that cannot reserve ----------------------------------------------------- */
 
 TEST(counted, "without fallocate free blocks are counted, less what is promised")
 {
@@ -580,8 +517,7 @@ TEST(counted_quota, "a quota counts promises without blocks")
 	store_close(&o);
 }
 
-/* ---- Everything at once
- * ------------------------------------------------------------------------------ */
+/* ---- Everything at once ------------------------------------------------------------------- */
 
 #define RACE_PAGES   1024u
 #define RACE_THREADS 3u
@@ -659,8 +595,7 @@ TEST_EACH_KIND(race,
 	free(in);
 }
 
-/* ---- Devices
- * -------------------------------------------------------------------------------------------- */
+/* ---- Devices ------------------------------------------------------------------------------ */
 
 static void device_path(char *path, size_t size)
 {

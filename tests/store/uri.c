@@ -188,7 +188,7 @@ TEST(option_values, "sizes, numbers, truths and errno names")
 	CHECK_EQ(mkw_parse_errno("k", "enospc", &number), -EINVAL);
 }
 
-/* ---- Drivers of one's own -------------------------------------------------------------------- */
+/* ---- Drivers of one's own ----------------------------------------------------------------- */
 
 static int own_open(struct mkw_open_args *args)
 {
@@ -258,8 +258,7 @@ TEST(driver_register, "drivers of one's own are registered once, listed, and cal
 	CHECK_EQ(error, -ENOSPC);
 }
 
-/* ---- Anything at all --------------------------------------------------------------------------
- */
+/* ---- Anything at all ---------------------------------------------------------------------- */
 
 static uint64_t random_state;
 

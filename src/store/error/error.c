@@ -111,7 +111,7 @@ static void error_look(struct layer *layer, const struct layer_call *call,
 	pthread_mutex_unlock(&error->rule_lock);
 }
 
-/* ---- Options -------------------------------------------------------------------------------- */
+/* ---- Options ------------------------------------------------------------------------------ */
 
 static int code_set(struct rule *rule, const char *value)
 {

@@ -63,12 +63,12 @@ int64_t extents_used_bytes(struct file *file)
 	struct stat st;
 
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	return (int64_t)st.st_blocks * 512 +
 	       (int64_t)(atomic_load(&file->promised_pages) * MKW_PAGE_SIZE);
 }
 
-/* ---- Looking up ----------------------------------------------------------------------------- */
+/* ---- Looking up --------------------------------------------------------------------------- */
 
 /* What a lookup has found, of one chunk; bytes are relative to its beginning. */
 struct look {
@@ -180,7 +180,7 @@ static int chunk_look(struct file *file, struct chunk *chunk)
 	uint64_t base = chunk->first * MKW_PAGE_SIZE;
 
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	if ((uint64_t)st.st_size > base)
 		look.size = (uint64_t)st.st_size - base;
 	if (look.size > CHUNK_BYTES)
@@ -251,7 +251,7 @@ bool extents_hole(struct file *file, uint64_t first, uint64_t end)
 	return hole;
 }
 
-/* ---- Giving back ---------------------------------------------------------------------------- */
+/* ---- Giving back -------------------------------------------------------------------------- */
 
 static void range_punch(struct file *file, uint64_t start, uint64_t end)
 {
@@ -446,7 +446,7 @@ void extents_doubt(struct file *file, uint64_t page)
 	pthread_mutex_unlock(&chunk->lock);
 }
 
-/* ---- Reserving ------------------------------------------------------------------------------ */
+/* ---- Reserving ---------------------------------------------------------------------------- */
 
 /* A part of one chunk that is to be reserved, around one page. */
 struct want {
@@ -466,7 +466,7 @@ static int space_refused(const struct want *want, int error)
 	if (!fstatvfs(file->fd, &fs))
 		free_bytes = (unsigned long long)fs.f_bavail * fs.f_frsize;
 	return mkw_set_error(error, "%s: no space for %u bytes at %llu: %s (%llu bytes are free)%s",
-			     file->path, MKW_PAGE_SIZE,
+			     file->name, MKW_PAGE_SIZE,
 			     (unsigned long long)(want->chunk->first + want->page) * MKW_PAGE_SIZE,
 			     error == -EDQUOT ? "the user's disk quota is used up"
 					      : "the file system is full",
@@ -481,7 +481,7 @@ static int quota_refused(const struct want *want, int64_t used)
 	return mkw_set_error(-ENOSPC,
 			     "%s: no space for %u bytes at %llu: %lld of quota=%llu are "
 			     "used",
-			     want->file->path, MKW_PAGE_SIZE,
+			     want->file->name, MKW_PAGE_SIZE,
 			     (unsigned long long)(want->chunk->first + want->page) * MKW_PAGE_SIZE,
 			     (long long)used,
 			     (unsigned long long)atomic_load(&want->file->quota_bytes));
@@ -510,7 +510,7 @@ static int space_count(const struct want *want)
 	struct file *file = want->file;
 
 	if (fstatvfs(file->fd, &fs))
-		return mkw_set_error(-errno, "%s: free space cannot be read", file->path);
+		return mkw_set_error(-errno, "%s: free space cannot be read", file->name);
 	uint64_t needed = (atomic_load(&file->promised_pages) + 1) * MKW_PAGE_SIZE;
 
 	if ((uint64_t)fs.f_bavail * fs.f_frsize < needed)
@@ -551,7 +551,7 @@ static int blocks_reserve(const struct want *want)
 	if (result && (error == -ENOSPC || error == -EDQUOT))
 		return space_refused(want, error);
 	if (result)
-		return mkw_set_error(error, "%s: reserving %u bytes at %llu failed", file->path,
+		return mkw_set_error(error, "%s: reserving %u bytes at %llu failed", file->name,
 				     pages * MKW_PAGE_SIZE,
 				     (unsigned long long)(first + want->from) * MKW_PAGE_SIZE);
 	return error;
@@ -688,7 +688,7 @@ uint64_t extents_grant(struct file *file, struct mkw_object *object, uint64_t pa
 			*error = mkw_set_error(-EDEADLK,
 					       "%s: written through a view in a system "
 					       "call on the file itself; use mkw_pwrite",
-					       file->path);
+					       file->name);
 			return page;
 		}
 		in_fault = false;

@@ -19,7 +19,7 @@
 
 #define EXTENT_DEFAULT_BYTES ((uint64_t)1 << 20)
 
-/* ---- Reservations -------------------------------------------------------------------------- */
+/* ---- Reservations ------------------------------------------------------------------------- */
 
 /* Idempotent: what has blocks stays as it is (contract 2.5). Where only a part of the run can be
  * had it is cut to that part, and nothing is to be undone (3.3). The library locks the pages (3.4:
@@ -46,7 +46,7 @@ static void file_unreserve(void *store, struct mkw_object *object, uint64_t firs
 	extents_unreserve(store, object, first, first + count);
 }
 
-/* ---- Size ---------------------------------------------------------------------------------- */
+/* ---- Size --------------------------------------------------------------------------------- */
 
 static int file_truncate(void *store, struct mkw_object *object, uint64_t size_bytes)
 {
@@ -55,7 +55,7 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 	int error = 0, result;
 
 	if (size_bytes > INT64_MAX)
-		return mkw_set_error(-EFBIG, "%s: the largest size is %lld bytes", file->path,
+		return mkw_set_error(-EFBIG, "%s: the largest size is %lld bytes", file->name,
 				     (long long)INT64_MAX);
 	pthread_mutex_lock(&file->alloc_lock);
 	result = fstat(file->fd, &st);
@@ -65,7 +65,7 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 		while (result && errno == EINTR);
 	if (result) {
 		error = mkw_set_error(-errno, "%s: the size cannot be changed to %llu: %s",
-				      file->path, (unsigned long long)size_bytes,
+				      file->name, (unsigned long long)size_bytes,
 				      strerrordesc_np(errno));
 	} else {
 		atomic_store(&file->resized, true);
@@ -94,7 +94,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	else if (errno == EOPNOTSUPP || errno == ENOSYS)
 		error = -EOPNOTSUPP;
 	else
-		error = mkw_set_error(-errno, "%s: no hole can be made at %llu: %s", file->path,
+		error = mkw_set_error(-errno, "%s: no hole can be made at %llu: %s", file->name,
 				      (unsigned long long)offset, strerrordesc_np(errno));
 	pthread_mutex_unlock(&file->alloc_lock);
 	atomic_store(&file->resized, true);
@@ -107,7 +107,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	return file_zero(file, offset, length < size - offset ? length : size - offset);
 }
 
-/* ---- Durability ---------------------------------------------------------------------------- */
+/* ---- Durability --------------------------------------------------------------------------- */
 
 /* The name leads elsewhere: what is written here nobody will find. Told once. */
 static void replacement_look(struct file *file, struct mkw_object *object)
@@ -129,7 +129,7 @@ static void replacement_look(struct file *file, struct mkw_object *object)
 			 mkw_set_error(-ESTALE,
 				       "%s: the file was %s under us; what is written goes to the "
 				       "old one",
-				       file->path,
+				       file->name,
 				       found  ? "replaced"
 				       : gone ? "deleted"
 					      : "moved"));
@@ -153,18 +153,18 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	if (result) {
 		if (all)
 			atomic_store(&file->resized, true);
-		return mkw_set_error(-errno, "%s: cannot be made durable: %s", file->path,
+		return mkw_set_error(-errno, "%s: cannot be made durable: %s", file->name,
 				     strerrordesc_np(errno));
 	}
 	if (!file->device && (uint64_t)st.st_size < mkw_object_size(object))
 		return mkw_set_error(-EIO,
 				     "%s: the file shrank under us: %llu bytes long, %llu expected",
-				     file->path, (unsigned long long)st.st_size,
+				     file->name, (unsigned long long)st.st_size,
 				     (unsigned long long)mkw_object_size(object));
 	return 0;
 }
 
-/* ---- Control ------------------------------------------------------------------------------- */
+/* ---- Control ------------------------------------------------------------------------------ */
 
 static int file_control(void *store, struct mkw_object *object, const char *key, const char *value)
 {
@@ -200,7 +200,7 @@ static int file_capacity(void *store, uint64_t *free_bytes, uint64_t *total_byte
 	uint64_t quota = atomic_load(&file->quota_bytes);
 
 	if (fstatvfs(file->fd, &fs))
-		return mkw_set_error(-errno, "%s: free space cannot be read", file->path);
+		return mkw_set_error(-errno, "%s: free space cannot be read", file->name);
 	uint64_t promised = atomic_load(&file->promised_pages) * MKW_PAGE_SIZE;
 
 	*total_bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
@@ -221,7 +221,7 @@ static int file_capacity(void *store, uint64_t *free_bytes, uint64_t *total_byte
 	return 0;
 }
 
-/* ---- Opening and closing -------------------------------------------------------------------- */
+/* ---- Opening and closing ------------------------------------------------------------------ */
 
 /* A device in use by a file system, or by anybody who says so, is not written to. */
 static int device_claim(struct file *file)
@@ -233,7 +233,7 @@ static int device_claim(struct file *file)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
 	file->claim_fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
 	if (file->claim_fd < 0)
-		return mkw_set_error(-errno, "%s: the device cannot be had alone: %s", file->path,
+		return mkw_set_error(-errno, "%s: the device cannot be had alone: %s", file->name,
 				     strerrordesc_np(errno));
 	return 0;
 }
@@ -254,14 +254,14 @@ static int file_attach(void *store, struct mkw_object *object)
 		atomic_store(&file->resized, true);
 		if (!ftruncate(file->fd, 0))
 			return 0;
-		return mkw_set_error(-errno, "%s: cannot be emptied: %s", file->path,
+		return mkw_set_error(-errno, "%s: cannot be emptied: %s", file->name,
 				     strerrordesc_np(errno));
 	}
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	if ((uint64_t)st.st_size != file->opened_size_bytes)
 		return mkw_set_error(-EBUSY, "%s: changed its size while it was being opened",
-				     file->path);
+				     file->name);
 	return 0;
 }
 
@@ -346,14 +346,23 @@ static int type_check(struct file *file, const struct stat *st)
 		return 0;
 	}
 	if (S_ISDIR(st->st_mode))
-		return mkw_set_error(-EISDIR, "%s: is a directory", file->path);
+		return mkw_set_error(-EISDIR, "%s: is a directory", file->name);
 	if (S_ISFIFO(st->st_mode))
 		what = "a pipe";
 	else if (S_ISCHR(st->st_mode))
 		what = "a character device";
 	else
 		what = "neither a file nor a block device";
-	return mkw_set_error(-EINVAL, "%s: is %s: it has no bytes at offsets", file->path, what);
+	return mkw_set_error(-EINVAL, "%s: is %s: it has no bytes at offsets", file->name, what);
+}
+
+/* Sentences have little room: of a long path they show the end. */
+static void name_set(struct file *file, const char *path)
+{
+	size_t length = strlen(path), room = sizeof(file->name) - 1;
+
+	snprintf(file->name, sizeof(file->name), "%s%s", length > room ? "..." : "",
+		 length > room ? path + length - (room - 3) : path);
 }
 
 static int descriptor_open(struct file *file, const char *path, unsigned flags)
@@ -362,16 +371,21 @@ static int descriptor_open(struct file *file, const char *path, unsigned flags)
 	int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (flags & MKW_RDWR ? O_RDWR : O_RDONLY) |
 		  (flags & MKW_CREATE ? O_CREAT : 0) | (flags & MKW_EXCL ? O_EXCL : 0);
 
+	name_set(file, path);
 	file->fd = open(path, how, 0666);
 	if (file->fd < 0 && errno == ENOENT && !(flags & MKW_CREATE))
-		return mkw_set_error(-ENOENT, "%s: does not exist; MKW_CREATE makes it", path);
+		return mkw_set_error(-ENOENT, "%s: does not exist; MKW_CREATE makes it",
+				     file->name);
 	if (file->fd < 0)
-		return mkw_set_error(-errno, "%.200s: cannot be opened: %s", path,
+		return mkw_set_error(-errno, "%s: cannot be opened: %s", file->name,
 				     strerrordesc_np(errno));
 	file->path = realpath(path, NULL);
 	if (!file->path)
 		file->path = strdup(path);
-	return file->path ? 0 : mkw_set_error(-ENOMEM, "file: no memory for a path");
+	if (!file->path)
+		return mkw_set_error(-ENOMEM, "file: no memory for a path");
+	name_set(file, file->path);
+	return 0;
 }
 
 /* Pages are the unit of direct I/O here; a device that wants larger ones cannot be served. */
@@ -384,18 +398,18 @@ static int direct_open(struct file *file)
 	file->direct_fd = open(path, O_DIRECT | O_CLOEXEC | (file->writable ? O_RDWR : O_RDONLY));
 	if (file->direct_fd < 0)
 		return mkw_set_error(-errno, "%s: direct=1: the file system does no direct I/O: %s",
-				     file->path, strerrordesc_np(errno));
+				     file->name, strerrordesc_np(errno));
 	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) ||
 	    !(sx.stx_mask & STATX_DIOALIGN))
 		return 0;
 	if (!sx.stx_dio_offset_align || !sx.stx_dio_mem_align)
 		return mkw_set_error(-EINVAL, "%s: direct=1: this file does no direct I/O",
-				     file->path);
+				     file->name);
 	if (MKW_PAGE_SIZE % sx.stx_dio_offset_align || MKW_PAGE_SIZE % sx.stx_dio_mem_align)
 		return mkw_set_error(-EINVAL,
 				     "%s: direct=1: direct I/O in units of %u bytes at addresses "
 				     "of %u; pages are %u",
-				     file->path, sx.stx_dio_offset_align, sx.stx_dio_mem_align,
+				     file->name, sx.stx_dio_offset_align, sx.stx_dio_mem_align,
 				     MKW_PAGE_SIZE);
 	return 0;
 }
@@ -405,7 +419,7 @@ static int file_examine(struct file *file, struct mkw_open_args *args)
 	struct stat st;
 
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	int error = type_check(file, &st);
 
 	if (error)
@@ -413,10 +427,10 @@ static int file_examine(struct file *file, struct mkw_open_args *args)
 	uint64_t size = (uint64_t)st.st_size;
 
 	if (file->device && ioctl(file->fd, BLKGETSIZE64, &size))
-		return mkw_set_error(-errno, "%s: the device does not tell its size", file->path);
+		return mkw_set_error(-errno, "%s: the device does not tell its size", file->name);
 	if (file->device && args->flags & MKW_TRUNC)
 		return mkw_set_error(-EINVAL, "%s: a device cannot be emptied by MKW_TRUNC",
-				     file->path);
+				     file->name);
 	file->writable = args->flags & MKW_RDWR;
 	file->truncate = args->flags & MKW_TRUNC;
 	file->was_linked = st.st_nlink != 0;

@@ -20,7 +20,8 @@ struct file {
 	int direct_fd; /* past it; -1: not asked for */
 	int claim_fd;  /* a block device of which nobody else has exclusive use; -1 */
 	uint64_t dev, ino;
-	char *path; /* absolute, without symbolic links, for messages and to see it replaced */
+	char *path;    /* absolute, without symbolic links, to see it replaced */
+	char name[48]; /* the same for sentences, or its end */
 	bool device, writable, truncate, was_linked;
 	uint64_t opened_size_bytes;
 
@@ -35,7 +36,7 @@ struct file {
 	_Atomic bool replaced;		 /* told already */
 };
 
-/* ---- extent.c ------------------------------------------------------------------------------ */
+/* ---- extent.c ----------------------------------------------------------------------------- */
 
 /* Is all of [first, end) known to be a hole? No system call. */
 bool extents_hole(struct file *file, uint64_t first, uint64_t end);
@@ -70,13 +71,13 @@ void extents_wake(struct file *file, struct mkw_object *object);
 /* Bytes of blocks that count against the quota: there or promised. Negative errno. */
 int64_t extents_used_bytes(struct file *file);
 
-/* ---- io.c ---------------------------------------------------------------------------------- */
+/* ---- io.c --------------------------------------------------------------------------------- */
 
 mkw_fault_t file_fault(void *store, struct mkw_object *object, struct mkw_run *run, void *buffer);
 int file_writepages(void *store, struct mkw_object *object, struct mkw_writeback *writeback);
 int file_zero(struct file *file, uint64_t offset, uint64_t length);
 
-/* ---- lease.c ------------------------------------------------------------------------------- */
+/* ---- lease.c ------------------------------------------------------------------------------ */
 
 /* Take the file for writing or reading; -EBUSY with a sentence that says who has it. */
 int lease_take(struct file *file);

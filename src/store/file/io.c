@@ -19,7 +19,7 @@
 #define IO_MAX_BYTES ((uint64_t)1 << 30) /* the kernel cuts a call at 2 GiB less a page */
 #define IO_VECTORS   64
 
-/* ---- Reading -------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------------------------ */
 
 /* Whole pages past the cache as far as that goes. *error 0: the file ended. => bytes read */
 static uint64_t bytes_read(struct file *file, unsigned char *to, uint64_t length, uint64_t offset,
@@ -56,12 +56,12 @@ static int read_failed(struct file *file, struct mkw_object *object, uint64_t of
 	struct stat st;
 
 	if (error)
-		return mkw_set_error(error, "%s: reading at %llu failed: %s", file->path,
+		return mkw_set_error(error, "%s: reading at %llu failed: %s", file->name,
 				     (unsigned long long)offset, strerrordesc_np(-error));
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	return mkw_set_error(-EIO, "%s: the file shrank under us: %llu bytes long, %llu expected",
-			     file->path, (unsigned long long)st.st_size,
+			     file->name, (unsigned long long)st.st_size,
 			     (unsigned long long)mkw_object_size(object));
 }
 
@@ -105,7 +105,7 @@ mkw_fault_t file_fault(void *store, struct mkw_object *object, struct mkw_run *r
 			mkw_set_error(-EDEADLK,
 				      "%s: read through a view in a system call on the file "
 				      "itself; use mkw_pread or mkw_pwrite",
-				      file->path));
+				      file->name));
 	if (!hole && !file->device) {
 		error = extents_look(file, run->first, end);
 		hole = !error && extents_hole(file, run->first, end);
@@ -119,7 +119,7 @@ mkw_fault_t file_fault(void *store, struct mkw_object *object, struct mkw_run *r
 	return run_read(file, object, run, buffer);
 }
 
-/* ---- Writing -------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------------------------ */
 
 static uint64_t run_offset(const struct mkw_wb_run *run)
 {
@@ -159,7 +159,7 @@ static int write_failed(struct file *file, uint64_t offset, int error)
 	/* "Not yet" is an answer of the store; no file gives it. */
 	if (error == -EAGAIN)
 		error = -EIO;
-	return mkw_set_error(error, "%s: writing at %llu failed: %s", file->path,
+	return mkw_set_error(error, "%s: writing at %llu failed: %s", file->name,
 			     (unsigned long long)offset, strerrordesc_np(-error));
 }
 
@@ -247,7 +247,7 @@ static bool run_prepare(struct file *file, struct mkw_object *object, struct mkw
 		run->result = mkw_set_error(-EIO,
 					    "%s: the file shrank under us: %llu bytes long, a page "
 					    "at %llu cannot be written",
-					    file->path, (unsigned long long)size_bytes,
+					    file->name, (unsigned long long)size_bytes,
 					    (unsigned long long)run_offset(run));
 		return false;
 	}
@@ -266,7 +266,7 @@ int file_writepages(void *store, struct mkw_object *object, struct mkw_writeback
 	struct stat st;
 
 	if (fstat(file->fd, &st))
-		return mkw_set_error(-errno, "%s: cannot be examined", file->path);
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
 	for (size_t i = 0, next; i < writeback->count; i = next) {
 		next = i + 1;
 		if (!run_prepare(file, object, &runs[i], (uint64_t)st.st_size))

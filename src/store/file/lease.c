@@ -80,7 +80,7 @@ static int lease_refused(const struct file *file, pid_t pid)
 		snprintf(who, sizeof(who), "this process, by another opening,");
 	else if (pid > 0)
 		snprintf(who, sizeof(who), "process %d", pid);
-	return mkw_set_error(-EBUSY, "%s: %s has it open%s", file->path, who,
+	return mkw_set_error(-EBUSY, "%s: %s has it open%s", file->name, who,
 			     file->writable ? "" : " for writing");
 }
 
@@ -91,7 +91,7 @@ int lease_take(struct file *file)
 	if (!fcntl(file->fd, F_OFD_SETLK, &lock))
 		return 0;
 	if (errno != EAGAIN && errno != EACCES)
-		return mkw_set_error(-errno, "%s: cannot be locked: %s", file->path,
+		return mkw_set_error(-errno, "%s: cannot be locked: %s", file->name,
 				     strerrordesc_np(errno));
 	/* A lock of the older kind has a process. */
 	pid_t pid = fcntl(file->fd, F_OFD_GETLK, &lock) ? 0 : lock.l_pid;

@@ -223,7 +223,7 @@ static mkw_fault_t mem_fault(void *store, struct mkw_object *object, struct mkw_
 	return MKW_FAULT_LOCKED;
 }
 
-/* ---- Reservations -------------------------------------------------------------------------- */
+/* ---- Reservations ------------------------------------------------------------------------- */
 
 static int page_reserve(struct mem *mem, uint64_t page)
 {
@@ -286,7 +286,7 @@ static void mem_unreserve(void *store, struct mkw_object *object, uint64_t first
 	pages_uncharge(mem, object, given_back);
 }
 
-/* ---- Write-back ---------------------------------------------------------------------------- */
+/* ---- Write-back --------------------------------------------------------------------------- */
 
 static int page_store(struct mem *mem, uint64_t page, const unsigned char *data, size_t bytes)
 {
@@ -335,7 +335,7 @@ static int mem_writepages(void *store, struct mkw_object *object, struct mkw_wri
 	return 0;
 }
 
-/* ---- Size ---------------------------------------------------------------------------------- */
+/* ---- Size --------------------------------------------------------------------------------- */
 
 /* Make pages [first, end) empty. */
 static void pages_drop(struct mem *mem, struct mkw_object *object, uint64_t first, uint64_t end)
@@ -394,7 +394,7 @@ static int mem_punch_hole(void *store, struct mkw_object *object, uint64_t offse
 	return 0;
 }
 
-/* ---- Control ------------------------------------------------------------------------------- */
+/* ---- Control ------------------------------------------------------------------------------ */
 
 static int mem_control(void *store, struct mkw_object *object, const char *key, const char *value)
 {
@@ -439,7 +439,7 @@ static int mem_capacity(void *store, uint64_t *free_bytes, uint64_t *total_bytes
 	return 0;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------ */
 
 static void mem_release(void *store)
 {
