@@ -19,8 +19,6 @@
 #define MEMORY_BYTES	  (16u * 1024u * 1024u) /* a file larger than this goes to a disk */
 #define DIFFERENCES_SHOWN 10u
 
-volatile sig_atomic_t tool_interrupted;
-
 /* Without O_CLOEXEC: sha256sum inherits it. */
 static int nameless_file(uint64_t size_bytes)
 {
@@ -81,8 +79,7 @@ static int copies_digest(struct comparison *comparison, const struct archive_rea
 
 	progress_begin(&progress, "comparing", list->size_bytes, reader->options);
 	for (size_t i = 0; i < list->count && code == 0; i++) {
-		code = tool_interrupted ? TOOL_FAILED
-					: batch_add(&batch, reader, i, &list->entries[i]);
+		code = batch_add(&batch, reader, i, &list->entries[i]);
 		if (code == 0 && (batch.count == BATCH_FILES || batch.size_bytes >= BATCH_BYTES ||
 				  i + 1 == list->count)) {
 			code = digest_files(batch.paths, batch.count,

@@ -58,7 +58,6 @@ struct demo {
 	const char *keep;
 	struct file_list files;
 	/* the archive */
-	char *directory; /* of our own, for temporary files; NULL when there is none */
 	char *path;
 	uint64_t size_bytes;
 	struct mkw_space *space;
@@ -76,18 +75,29 @@ struct demo {
 	uint64_t time_ns[PHASES];
 };
 
-static void interrupt(int signal)
+/* What an interrupt takes away: the archive and its directory, unless they are kept. */
+static char *volatile temporary_path, *volatile temporary_directory;
+
+static void temporaries_remove(void)
 {
-	tool_interrupted = signal;
+	if (temporary_path)
+		unlink(temporary_path);
+	if (temporary_directory)
+		rmdir(temporary_directory);
 }
 
-/* The first signal lets us tidy up; the second one kills as usual. */
+/* By then the signal has its default action again. */
+static void interrupt(int signal)
+{
+	temporaries_remove();
+	raise(signal);
+}
+
 static void interrupts_catch(void)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-	struct sigaction action = {.sa_handler = interrupt};
+	struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
 
-	action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		sigaction(signals[i], &action, NULL);
 }
@@ -252,15 +262,15 @@ static int packing_copy(void *arg, unsigned char *to, const void *from, size_t l
 	struct demo *demo = arg;
 	struct piece piece = {.to = to, .from = from, .length = length};
 	struct mkw_refusal refusal;
-	int code = 0;
+	int code;
 
-	while (code == 0 && !tool_interrupted) {
+	do {
 		memset(&refusal, 0, sizeof(refusal));
 		if (mkw_guard(piece_copy, &piece, &refusal) == 0)
 			return 0;
 		code = refusal_handle(demo, &refusal);
-	}
-	return code ? code : TOOL_FAILED;
+	} while (code == 0);
+	return code;
 }
 
 static int packing_next(void *arg, size_t index, uint64_t offset)
@@ -269,7 +279,7 @@ static int packing_next(void *arg, size_t index, uint64_t offset)
 
 	demo->packed = index + 1;
 	progress_show(&demo->progress, offset);
-	return tool_interrupted ? TOOL_FAILED : 0;
+	return 0;
 }
 
 /* Sparse and of the archive's size: what is reserved is asked for write by write. */
@@ -405,9 +415,8 @@ static int files_collect(struct demo *demo, int argc, char **argv)
 	return 0;
 }
 
-/* A directory of our own for what is temporary, and the archive's path in it or where it is kept.
- */
-static int paths_make(struct demo *demo)
+/* A temporary directory of our own. */
+static int directory_make(const struct tool_options *options)
 {
 	const char *parent = getenv("TMPDIR");
 	char *directory;
@@ -415,29 +424,41 @@ static int paths_make(struct demo *demo)
 	if (!parent || parent[0] == '\0')
 		parent = "/tmp";
 	if (asprintf(&directory, "%s/mkwrite-demo.XXXXXX", parent) < 0)
-		return tool_errno(demo->options, parent);
+		return tool_errno(options, parent);
 	if (!mkdtemp(directory)) {
 		free(directory);
-		return tool_errno(demo->options, parent);
+		return tool_errno(options, parent);
 	}
-	demo->directory = directory;
-	if (demo->keep && mkdir(demo->keep, 0777) != 0 && errno != EEXIST)
-		return tool_errno(demo->options, demo->keep);
-	if (asprintf(&demo->path, "%s/%s", demo->keep ? demo->keep : directory,
+	temporary_directory = directory;
+	return 0;
+}
+
+static int path_make(struct demo *demo)
+{
+	int code = 0;
+
+	if (!demo->keep)
+		code = directory_make(demo->options);
+	else if (mkdir(demo->keep, 0777) != 0 && errno != EEXIST)
+		code = tool_errno(demo->options, demo->keep);
+	if (code != 0)
+		return code;
+	if (asprintf(&demo->path, "%s/%s", demo->keep ? demo->keep : temporary_directory,
 		     DEFAULT_ARCHIVE_NAME) < 0) {
 		demo->path = NULL;
-		return tool_errno(demo->options, directory);
+		return tool_errno(demo->options, DEFAULT_ARCHIVE_NAME);
 	}
+	if (!demo->keep)
+		temporary_path = demo->path;
 	return 0;
 }
 
 static void demo_clean(struct demo *demo)
 {
-	if (demo->path && !demo->keep)
-		unlink(demo->path);
-	if (demo->directory)
-		rmdir(demo->directory);
-	free(demo->directory);
+	temporaries_remove();
+	temporary_path = NULL;
+	free(temporary_directory);
+	temporary_directory = NULL;
 	free(demo->path);
 	comparison_free(&demo->comparison);
 	files_free(&demo->files);
@@ -445,11 +466,12 @@ static void demo_clean(struct demo *demo)
 
 static int demo_run(struct demo *demo)
 {
-	int code = paths_make(demo);
+	int code;
 
 	tell(demo, "files", "%s, %s: an archive of %s; the store's quota is %s",
 	     text_count(demo->files.count).s, text_size(demo->files.size_bytes).s,
 	     text_size(demo->size_bytes).s, text_size(demo->quota_bytes).s);
+	code = path_make(demo);
 	if (code == 0)
 		code = packing_open(demo);
 	if (code == 0)
@@ -482,17 +504,14 @@ int demo_main(int argc, char **argv, const struct tool_options *options)
 
 	if (code != 0)
 		return code;
-	if (demo.dirty_limit_bytes < MKW_PAGE_SIZE)
-		return tool_usage(options, "--dirty-limit: at least a page (%u) is needed",
-				  MKW_PAGE_SIZE);
+	/* An instruction may write across a boundary of pages, and needs both at a time. */
+	if (demo.dirty_limit_bytes < 2 * MKW_PAGE_SIZE)
+		return tool_usage(options, "--dirty-limit: two pages (%u bytes) are the least",
+				  2 * MKW_PAGE_SIZE);
 	interrupts_catch();
 	code = files_collect(&demo, argc, argv);
 	if (code == 0)
 		code = demo_run(&demo);
 	demo_clean(&demo);
-	if (tool_interrupted) {
-		tool_error(options, "interrupted");
-		raise((int)tool_interrupted);
-	}
 	return code;
 }

@@ -11,7 +11,6 @@
 #define TOOL_H
 
 #include <mkwrite/mkwrite.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -214,8 +213,6 @@ struct comparison {
 	struct digest *originals, *copies; /* one for each file; to be freed */
 	size_t differing;
 };
-/* Set by a signal that demo has caught: what takes long ends. */
-extern volatile sig_atomic_t tool_interrupted;
 /* Have sha256sum read the files and what the archive at path has of them. 0, or TOOL_FAILED with
  * the names of those that differ. */
 int comparison_run(struct comparison *comparison, const char *path, const struct file_list *list,
