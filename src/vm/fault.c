@@ -253,7 +253,8 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 		return fault_try_again(f, -EAGAIN);
 	error = error_last();
 	if (error >= 0)
-		error = mkw_set_error(-EIO, "the store refused (code %#x) and gave no reason", code);
+		error = mkw_set_error(-EIO, "the store refused (code %#x) and gave no reason",
+				      code);
 	if (f->access == MMU_READ || error == -EDEADLK)
 		return fault_refuse(f, error);
 	switch (fault_policy(f, error)) {

@@ -38,14 +38,15 @@ static void region_sample(struct region *r)
 	r->referenced = false;
 	r->sampled = true;
 	for (size_t i = 0; i < REGION_PAGES;) {
-		size_t from = i;
-		while (i < REGION_PAGES && r->pages[i].state == PAGE_CLEAN &&
+		size_t from = i, clean = 0;
+		while (i < REGION_PAGES &&
+		       (r->pages[i].state == PAGE_CLEAN || r->pages[i].state == PAGE_ABSENT) &&
 		       (r->pages[i].flags & PAGE_LOCKED) == 0)
+			clean += r->pages[i++].state == PAGE_CLEAN;
+		if (i == from)
 			i++;
-		if (i == from) {
-			i++;
+		if (clean == 0)
 			continue;
-		}
 		views_zap(o, r->first + from, i - from);
 		if (views_protect(o, r->first + from, i - from) != 0)
 			r->sampled = false;
@@ -98,7 +99,7 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 				 .busy;
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
-	if (r->resident > 0 && r->referenced && !hard) {
+	if (r->resident > 0 && r->referenced && !r->sampled && !hard) {
 		region_sample(r);
 	} else if (r->resident > 0) {
 		if (r->sampled && !hard)

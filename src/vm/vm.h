@@ -538,7 +538,7 @@ struct vm_run {
 	uint16_t ask;
 	bool locked;
 	bool may_grow;
-	size_t charged; /* pages */
+	size_t charged;	      /* pages */
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;
 };

@@ -231,9 +231,9 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
 	runs_record_errors(o, runs, count,
-			   reason); /* before the pages can be seen clean by another sync */
+			   pass->reason); /* before the pages can be seen clean by another sync */
 	env_lock(&r->lock);
-	clean = runs_end(r, runs, count, reason, result);
+	clean = runs_end(r, runs, count, pass->reason, result);
 	env_unlock(&r->lock);
 	uncharge_dirty(o, clean);
 	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
