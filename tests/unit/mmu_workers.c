@@ -200,6 +200,16 @@ static void *write_half(void *arg)
 	return NULL;
 }
 
+static unsigned readers(void)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&rig.mmu->pool.lock);
+	n = rig.mmu->pool.readers;
+	pthread_mutex_unlock(&rig.mmu->pool.lock);
+	return n;
+}
+
 TEST(mmu_place_two,
      "threads that fault on two cores are served on both, a lone one by one reader again")
 {
@@ -218,5 +228,6 @@ TEST(mmu_place_two,
 	CHECK(served_on[1] > 0);
 	write_half((void *)1);
 	CHECK_EQ(rig.writes, 3 * 40 * RIG_PAGES / 2);
+	test_wait_until(readers() == 1);
 	rig_destroy();
 }
