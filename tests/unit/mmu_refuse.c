@@ -195,6 +195,42 @@ TEST(mmu_refuse_many_threads, "system calls and stores refused on one page at a 
 	rig_destroy();
 }
 
+static _Atomic unsigned handled;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	handled++;
+}
+
+TEST(mmu_refuse_unsignalled,
+     "4.7 a system call is refused without a signal where one cannot be used")
+{
+	int zero = open("/dev/zero", O_RDONLY);
+	sigset_t set, pending;
+	char *at;
+
+	rig_create();
+	at = (char *)rig_at(0, 3);
+	CHECK_EQ(*rig_at(0, 3), 4);
+	rig.on_fault = refuse_writes;
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	for (unsigned i = 0; i < test_rounds(20); i++)
+		CHECK_EQ(read(zero, at + OFFSET, 64), -1);
+	sigpending(&pending);
+	CHECK(!sigismember(&pending, SIGBUS));
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	signal(SIGBUS, count_signal);
+	for (unsigned i = 0; i < test_rounds(20); i++)
+		CHECK_EQ(read(zero, at + OFFSET, 64), -1);
+	CHECK_EQ(handled, 0);
+	CHECK_EQ(*rig_at(0, 3), 4);
+	close(zero);
+	rig_destroy();
+}
+
 /* ---- Those who cannot be told -------------------------------------------------------------- */
 
 static int death_of(void (*child)(void))
