@@ -137,7 +137,11 @@ static struct verdict row_judge(const struct bench *bench, const struct bench_ro
 		return verdict;
 	if (verdict.baseline)
 		verdict.ratio = figure / row_spread(verdict.baseline).median;
-	if (measure->target == BENCH_FIGURE_AT_MOST || measure->target == BENCH_FIGURE_AT_LEAST) {
+	/* What is small and run once says nothing about speed. */
+	if (bench->options.quick) {
+		verdict.judged = false;
+	} else if (measure->target == BENCH_FIGURE_AT_MOST ||
+		   measure->target == BENCH_FIGURE_AT_LEAST) {
 		verdict.judged = true;
 		verdict.met = limit_met(measure->target, figure, measure->limit);
 	} else if (measure->target != BENCH_NO_TARGET && verdict.baseline) {
@@ -234,7 +238,7 @@ static void target_print(const struct bench *bench, const struct bench_row *row,
 		spread.median, unit_names[row->measure->unit], ratio,
 		verdict.baseline ? verdict.baseline->measure->name : "",
 		target_text(row->measure, target, sizeof(target)),
-		!verdict.judged ? "no baseline"
+		!verdict.judged ? "not judged"
 		: verdict.met	? "met"
 				: "NOT MET");
 }
