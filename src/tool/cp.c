@@ -138,12 +138,14 @@ static int object_read(struct copy *copy, struct mkw_handle *handle, const char 
 
 static int write_failed(struct copy *copy, int error, const char *what, uint64_t offset)
 {
-	char where[160];
+	char *where;
 
-	snprintf(where, sizeof(where), "%s at %" PRIu64 " of %" PRIu64, what, offset,
-		 copy->size_bytes);
-	tool_error(copy->options, "%s: the copy is incomplete", copy->target_uri);
-	tool_library_error(copy->options, where, error);
+	if (asprintf(&where, "%s: %s at byte %" PRIu64 " of %" PRIu64, copy->target_uri, what,
+		     offset, copy->size_bytes) < 0)
+		where = NULL;
+	tool_library_error(copy->options, where ? where : what, error);
+	free(where);
+	tool_error(copy->options, "%s: the copy is incomplete: do not use it", copy->target_uri);
 	return error_is_refusal(error) ? TOOL_REFUSED : TOOL_FAILED;
 }
 

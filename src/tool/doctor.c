@@ -12,6 +12,8 @@
 #define OLDEST_MAJOR	 6
 #define OLDEST_MINOR	 1
 #define MAP_COUNT_WANTED 65530
+#define LINE_LENGTH	 80u
+#define TEXT_INDENT	 11u
 
 const char doctor_help[] =
 	"Usage: mkwrite doctor\n"
@@ -74,13 +76,22 @@ static bool kernel_at_least(const struct host *host, unsigned major, unsigned mi
 	return host->major > major || (host->major == major && host->minor >= minor);
 }
 
-static bool feature_present(const struct doctor *doctor, const struct feature *feature)
+enum feature_state { FEATURE_ABSENT, FEATURE_PRESENT, FEATURE_UNKNOWN };
+
+/* Without any userfaultfd the version of the kernel says nothing about it. */
+static enum feature_state feature_look(const struct doctor *doctor, const struct feature *feature)
 {
+	bool present;
+
 	if (feature->bit == FEATURE_PAGEMAP_SCAN)
-		return doctor->host.pagemap_scan;
-	if (feature->bit >= 0 && doctor->features != 0)
-		return (doctor->features >> feature->bit) & 1;
-	return kernel_at_least(&doctor->host, feature->major, feature->minor);
+		present = doctor->host.pagemap_scan;
+	else if (doctor->features == 0)
+		return FEATURE_UNKNOWN;
+	else if (feature->bit >= 0)
+		present = (doctor->features >> feature->bit) & 1;
+	else
+		present = kernel_at_least(&doctor->host, feature->major, feature->minor);
+	return present ? FEATURE_PRESENT : FEATURE_ABSENT;
 }
 
 static void doctor_examine(struct doctor *doctor)
@@ -113,19 +124,41 @@ static int doctor_verdict(const struct doctor *doctor)
 
 /* ---- For people ---------------------------------------------------------------------------- */
 
+/* Text behind what stands on the line already, in lines of LINE_LENGTH with an indent. */
+static void wrapped_print(size_t column, const char *text)
+{
+	while (*text) {
+		size_t length = strcspn(text, " ");
+
+		if (column + 1 + length > LINE_LENGTH && column > TEXT_INDENT) {
+			printf("\n%*s", (int)TEXT_INDENT - 1, "");
+			column = TEXT_INDENT - 1;
+		}
+		printf(" %.*s", (int)length, text);
+		column += 1 + length;
+		text += length + strspn(text + length, " ");
+	}
+	putchar('\n');
+}
+
 static void backends_print(const struct doctor *doctor)
 {
 	printf("backends\n");
 	for (size_t i = 0; i < doctor->count; i++) {
 		const struct mkw_backend_info *backend = &doctor->backends[i];
+		const struct selftest *test = &doctor->tests[i];
+		const char *verdict = backend->usable ? "usable" : "NOT usable";
 
-		printf("  %-8s %s%s%s\n", backend->name, backend->usable ? "usable" : "NOT usable",
-		       backend->reason[0] ? ": " : "", backend->reason);
+		wrapped_print((size_t)printf("  %-8s %s%s", backend->name, verdict,
+					     backend->reason[0] ? ":" : ""),
+			      backend->reason);
 		if (backend->remedy[0])
-			printf("           to change: %s\n", backend->remedy);
+			wrapped_print((size_t)printf("%*sto change:", (int)TEXT_INDENT, ""),
+				      backend->remedy);
 		if (backend->usable)
-			printf("           tried out: %s%s\n",
-			       doctor->tests[i].passed ? "" : "FAILED: ", doctor->tests[i].text);
+			wrapped_print((size_t)printf("%*stried out:%s", (int)TEXT_INDENT, "",
+						     test->passed ? "" : " FAILED:"),
+				      test->text);
 	}
 }
 
@@ -140,11 +173,18 @@ static void kernel_print(const struct doctor *doctor)
 	for (size_t i = 0; i < FEATURE_COUNT; i++) {
 		const struct feature *feature = &features[i];
 
-		if (feature_present(doctor, feature))
+		switch (feature_look(doctor, feature)) {
+		case FEATURE_PRESENT:
 			printf("  %-28s yes\n", feature->name);
-		else
+			break;
+		case FEATURE_UNKNOWN:
+			printf("  %-28s unknown\n", feature->name);
+			break;
+		case FEATURE_ABSENT:
 			printf("  %-28s NO (Linux %u.%u has it): %s\n", feature->name,
 			       feature->major, feature->minor, feature->cost);
+			break;
+		}
 	}
 }
 
@@ -229,7 +269,11 @@ static void kernel_json(struct json *json, const struct doctor *doctor)
 	for (size_t i = 0; i < FEATURE_COUNT; i++) {
 		json_object(json, NULL);
 		json_text(json, "name", features[i].name);
-		json_flag(json, "present", feature_present(doctor, &features[i]));
+		if (feature_look(doctor, &features[i]) == FEATURE_UNKNOWN)
+			json_null(json, "present");
+		else
+			json_flag(json, "present",
+				  feature_look(doctor, &features[i]) == FEATURE_PRESENT);
 		json_flag(json, "needed", features[i].needed);
 		json_text(json, "cost", features[i].cost);
 		json_end(json);
