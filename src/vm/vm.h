@@ -197,6 +197,7 @@ struct object {
 	/* Error history (6.5): error_seq counts recorded errors. */
 	uint64_t error_seq, error_seen_seq;
 	int error;
+	uint64_t again_seq; /* counts runs of a sync that the store did not take yet */
 
 	struct account account; /* charge lock */
 	struct counters counters;

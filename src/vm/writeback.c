@@ -169,7 +169,7 @@ static void runs_write(struct object *o, struct mkw_wb_run *runs, size_t count,
 
 /* => region->lock held. Returns the pages that are clean now. */
 static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t count,
-		       struct writeback_result *result)
+		       enum mkw_wb_reason reason, struct writeback_result *result)
 {
 	size_t clean = 0;
 
@@ -180,6 +180,9 @@ static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t c
 			page_change(r, slot, error == 0 ? PAGE_END : PAGE_FAIL);
 			if (error != 0)
 				r->pages[slot].error = (uint16_t)(error == -EAGAIN ? 0 : -error);
+			/* One try a sync; what failed in the background a sync tries itself. */
+			if (reason == MKW_WB_SYNC)
+				r->pages[slot].flags &= (uint8_t)~PAGE_TOWRITE;
 		}
 		if (error == 0)
 			clean += runs[i].count;
@@ -190,11 +193,14 @@ static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t c
 	return clean;
 }
 
-static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, size_t count)
+static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, size_t count,
+			       enum mkw_wb_reason reason)
 {
 	env_lock(&o->lock);
 	for (size_t i = 0; i < count; i++)
-		if (runs[i].result != 0 && runs[i].result != -EAGAIN) {
+		if (runs[i].result == -EAGAIN) {
+			o->again_seq += reason == MKW_WB_SYNC;
+		} else if (runs[i].result != 0) {
 			object_record_error(o, runs[i].result);
 			COUNT(o, write_errors, 1);
 		}
@@ -224,9 +230,10 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	count = batch_runs(b, runs);
 	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
-	runs_record_errors(o, runs, count); /* before the pages can be seen clean by another sync */
+	/* Before the pages can be seen clean by another sync. */
+	runs_record_errors(o, runs, count, pass->reason);
 	env_lock(&r->lock);
-	clean = runs_end(r, runs, count, result);
+	clean = runs_end(r, runs, count, pass->reason, result);
 	env_unlock(&r->lock);
 	uncharge_dirty(o, clean);
 	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
@@ -371,11 +378,12 @@ static void range_tag(struct object *o, uint64_t first, uint64_t last)
 int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 {
 	struct writeback_result result;
-	uint64_t seq;
+	uint64_t seq, again_seq;
 	int error;
 
 	env_lock(&o->lock);
 	seq = o->error_seq;
+	again_seq = o->again_seq;
 	env_unlock(&o->lock);
 	range_tag(o, first, last);
 	result = writeback_range(o, first, last, MKW_WB_SYNC);
@@ -390,6 +398,8 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	/* A page that somebody else was writing, and failed to, counts for this sync as well. */
 	if (o->error_seq != seq && (result.error == 0 || result.error == -EAGAIN))
 		result.error = o->error;
+	if (o->again_seq != again_seq && result.error == 0)
+		result.error = -EAGAIN;
 	env_unlock(&o->lock);
 	return result.error;
 }
