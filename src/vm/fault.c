@@ -276,7 +276,8 @@ static enum step fault_read(struct fault *f)
 	int error = 0;
 
 	while (n < f->want && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
-	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0)
+	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0 &&
+	       !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
 	f->served = n;
@@ -313,7 +314,8 @@ static enum step fault_write_charged(struct fault *f)
 	while (n < f->want && slot + n < REGION_PAGES &&
 	       (r->pages[slot + n].state == PAGE_GRANTED ||
 		r->pages[slot + n].state == PAGE_DIRTY) &&
-	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0)
+	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0 &&
+	       !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
 	f->served = n;
