@@ -473,6 +473,9 @@ static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, ui
 	f->access = access;
 	f->page = v->first + ((address - v->mmu.address) >> PAGE_SHIFT);
 	f->want = stream_plan(v, f->page, access);
+	/* What is behind the view's end is not its to map. */
+	if (f->want > v->first + v->count - f->page)
+		f->want = (size_t)(v->first + v->count - f->page);
 	if (access == MMU_WRITE)
 		COUNT(v->object, write_faults, 1);
 	else
