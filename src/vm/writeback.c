@@ -219,8 +219,8 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	batch_unreserve(b);
 	env_lock(&r->lock);
 	unwritten = batch_start(b, pass);
-	env_unlock(&r->lock);
 	uncharge_dirty(o, unwritten);
+	env_unlock(&r->lock);
 	COUNT(o, pages_unwritten, unwritten);
 	result->cleaned += unwritten;
 	if (b->count == 0)
@@ -233,9 +233,11 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	/* Before the pages can be seen clean by another sync. */
 	runs_record_errors(o, runs, count, pass->reason);
 	env_lock(&r->lock);
+	/* Under the lock: who finds the page clean finds the account even, and may end the object.
+	 */
 	clean = runs_end(r, runs, count, pass->reason, result);
-	env_unlock(&r->lock);
 	uncharge_dirty(o, clean);
+	env_unlock(&r->lock);
 	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
 	COUNT(o, pages_written, clean);
 	result->cleaned += clean;
