@@ -390,7 +390,8 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	range_tag(o, first, last);
 	result = writeback_range(o, first, last, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
-	atomic_store(&o->unsynced, false);
+	if (first == 0 && last + 1 >= object_pages(o))
+		atomic_store(&o->unsynced, false);
 	error = op_fsync(o, first << PAGE_SHIFT, (last - first + 1) << PAGE_SHIFT);
 	if (error != 0)
 		atomic_store(&o->unsynced, true);
