@@ -223,9 +223,10 @@ struct mkw_handle {
 	unsigned freezes;   /* object->lock */
 };
 
-/* After a handle or a view went. With the last of them the object's pages are written and it ends;
- * if they cannot be, it stays in the space. The error of that, or one that nobody has heard. */
-int object_release(struct object *o);
+/* A handle, or a view, goes; the object must not be touched any more. With the last of them the
+ * object's pages are written and it ends; if they cannot be, it stays in the space. The error of
+ * that, or one that nobody has heard. */
+int object_release(struct object *o, bool handle);
 /* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
 int object_end(struct object *o, bool discard, bool *gone);
 /* => object->lock held. */
