@@ -165,6 +165,7 @@ static int arm_absent(struct mmu_view *view, uintptr_t address, uintptr_t end)
 int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	uintptr_t at = address, end = address + length;
+	bool woken = false;
 	int err = 0;
 
 	if (!view->mmu->features.continue_wp) {
@@ -176,6 +177,7 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 		size_t done;
 
 		err = continue_range(view, at, end - at, UFFDIO_CONTINUE_MODE_WP, &done);
+		woken = done == length;
 		at += done;
 		if (err == -EEXIST)
 			at = find_page(view, at + MKW_PAGE_SIZE, end, false);
@@ -185,8 +187,9 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 			break;
 		err = 0;
 	}
-	/* CONTINUE woke those it mapped for; one call that did all leaves nobody waiting. */
-	if (at != end || length > MKW_PAGE_SIZE)
+	/* CONTINUE woke those it mapped for. Whom the kernel mapped a page for was not waiting, but
+	 * others may have been waiting for that page. */
+	if (!woken)
 		mmu_wake(view, address, length);
 	return err;
 }

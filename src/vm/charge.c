@@ -18,11 +18,9 @@ static uint64_t account_room(uint64_t used, uint64_t limit)
 	return used < limit ? limit - used : 0;
 }
 
-static uint64_t min3(uint64_t a, uint64_t b, uint64_t c)
+static uint64_t min2(uint64_t a, uint64_t b)
 {
-	uint64_t m = a < b ? a : b;
-
-	return m < c ? m : c;
+	return a < b ? a : b;
 }
 
 /* More than half of a limit is dirty: write-back begins before anybody must wait for it. */
@@ -92,11 +90,28 @@ void reclaimer_kick(struct space *s)
 /* ---- Dirty -------------------------------------------------------------------------------- */
 
 /* => charge_lock held. */
+static uint64_t dirty_room(const struct object *o)
+{
+	const struct account *all = &o->space->account, *own = &o->account;
+
+	return min2(account_room(all->dirty, all->dirty_limit),
+		    account_room(own->dirty, own->dirty_limit));
+}
+
+/* => charge_lock held. */
+static uint64_t resident_room(const struct object *o)
+{
+	const struct account *all = &o->space->account, *own = &o->account;
+
+	return min2(account_room(all->resident, all->resident_limit),
+		    account_room(own->resident, own->resident_limit));
+}
+
+/* => charge_lock held. */
 static size_t dirty_take(struct object *o, size_t want)
 {
 	struct space *s = o->space;
-	uint64_t n = min3(want, account_room(s->account.dirty, s->account.dirty_limit),
-			  account_room(o->account.dirty, o->account.dirty_limit));
+	uint64_t n = min2(want, dirty_room(o));
 
 	if (s->account.dirty == 0 && n > 0)
 		env_signal(&s->flusher_cond); /* its clock starts */
@@ -108,23 +123,23 @@ static size_t dirty_take(struct object *o, size_t want)
 	return n;
 }
 
-size_t charge_dirty(struct object *o, size_t want, struct fault *f)
+enum step charge_dirty_park(struct fault *f)
 {
+	struct object *o = f->object;
 	struct space *s = o->space;
-	size_t n;
+	enum step step = STEP_AGAIN;
 
 	env_lock(&s->charge_lock);
-	n = dirty_take(o, want);
-	if (n == 0) {
-		fault_before_park(f);
+	if (dirty_room(o) == 0 && fault_before_park(f)) {
 		list_push_back(&s->dirty_waiters, &fault_waiter(f)->link);
 		flusher_kick_locked(s);
+		step = STEP_PARKED;
 	}
 	env_unlock(&s->charge_lock);
-	return n;
+	return step;
 }
 
-size_t charge_dirty_more(struct object *o, size_t want)
+size_t charge_dirty(struct object *o, size_t want)
 {
 	size_t n;
 
@@ -179,24 +194,35 @@ void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason)
 
 /* ---- Resident ----------------------------------------------------------------------------- */
 
-size_t charge_resident(struct object *o, size_t want, struct fault *f)
+size_t charge_resident(struct object *o, size_t want)
 {
 	struct space *s = o->space;
 	size_t n;
 
 	env_lock(&s->charge_lock);
-	n = min3(want, account_room(s->account.resident, s->account.resident_limit),
-		 account_room(o->account.resident, o->account.resident_limit));
+	n = min2(want, resident_room(o));
 	account_resident(&s->account, n);
 	account_resident(&o->account, n);
-	if (n == 0 && f != NULL) {
-		fault_before_park(f);
-		list_push_back(&s->resident_waiters, &fault_waiter(f)->link);
-	}
 	if (n == 0 || resident_high(&s->account) || resident_high(&o->account))
 		reclaimer_kick_locked(s);
 	env_unlock(&s->charge_lock);
 	return n;
+}
+
+enum step charge_resident_park(struct fault *f)
+{
+	struct object *o = f->object;
+	struct space *s = o->space;
+	enum step step = STEP_AGAIN;
+
+	env_lock(&s->charge_lock);
+	if (resident_room(o) == 0 && fault_before_park(f)) {
+		list_push_back(&s->resident_waiters, &fault_waiter(f)->link);
+		reclaimer_kick_locked(s);
+		step = STEP_PARKED;
+	}
+	env_unlock(&s->charge_lock);
+	return step;
 }
 
 void uncharge_resident(struct object *o, size_t pages)

@@ -43,17 +43,22 @@ static struct list *parked_bucket(struct space *s, pid_t tid)
 	return &s->parked[(unsigned)tid % PARKED_BUCKETS];
 }
 
-void fault_before_park(struct fault *f)
+bool fault_before_park(struct fault *f)
 {
 	struct space *s = f->object->space;
 
+	/* Whoever unmaps the view marks it and then comes by every list, under its lock: it would
+	 * not come by here again. */
+	if (f->kind == FAULT_EVENT && view_is_dying(f->view))
+		return false;
 	COUNT(f->object, waits, 1);
 	if (f->kind != FAULT_EVENT)
-		return;
+		return true;
 	env_lock(&s->ready_lock);
 	list_push_back(parked_bucket(s, f->tid), &f->parked);
 	s->parked_count++;
 	env_unlock(&s->ready_lock);
+	return true;
 }
 
 /* waiter.wake of a parked fault. */
@@ -131,14 +136,15 @@ enum step fault_park_region(struct fault *f)
 	struct object *o = f->object;
 	struct region *r = f->region;
 	bool may_wait = !fault_in_syscall_on(f, o);
+	enum step step = STEP_AGAIN;
 
-	if (may_wait) {
-		fault_before_park(f);
+	if (may_wait && fault_before_park(f)) {
 		list_push_back(&r->waiters, &fault_waiter(f)->link);
+		step = STEP_PARKED;
 	}
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	return may_wait ? STEP_PARKED : fault_refuse(f, -EDEADLK);
+	return may_wait ? step : fault_refuse(f, -EDEADLK);
 }
 
 enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f))
@@ -149,8 +155,7 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
 	if (fault_in_syscall_on(f, o))
 		return fault_refuse(f, -EDEADLK);
 	env_lock(&o->lock);
-	if (holds(f)) {
-		fault_before_park(f);
+	if (holds(f) && fault_before_park(f)) {
 		list_push_back(&o->waiters, &fault_waiter(f)->link);
 		step = STEP_PARKED;
 	}
@@ -279,7 +284,8 @@ static enum step fault_read(struct fault *f)
 	int error = 0;
 
 	while (n < f->want && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
-	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0)
+	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0 &&
+	       !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
 	f->served = n;
@@ -316,7 +322,8 @@ static enum step fault_write_charged(struct fault *f)
 	while (n < f->want && slot + n < REGION_PAGES &&
 	       (r->pages[slot + n].state == PAGE_GRANTED ||
 		r->pages[slot + n].state == PAGE_DIRTY) &&
-	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0)
+	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0 &&
+	       !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
 	f->served = n;
@@ -435,7 +442,8 @@ static bool fault_deliver(struct fault *f)
 	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
 		f->delayed = true;
 		f->not_before_ns = env_now_ns() + REFUSAL_DELAY_NS;
-		fault_before_park(f);
+		if (!fault_before_park(f))
+			return true;
 		env_lock(&s->ready_lock);
 		list_push_back(&s->delayed, &f->waiter.link);
 		env_unlock(&s->ready_lock);
@@ -474,6 +482,9 @@ static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, ui
 	f->access = access;
 	f->page = v->first + ((address - v->mmu.address) >> PAGE_SHIFT);
 	f->want = stream_plan(v, f->page, access);
+	/* What is behind the view's end is not its to map. */
+	if (f->want > v->first + v->count - f->page)
+		f->want = (size_t)(v->first + v->count - f->page);
 	if (access == MMU_WRITE)
 		COUNT(v->object, write_faults, 1);
 	else

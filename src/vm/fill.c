@@ -140,15 +140,12 @@ enum step fault_fill(struct fault *f)
 	enum step step;
 	char *buffer;
 
-	count = charge_resident(o, want, NULL);
+	count = charge_resident(o, want);
 	if (count == 0) {
 		fault_unlock(f);
 		if (fault_may_not_wait_for_room(f))
 			return fault_refuse(f, -EDEADLK);
-		if (charge_resident(o, 1, f) == 0)
-			return STEP_PARKED;
-		uncharge_resident(o, 1);
-		return STEP_AGAIN;
+		return charge_resident_park(f);
 	}
 	for (size_t i = 0; i < count; i++)
 		page_lock(r, slot + i);

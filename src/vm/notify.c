@@ -101,7 +101,7 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
 	slot += run->count;
 	while (run->first + run->count + right < end && run_can_take(r, slot + right))
 		right++;
-	room = left + right > 0 ? charge_dirty_more(r->object, left + right) : 0;
+	room = left + right > 0 ? charge_dirty(r->object, left + right) : 0;
 	vr->charged += room;
 	right = right < room ? right : room;
 	left = left < room - right ? left : room - right;
@@ -458,19 +458,12 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 static size_t notify_charge(struct fault *f, size_t want, enum step *step)
 {
 	struct object *o = f->object;
-	size_t n = charge_dirty_more(o, want);
+	size_t n = charge_dirty(o, want);
 
 	if (n > 0)
 		return n;
 	fault_unlock(f);
-	if (fault_may_not_wait_for_room(f)) {
-		*step = fault_refuse(f, -EDEADLK);
-	} else if (charge_dirty(o, 1, f) == 0) {
-		*step = STEP_PARKED;
-	} else {
-		charge_settle(o, 1, 0);
-		*step = STEP_AGAIN;
-	}
+	*step = fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK) : charge_dirty_park(f);
 	return 0;
 }
 

@@ -436,12 +436,18 @@ int object_end(struct object *o, bool discard, bool *gone)
 	return unheard;
 }
 
-int object_release(struct object *o)
+int object_release(struct object *o, bool handle)
 {
 	struct space *s = o->space;
 	bool gone;
 
 	env_lock(&s->lock);
+	if (handle) {
+		o->handles--;
+		s->handles--;
+	} else {
+		o->view_count--;
+	}
 	if (o->handles > 0 || o->view_count > 0 || o->closing || o->opening) {
 		env_unlock(&s->lock);
 		return 0;
@@ -455,7 +461,6 @@ int mkw_close(struct mkw_handle *h)
 {
 	struct env_shield shield;
 	struct object *o;
-	struct space *s;
 	int error, end;
 
 	error_clear();
@@ -467,11 +472,6 @@ int mkw_close(struct mkw_handle *h)
 	while (h->freezes > 0)
 		mkw_thaw(h);
 	o = h->object;
-	s = o->space;
-	env_lock(&s->lock);
-	o->handles--;
-	s->handles--;
-	env_unlock(&s->lock);
 	error = 0;
 	/* What this handle has not heard, if nobody else will. */
 	env_lock(&o->lock);
@@ -481,7 +481,7 @@ int mkw_close(struct mkw_handle *h)
 	}
 	env_unlock(&o->lock);
 	free(h);
-	end = object_release(o);
+	end = object_release(o, true);
 	env_unshield(&shield);
 	if (end != 0)
 		return end;

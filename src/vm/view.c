@@ -442,8 +442,7 @@ int view_unmap(struct view *v)
 	list_remove(&v->link);
 	env_write_unlock(&o->views_lock);
 	view_free(v);
-	atomic_fetch_sub(&o->view_count, 1);
-	return object_release(o);
+	return object_release(o, false);
 }
 
 int mkw_unmap(void *address, size_t length)

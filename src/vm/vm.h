@@ -223,9 +223,10 @@ struct mkw_handle {
 	unsigned freezes;   /* object->lock */
 };
 
-/* After a handle or a view went. With the last of them the object's pages are written and it ends;
- * if they cannot be, it stays in the space. The error of that, or one that nobody has heard. */
-int object_release(struct object *o);
+/* A handle, or a view, goes; the object must not be touched any more. With the last of them the
+ * object's pages are written and it ends; if they cannot be, it stays in the space. The error of
+ * that, or one that nobody has heard. */
+int object_release(struct object *o, bool handle);
 /* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
 int object_end(struct object *o, bool discard, bool *gone);
 /* => object->lock held. */
@@ -375,8 +376,9 @@ static inline bool fault_has_view(const struct fault *f)
 {
 	return f->view != NULL;
 }
-/* Before the fault is put in a list: from then on another thread may run it. */
-void fault_before_park(struct fault *f);
+/* Before the fault is put in a list, whose lock is held: from then on another thread may run it.
+ * False: it must not be, its view is being unmapped. */
+bool fault_before_park(struct fault *f);
 void fault_lock(struct fault *f); /* views_lock for reading, region->lock */
 void fault_unlock(struct fault *f);
 /* => fault_lock held, dropped. */
@@ -463,16 +465,17 @@ void slab_destroy(struct space *s);
 
 /* ---- Accounts (charge.c) ------------------------------------------------------------------ */
 
-/* Charge up to want dirty pages, at least one; the charge is in flight until charge_settle. 0 and
- * parked: the fault was enqueued for room; it goes on when there is some, or is denied. */
-size_t charge_dirty(struct object *o, size_t want, struct fault *f);
+/* Charge up to want dirty pages, as far as there is room; the charge is in flight until
+ * charge_settle. */
+size_t charge_dirty(struct object *o, size_t want);
+/* Wait for room for a dirty page: parked, or again where there is some by now. */
+enum step charge_dirty_park(struct fault *f);
 /* Of what was charged in flight, kept pages are now states of pages; the rest goes back. */
 void charge_settle(struct object *o, size_t charged, size_t kept);
 void uncharge_dirty(struct object *o, size_t pages);
-size_t charge_resident(struct object *o, size_t want, struct fault *f);
+size_t charge_resident(struct object *o, size_t want);
+enum step charge_resident_park(struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
-/* The same without waiting. */
-size_t charge_dirty_more(struct object *o, size_t want);
 /* Pages enter (or leave, negative) write-back. */
 void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason);
 void flusher_kick(struct space *s);

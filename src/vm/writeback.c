@@ -219,8 +219,8 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	batch_unreserve(b);
 	env_lock(&r->lock);
 	unwritten = batch_start(b, pass);
-	env_unlock(&r->lock);
 	uncharge_dirty(o, unwritten);
+	env_unlock(&r->lock);
 	COUNT(o, pages_unwritten, unwritten);
 	result->cleaned += unwritten;
 	if (b->count == 0)
@@ -230,12 +230,14 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	count = batch_runs(b, runs);
 	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
-	runs_record_errors(o, runs, count,
-			   pass->reason); /* before the pages can be seen clean by another sync */
+	/* Before the pages can be seen clean by another sync. */
+	runs_record_errors(o, runs, count, pass->reason);
 	env_lock(&r->lock);
+	/* Under the lock: who finds the page clean finds the account even, and may end the object.
+	 */
 	clean = runs_end(r, runs, count, pass->reason, result);
-	env_unlock(&r->lock);
 	uncharge_dirty(o, clean);
+	env_unlock(&r->lock);
 	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
 	COUNT(o, pages_written, clean);
 	result->cleaned += clean;
@@ -388,7 +390,8 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	range_tag(o, first, last);
 	result = writeback_range(o, first, last, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
-	atomic_store(&o->unsynced, false);
+	if (first == 0 && last + 1 >= object_pages(o))
+		atomic_store(&o->unsynced, false);
 	error = op_fsync(o, first << PAGE_SHIFT, (last - first + 1) << PAGE_SHIFT);
 	if (error != 0)
 		atomic_store(&o->unsynced, true);

@@ -57,3 +57,27 @@ TEST(sync_tells_anothers_not_yet,
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
 	world_end(&w);
 }
+
+TEST(close_syncs_what_a_part_left,
+     "11 a sync of one page does not make the others durable: the last close does")
+{
+	struct mkw_handle *handle;
+	struct world w;
+
+	world_make(&w, 1024 * PAGE);
+	w.open_flags = MKW_RDWR;
+	world_open(&w, 0);
+	CHECK_EQ(mkw_pwrite(w.handle, "x", 1, 0), 1);
+	CHECK_EQ(mkw_pwrite(w.handle, "y", 1, 512 * PAGE), 1);
+	/* The first sync fails after both pages were written, the second is about one of them. */
+	script_fail(w.store, SCRIPT_FSYNC, 1, 1, -EIO);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), -EIO);
+	CHECK_EQ(mkw_sync(w.handle, 0, PAGE), 0);
+	CHECK_EQ(script_calls(w.store, SCRIPT_FSYNC), 2);
+	handle = w.handle;
+	w.handle = NULL;
+	CHECK_EQ(mkw_close(handle), 0);
+	CHECK_EQ(script_calls(w.store, SCRIPT_FSYNC), 3);
+	CHECK_EQ(script_unsynced(w.store), 0);
+	world_end(&w);
+}
