@@ -85,4 +85,9 @@ struct env_shield {
 void env_shield(struct env_shield *s);
 void env_unshield(struct env_shield *s);
 
+/* The calling thread's signal mask; with SIGBUS let through for a guard. */
+void env_mask_get(sigset_t *mask);
+void env_mask_set(const sigset_t *mask);
+void env_mask_let_bus(void);
+
 #endif

@@ -275,3 +275,22 @@ void env_unshield(struct env_shield *s)
 	pthread_setcancelstate(s->cancel, NULL);
 	pthread_sigmask(SIG_SETMASK, &s->mask, NULL);
 }
+
+void env_mask_get(sigset_t *mask)
+{
+	pthread_sigmask(SIG_SETMASK, NULL, mask);
+}
+
+void env_mask_set(const sigset_t *mask)
+{
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
+void env_mask_let_bus(void)
+{
+	sigset_t bus;
+
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+}

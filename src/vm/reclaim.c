@@ -41,8 +41,10 @@ static void region_sample(struct region *r)
 		size_t from = i, clean = 0;
 		while (i < REGION_PAGES &&
 		       (r->pages[i].state == PAGE_CLEAN || r->pages[i].state == PAGE_ABSENT) &&
-		       (r->pages[i].flags & PAGE_LOCKED) == 0)
-			clean += r->pages[i++].state == PAGE_CLEAN;
+		       (r->pages[i].flags & PAGE_LOCKED) == 0) {
+			clean += r->pages[i].state == PAGE_CLEAN;
+			i++;
+		}
 		if (i == from)
 			i++;
 		if (clean == 0)
@@ -68,8 +70,10 @@ static size_t region_evict(struct region *r, const bool *present)
 
 	for (size_t i = 0; i < REGION_PAGES;) {
 		size_t from = i, clean = 0;
-		while (i < REGION_PAGES && page_can_go(&r->pages[i], present[i]))
-			clean += r->pages[i++].state == PAGE_CLEAN;
+		while (i < REGION_PAGES && page_can_go(&r->pages[i], present[i])) {
+			clean += r->pages[i].state == PAGE_CLEAN;
+			i++;
+		}
 		if (i == from)
 			i++;
 		if (clean == 0)

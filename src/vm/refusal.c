@@ -109,7 +109,7 @@ void refusal_deliver(const struct mkw_refusal *refusal)
 	*g->refusal = *refusal;
 	/* The handler was left by a jump: the mask is what the guarded code had. */
 	if (g->mask != NULL)
-		pthread_sigmask(SIG_SETMASK, g->mask, NULL);
+		env_mask_set(g->mask);
 	siglongjmp(*(sigjmp_buf *)g->jump, 1);
 }
 
@@ -122,7 +122,7 @@ int guard_copy(void *to, const void *from, size_t count)
 	volatile int result = 0;
 
 	/* The usual case: what is copied lies in no view, or nothing is refused. */
-	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	env_mask_get(&mask);
 	g.mask = &mask;
 	g.jump = &jump;
 	guard_push(&g);
@@ -139,16 +139,15 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal)
 {
 	struct mkw_refusal none;
 	struct guard g = {.refusal = refusal != NULL ? refusal : &none};
-	sigset_t unblock, saved, inside;
+	sigset_t saved, inside;
 	sigjmp_buf jump;
 	volatile int result = 0;
 
 	if (fn == NULL)
 		return mkw_set_error(-EINVAL, "no function to guard");
-	sigemptyset(&unblock);
-	sigaddset(&unblock, SIGBUS);
-	pthread_sigmask(SIG_UNBLOCK, &unblock, &saved);
-	pthread_sigmask(SIG_SETMASK, NULL, &inside);
+	env_mask_get(&saved);
+	env_mask_let_bus();
+	env_mask_get(&inside);
 	g.mask = &inside;
 	g.jump = &jump;
 	guard_push(&g);
@@ -157,6 +156,6 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal)
 	else
 		result = mkw_set_error(g.refusal->error, "%s", g.refusal->message);
 	guard_pop(&g);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	env_mask_set(&saved);
 	return result;
 }
