@@ -147,4 +147,15 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 /* Is tid inside a system call that names a descriptor of the file (dev, ino)? */
 bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino);
 
+/* A stretch of memory. */
+struct mmu_extent {
+	uintptr_t address;
+	size_t length;
+};
+/* Where the system call that tid is inside of may still be storing to: at most max extents, none if
+ * it is in user mode, in no call that stores, or gone. A call handed to io_uring is not seen. A
+ * thread that runs is looked at several times, until it sleeps or has to be taken for one in user
+ * mode. */
+size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max);
+
 #endif

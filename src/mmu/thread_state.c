@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* The length of the text read, 0 if there is none. */
@@ -146,4 +149,67 @@ bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino)
 	default:
 		return false;
 	}
+}
+
+/* Read this process's memory at an address that another thread handed to the kernel: it may be
+ * anything. */
+static bool peek(uint64_t address, void *to, size_t length)
+{
+	struct iovec local = {to, length}, remote = {(void *)(uintptr_t)address, length};
+
+	return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)length;
+}
+
+static size_t vector_extents(uint64_t address, uint64_t count, struct mmu_extent *extents,
+			     size_t max)
+{
+	struct iovec vector[16];
+	size_t n = count < 16 ? (size_t)count : 16;
+
+	n = n < max ? n : max;
+	if (n == 0 || !peek(address, vector, n * sizeof(vector[0])))
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		extents[i] = (struct mmu_extent){(uintptr_t)vector[i].iov_base, vector[i].iov_len};
+	return n;
+}
+
+static size_t syscall_stores(const struct thread_state *state, struct mmu_extent *extents,
+			     size_t max)
+{
+	const uint64_t *a = state->argument;
+	struct msghdr message;
+
+	switch (state->number) {
+	case SYS_read:
+	case SYS_pread64:
+	case SYS_recvfrom:
+		extents[0] = (struct mmu_extent){(uintptr_t)a[1], (size_t)a[2]};
+		return 1;
+	case SYS_readv:
+	case SYS_preadv:
+	case SYS_preadv2:
+		return vector_extents(a[1], a[2], extents, max);
+	case SYS_recvmsg:
+		if (!peek(a[1], &message, sizeof(message)))
+			return 0;
+		return vector_extents((uintptr_t)message.msg_iov, message.msg_iovlen, extents, max);
+	default:
+		return 0;
+	}
+}
+
+size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max)
+{
+	struct thread_state state;
+
+	for (int i = 0; i < 16 && max > 0; i++) {
+		thread_state_read(tid, &state);
+		if (state.mode == THREAD_SYSCALL)
+			return syscall_stores(&state, extents, max);
+		if (state.mode != THREAD_RUNNING)
+			return 0;
+		sched_yield();
+	}
+	return 0;
 }

@@ -69,6 +69,9 @@ int env_thread_start(env_thread *t, const char *name, void (*fn)(void *), void *
 void env_thread_join(env_thread t);
 pid_t env_tid(void);
 
+/* Sleep. */
+void env_nap(uint64_t ns);
+
 /* Monotonic. */
 uint64_t env_now_ns(void);
 

@@ -338,6 +338,8 @@ static enum step fault_write_charged(struct fault *f)
 			pages_hold(r, slot, n);
 		else
 			page_change(r, slot, PAGE_WRITE);
+		for (size_t i = 0; i < n; i++)
+			r->pages[slot + i].writer = f->tid;
 		error = mmu_map_rw(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
 	}
 	fault_unlock(f);

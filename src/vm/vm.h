@@ -68,6 +68,7 @@ struct page {
 	uint8_t flags;
 	uint16_t ask;	/* the notification in flight that names this page; 0: none */
 	uint16_t error; /* errno of the last failed write-back, 0 after success */
+	pid_t writer;	/* the thread whose fault made it writable, 0: an API call's */
 };
 
 #define PAGE_LOCKED    0x01u /* the page lock */
@@ -499,6 +500,9 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last);
 /* Tag, write, wait, fsync. The error, recorded in the object, is returned too. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
+/* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
+ * in may still be storing to: held[i]. => no lock held. Returns how many. */
+size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
 /* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written);
 

@@ -25,7 +25,9 @@ struct batch {
 
 /* ---- Choosing ----------------------------------------------------------------------------- */
 
-enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP };
+enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP, OBSTACLE_CALL };
+
+#define CALL_POLL_NS 1000000u
 
 /* What a pass over a region is for. */
 struct pass {
@@ -207,6 +209,27 @@ static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, 
 	env_unlock(&o->lock);
 }
 
+/* Pages that a system call may still be storing to stay as they are. True: there were some. */
+static bool batch_leave_to_calls(struct batch *b)
+{
+	struct region *r = b->region;
+	size_t kept = 0;
+
+	/* written serves as held: it is filled anew afterwards. */
+	if (calls_hold(r, b->slots, b->count, b->written) == 0)
+		return false;
+	env_lock(&r->lock);
+	for (size_t i = 0; i < b->count; i++)
+		if (b->written[i])
+			page_unlock(r, b->slots[i]);
+		else
+			b->slots[kept++] = b->slots[i];
+	b->count = kept;
+	waiters_wake(&r->waiters);
+	env_unlock(&r->lock);
+	return true;
+}
+
 /* The locked, protected batch goes to the store. => no lock held. */
 static void batch_write(struct batch *b, const struct pass *pass, struct writeback_result *result)
 {
@@ -267,50 +290,61 @@ static void obstacle_wait(struct region *r, enum obstacle obstacle, struct sleep
 	sleeper_sleep(sleeper);
 }
 
+/* Lock and protect what is concerned in slots [from, to). region->lock is held on return, unless
+ * *error is set: then nothing is. */
+static enum obstacle batch_take(struct batch *b, size_t from, size_t to, const struct pass *pass,
+				int *error)
+{
+	struct region *r = b->region;
+	struct object *o = r->object;
+	enum obstacle obstacle;
+
+	*error = 0;
+	env_read_lock(&o->views_lock);
+	env_lock(&r->lock);
+	obstacle = batch_collect(b, from, to, pass);
+	if (b->count > 0) {
+		size_t first = b->slots[0], last = b->slots[b->count - 1];
+		/* Clean pages between them cost less than a second call would. */
+		*error = views_protect(o, r->first + first, last - first + 1);
+	}
+	if (*error != 0) {
+		batch_unlock(b);
+		env_unlock(&r->lock);
+	}
+	env_read_unlock(&o->views_lock);
+	return obstacle;
+}
+
 static void writeback_region(struct region *r, size_t from, size_t to, const struct pass *pass,
 			     struct writeback_result *result)
 {
-	struct object *o = r->object;
+	const bool sync = pass->reason == MKW_WB_SYNC;
 	struct batch b = {.region = r};
+	enum obstacle obstacle;
 	struct sleeper sleeper;
+	int error;
 
 	sleeper_init(&sleeper);
-	for (;;) {
-		enum obstacle obstacle;
-		int error = 0;
-
-		env_read_lock(&o->views_lock);
-		env_lock(&r->lock);
-		obstacle = batch_collect(&b, from, to, pass);
-		if (b.count > 0) {
-			size_t first = b.slots[0], last = b.slots[b.count - 1];
-			/* Clean pages between them cost less than a second call would. */
-			error = views_protect(o, r->first + first, last - first + 1);
-		}
-		if (error != 0)
-			batch_unlock(&b);
-		env_read_unlock(&o->views_lock);
+	do {
+		obstacle = batch_take(&b, from, to, pass, &error);
 		if (error != 0) {
-			env_unlock(&r->lock);
 			result->error = result->error != 0 ? result->error : error;
 			break;
 		}
-		if (b.count > 0) {
-			env_unlock(&r->lock);
-			batch_write(&b, pass, result);
-		} else if (obstacle != OBSTACLE_NONE && pass->reason == MKW_WB_SYNC) {
+		if (b.count == 0 && obstacle != OBSTACLE_NONE && sync) {
 			obstacle_wait(r, obstacle, &sleeper);
 			continue;
-		} else {
-			env_unlock(&r->lock);
 		}
-		if (obstacle == OBSTACLE_NONE)
-			break;
-		if (pass->reason != MKW_WB_SYNC) {
-			result->busy = true;
-			break;
-		}
-	}
+		env_unlock(&r->lock);
+		if (b.count > 0 && batch_leave_to_calls(&b) && obstacle == OBSTACLE_NONE)
+			obstacle = OBSTACLE_CALL;
+		if (b.count > 0)
+			batch_write(&b, pass, result);
+		else if (obstacle == OBSTACLE_CALL && sync)
+			env_nap(CALL_POLL_NS); /* no event tells of a call's end */
+	} while (obstacle != OBSTACLE_NONE && sync);
+	result->busy |= obstacle != OBSTACLE_NONE;
 	sleeper_destroy(&sleeper);
 }
 
