@@ -621,3 +621,51 @@ TEST_EACH_BACKEND(r4_8_fault_writes_own_view,
 {
 	self_test(true, true);
 }
+
+/* Threads that fault and call by turns, at the same few pages: whoever looks at one's fault late
+ * may find it inside an operation by then. None of them has touched a view in one. */
+struct turning {
+	struct test_thread thread;
+	struct world *w;
+	unsigned index, refused, failed;
+};
+
+static void *turning_main(void *arg)
+{
+	struct turning *t = arg;
+	unsigned seed = t->index + 1;
+	unsigned char byte;
+
+	for (unsigned round = 0; round < test_rounds(2000); round++) {
+		unsigned page = (unsigned)rand_r(&seed) % 4;
+		unsigned char *at = t->w->view + page * PAGE + t->index;
+
+		t->refused += try_write(at, (unsigned char)round, NULL) != 0;
+		t->refused += try_read(at + 8, &byte, NULL) != 0;
+		t->failed += mkw_punch(t->w->handle, page * PAGE, PAGE) != 0;
+		t->failed += mkw_pread(t->w->handle, &byte, 1, page * PAGE) != 1;
+	}
+	return NULL;
+}
+
+TEST_EACH_BACKEND(r4_8_no_false_alarm,
+		  "4.8 S0.1 a fault that is looked at late is not taken for one of an operation")
+{
+	enum { THREADS = 4 };
+	struct turning turning[THREADS];
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	for (unsigned i = 0; i < THREADS; i++) {
+		turning[i] = (struct turning){.w = &w, .index = i};
+		test_thread_start(&turning[i].thread, turning_main, &turning[i]);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		test_thread_join(&turning[i].thread);
+		CHECK_EQ(turning[i].refused, 0);
+		CHECK_EQ(turning[i].failed, 0);
+	}
+	CHECK_EQ(world_stat(&w).refusals, 0);
+	world_end(&w);
+}

@@ -58,6 +58,38 @@ TEST_EACH_BACKEND(r2_2_one_fill_for_many_readers,
 	world_end(&w);
 }
 
+/* A reader waits in one view while another view's fault fills the page. A third thread touches the
+ * page in the first view as soon as it is there: the kernel maps it, with no event, before the
+ * reader's own fault is looked at again. The reader must be let go all the same. */
+TEST_EACH_BACKEND(r2_2_parked_reader_let_go,
+		  "2.2 a reader whose page was mapped by somebody else meanwhile is let go")
+{
+	struct access filler, reader;
+	unsigned char *second, byte;
+	struct world w;
+
+	world_make(&w, PAGE);
+	script_put_pattern(w.store, 0, 1, 1);
+	world_open(&w, PAGE);
+	second = world_map(&w, 0, 1, MKW_READ);
+	for (unsigned round = 0; round < test_rounds(200); round++) {
+		CHECK_EQ(mkw_invalidate(w.handle, 0, PAGE), 0);
+		test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_EXIT, SCRIPT_ANY);
+		access_read(&filler, second);
+		REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_EXIT, 1));
+		access_read(&reader, w.view + 7);
+		access_wait_blocked(&reader);
+		test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_EXIT);
+		CHECK_EQ(mkw_pread(w.handle, &byte, 1, 9), 1);
+		CHECK_EQ(get(w.view + 8), script_pattern(8, 1));
+		CHECK_EQ(access_join(&filler), 0);
+		CHECK_EQ(access_join(&reader), 0);
+		CHECK_EQ(reader.value, script_pattern(7, 1));
+	}
+	CHECK_EQ(mkw_unmap(second, PAGE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(r2_2_cached_page_not_asked_again,
 		  "2.2 a cached page serves every view, each read only")
 {
