@@ -22,7 +22,7 @@ static struct object *object_after(struct space *s, uint64_t id)
 	env_lock(&s->lock);
 	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
 		struct object *o = container_of(n, struct object, link);
-		if (o->id > id && (found == NULL || o->id < found->id))
+		if (!o->ending && o->id > id && (found == NULL || o->id < found->id))
 			found = o;
 	}
 	if (found != NULL)

@@ -343,6 +343,7 @@ static void region_unreserve(struct region *r)
 /* Nobody else has the object: its pages go, then itself. */
 static void object_destroy(struct object *o)
 {
+	struct space *s = o->space;
 	struct sleeper sleeper;
 	struct range_op op;
 	struct region *r;
@@ -376,18 +377,12 @@ static void object_destroy(struct object *o)
 	env_unlock(&o->lock);
 	sleeper_destroy(&sleeper);
 	op_release(o);
-	object_free(o);
-}
-
-/* => space->lock held, o->closing set by the caller. Takes it out of the space. */
-static void object_unlink(struct object *o)
-{
-	struct space *s = o->space;
-
-	while (o->pins > 0)
-		env_wait(&s->closed, &s->lock);
+	/* Only now: who opens the same storage again must not meet what the store held. */
+	env_lock(&s->lock);
 	list_remove(&o->link);
 	env_broadcast(&s->closed);
+	env_unlock(&s->lock);
+	object_free(o);
 }
 
 static bool object_is_dirty(struct object *o)
@@ -425,7 +420,9 @@ int object_end(struct object *o, bool discard, bool *gone)
 				     "keeps them",
 				     -error);
 	}
-	object_unlink(o);
+	while (o->pins > 0)
+		env_wait(&s->closed, &s->lock);
+	o->ending = true;
 	env_unlock(&s->lock);
 	object_destroy(o);
 	if (error != 0)

@@ -177,6 +177,7 @@ struct object {
 	/* Changes under space->lock: */
 	unsigned pins;	       /* the flusher is at it */
 	bool opening, closing; /* the store is being attached; the last user is writing it out */
+	bool ending;	       /* it cannot be pinned any more */
 	bool opened_rdonly;
 	uint64_t id; /* ascending in a space */
 

@@ -50,3 +50,74 @@ TEST(leave_at_once, "the last handles and views of an object may go at the same 
 		CHECK_EQ(mkw_space_destroy(space, 0), 0);
 	}
 }
+
+/* ---- Opening what is being ended ---------------------------------------------------------- */
+
+static struct script_store *stores[2];
+static unsigned opened;
+
+static int twice_open(struct mkw_open_args *args)
+{
+	args->ops = script_ops(stores[opened]);
+	args->store = stores[opened++];
+	args->size_bytes = PAGE;
+	memcpy(args->identity, "twice", 5);
+	args->identity_length = 5;
+	return 0;
+}
+
+static const struct mkw_store_driver twice_driver = {
+	.struct_size = sizeof(struct mkw_store_driver),
+	.scheme = "twice",
+	.summary = "a store for each opening",
+	.options = "",
+	.open = twice_open,
+};
+
+struct opener {
+	struct mkw_space *space;
+	struct mkw_handle *handle;
+	struct test_thread thread;
+};
+
+static void *opener_run(void *arg)
+{
+	struct opener *opener = arg;
+
+	CHECK_EQ(mkw_open(opener->space, "twice:x", MKW_RDWR, &opener->handle), 0);
+	return NULL;
+}
+
+static void *closer_run(void *arg)
+{
+	CHECK_EQ(mkw_close(arg), 0);
+	return NULL;
+}
+
+TEST(attach_after_release,
+     "storage opened while its last handle is being closed is attached after it was released")
+{
+	struct opener opener = {0};
+	struct test_thread closer;
+	struct mkw_handle *handle;
+
+	stores[0] = script_create(PAGE);
+	stores[1] = script_create(PAGE);
+	REQUIRE_EQ(mkw_store_register(&twice_driver), 0);
+	REQUIRE_EQ(mkw_space_create(NULL, &opener.space), 0);
+	REQUIRE_EQ(mkw_open(opener.space, "twice:x", MKW_RDWR, &handle), 0);
+	test_gate_arm(stores[0], SCRIPT_RELEASE, SCRIPT_ENTRY, SCRIPT_ANY);
+	test_thread_start(&closer, closer_run, handle);
+	REQUIRE(test_gate_wait_arrived(stores[0], SCRIPT_RELEASE, SCRIPT_ENTRY, 1));
+	test_thread_start(&opener.thread, opener_run, &opener);
+	CHECK_STUCK(&opener.thread);
+	CHECK_EQ(script_calls(stores[1], SCRIPT_ATTACH), 0);
+	test_gate_release(stores[0], SCRIPT_RELEASE, SCRIPT_ENTRY);
+	test_thread_join(&closer);
+	test_thread_join(&opener.thread);
+	CHECK_EQ(script_calls(stores[1], SCRIPT_ATTACH), 1);
+	CHECK_EQ(mkw_close(opener.handle), 0);
+	CHECK_EQ(mkw_space_destroy(opener.space, 0), 0);
+	CHECK(script_destroy(stores[0]));
+	CHECK(script_destroy(stores[1]));
+}
