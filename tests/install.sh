@@ -92,8 +92,17 @@ example_was_refused() {
 		grep 'refused at offset')
 }
 
+# The README's own program, as it stands there.
+readme_program() {
+	sed -n '/^```c$/,/^```$/p' "$source/README.md" | sed '1d;$d' >"$work/readme.c"
+	# shellcheck disable=SC2046 # flags are several words
+	cc -Wall -Wextra "$work/readme.c" $(pkg --cflags --libs) -o "$work/readme" &&
+		cd "$work" && LD_LIBRARY_PATH=$(dirname "$(find_installed /libmkwrite.so)") ./readme |
+		grep '^refused at offset 65536: .*quota=65536'
+}
+
 echo "TAP version 13"
-echo "1..8"
+echo "1..9"
 check "it installs into a staging directory" install_all
 check "the public headers compile by themselves" headers_alone
 check "the soname is libmkwrite.so.0" soname_is_0
@@ -102,4 +111,5 @@ check "what the public headers declare is exported, and nothing else" exports_ar
 check "the example compiles with pkg-config" compile_example
 check "the example runs, and its bytes are in the file" run_example
 check "the example is refused past its quota" example_was_refused
+check "the program in the README compiles and says what the README says" readme_program
 [ "$failures" = 0 ]
