@@ -98,7 +98,7 @@ readme_program() {
 	# shellcheck disable=SC2046 # flags are several words
 	cc -Wall -Wextra "$work/readme.c" $(pkg --cflags --libs) -o "$work/readme" &&
 		cd "$work" && LD_LIBRARY_PATH=$(dirname "$(find_installed /libmkwrite.so)") ./readme |
-		grep '^refused at offset 65536: .*quota=65536'
+		grep '^refused at offset [0-9]*: .*no space.*65536 of quota=65536 are used'
 }
 
 echo "TAP version 13"

@@ -408,8 +408,6 @@ static enum step fault_step(struct fault *f)
 		mkw_set_error(-EDEADLK, "a store operation touched a view of its own object");
 		return fault_refuse(f, -EDEADLK);
 	}
-	if (f->page >= object_pages(o) && atomic_load(&o->range_op_count) == 0)
-		return fault_past_end(f);
 	if (f->region == NULL) {
 		f->region = region_get(o, f->page);
 		if (f->region == NULL) {

@@ -66,103 +66,166 @@ static int io_check(const struct mkw_handle *h, const void *buffer, size_t count
 	return 0;
 }
 
-ssize_t mkw_pread(struct mkw_handle *h, void *buffer, size_t count, uint64_t offset)
+/* Shielded: a handler that came in while the slab's lock is held could want it too. */
+static char *staging_get(struct space *s)
+{
+	struct env_shield shield;
+	char *staging;
+
+	env_shield(&shield);
+	staging = slab_buffer(s);
+	env_unshield(&shield);
+	if (staging == NULL)
+		mkw_set_error(-ENOMEM, "no memory for a buffer");
+	return staging;
+}
+
+static void staging_put(struct space *s, char *staging)
+{
+	struct env_shield shield;
+
+	env_shield(&shield);
+	slab_buffer_free(s, staging);
+	env_unshield(&shield);
+}
+
+static ssize_t read_all(struct object *o, char *buffer, size_t count, uint64_t offset,
+			char *staging)
 {
 	struct env_shield shield;
 	size_t total = 0;
 	ssize_t n = 0;
-	char *staging;
 
-	error_clear();
-	n = io_check(h, buffer, count, offset);
-	if (n != 0)
-		return n;
-	staging = slab_buffer(h->object->space);
-	if (staging == NULL)
-		return mkw_set_error(-ENOMEM, "no memory for a buffer");
 	while (total < count) {
-		uint64_t at = offset + total, size = h->object->size_bytes;
+		uint64_t at = offset + total, size = o->size_bytes;
 		struct span s;
 
 		if (at >= size)
 			break;
 		s = span_at(at, count - total < size - at ? count - total : (size_t)(size - at));
 		env_shield(&shield);
-		n = span_move(h->object, &s, staging, false);
+		n = span_move(o, &s, staging, false);
 		env_unshield(&shield);
-		if (n < 0)
-			break;
-		if (guard_copy((char *)buffer + total, staging, (size_t)n) != 0) {
+		if (n == -ENXIO && at >= o->size_bytes)
+			n = 0; /* truncated under us: the end */
+		if (n > 0 && guard_copy(buffer + total, staging, (size_t)n) != 0)
 			n = -EFAULT;
+		if (n <= 0)
 			break;
-		}
 		total += (size_t)n;
 	}
-	slab_buffer_free(h->object->space, staging);
-	/* Truncated under us: the end of the object. */
-	if (n == -ENXIO)
-		n = 0;
 	return total > 0 ? (ssize_t)total : n < 0 ? n : 0;
 }
 
-/* Grow the object so that a write to `end` fits. */
-static int write_extend(struct object *o, uint64_t end)
+ssize_t mkw_pread(struct mkw_handle *h, void *buffer, size_t count, uint64_t offset)
 {
-	for (;;) {
-		uint64_t size = o->size_bytes;
-		int error = size >= end ? 0 : object_resize(o, end, size);
-		if (error != -EAGAIN || error_last() == -EAGAIN)
-			return error;
-	}
+	char *staging;
+	ssize_t n;
+
+	error_clear();
+	n = io_check(h, buffer, count, offset);
+	if (n != 0)
+		return n;
+	staging = staging_get(h->object->space);
+	if (staging == NULL)
+		return -ENOMEM;
+	n = read_all(h->object, buffer, count, offset, staging);
+	staging_put(h->object->space, staging);
+	return n;
 }
 
-/* A write that grew the object and was refused part of it: take back what is beyond. */
-static void write_shrink(struct object *o, uint64_t end, uint64_t keep)
+/* ---- Writing ------------------------------------------------------------------------------ */
+
+static bool is_frozen(const struct object *o)
 {
-	if (o->size_bytes == end && keep < end)
-		object_resize(o, keep, end);
+	return atomic_load(&o->frozen) != 0;
+}
+
+/* Grow the object so that a write to `end` fits. A frozen object is waited for. */
+static int write_extend(struct object *o, uint64_t end)
+{
+	struct sleeper sleeper;
+	int error = 0;
+
+	sleeper_init(&sleeper);
+	for (;;) {
+		uint64_t size = o->size_bytes;
+
+		error_clear();
+		error = size >= end ? 0 : object_resize(o, end, size);
+		if (error == -EAGAIN && error_last() == 0)
+			continue; /* somebody else changed the size */
+		if (error != -EBUSY || !is_frozen(o))
+			break;
+		env_lock(&o->lock);
+		if (is_frozen(o)) {
+			list_push_back(&o->waiters, &sleeper.waiter.link);
+			env_unlock(&o->lock);
+			sleeper_sleep(&sleeper);
+		} else {
+			env_unlock(&o->lock);
+		}
+	}
+	sleeper_destroy(&sleeper);
+	return error;
+}
+
+/* One span; grow: the object with it. */
+static ssize_t write_span(struct object *o, const struct span *s, char *staging, bool grow)
+{
+	uint64_t end = (s->page << PAGE_SHIFT) + s->in_page + s->bytes;
+	struct env_shield shield;
+	ssize_t n;
+
+	env_shield(&shield);
+	for (;;) {
+		uint64_t size = o->size_bytes;
+
+		n = grow ? write_extend(o, end) : 0;
+		if (n == 0)
+			n = span_move(o, s, staging, true);
+		/* Cut off again before the bytes were in: once more. */
+		if (n == -ENXIO && grow && o->size_bytes < end)
+			continue;
+		/* What it was grown for has been refused. */
+		if (n < 0 && grow && size < end)
+			object_shrink_unused(o, size, end);
+		break;
+	}
+	env_unshield(&shield);
+	return n;
 }
 
 static ssize_t write_all(struct object *o, const char *buffer, size_t count, uint64_t offset,
-			 char *staging)
+			 bool grow)
 {
-	struct env_shield shield;
+	char *staging = staging_get(o->space);
 	size_t total = 0;
 	ssize_t n = 0;
 
+	if (staging == NULL)
+		return -ENOMEM;
 	while (total < count) {
 		struct span s = span_at(offset + total, count - total);
 
 		n = guard_copy(staging, buffer + total, s.bytes);
-		if (n != 0)
-			break;
-		env_shield(&shield);
-		n = span_move(o, &s, staging, true);
-		env_unshield(&shield);
+		if (n == 0)
+			n = write_span(o, &s, staging, grow);
 		if (n < 0)
 			break;
 		total += (size_t)n;
 	}
+	staging_put(o->space, staging);
 	return total > 0 ? (ssize_t)total : n;
 }
 
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset)
 {
-	char *staging = slab_buffer(o->space);
-	ssize_t n;
-
-	if (staging == NULL)
-		return mkw_set_error(-ENOMEM, "no memory for a buffer");
-	n = write_all(o, bytes, count, offset, staging);
-	slab_buffer_free(o->space, staging);
-	return n;
+	return write_all(o, bytes, count, offset, false);
 }
 
 ssize_t mkw_pwrite(struct mkw_handle *h, const void *buffer, size_t count, uint64_t offset)
 {
-	struct env_shield shield;
-	uint64_t old_size, end;
-	char *staging;
 	ssize_t n;
 
 	error_clear();
@@ -173,22 +236,5 @@ ssize_t mkw_pwrite(struct mkw_handle *h, const void *buffer, size_t count, uint6
 		n = mkw_set_error(-EINVAL, "the store has no writepages: it is read only");
 	if (n != 0 || count == 0)
 		return n;
-	staging = slab_buffer(h->object->space);
-	if (staging == NULL)
-		return mkw_set_error(-ENOMEM, "no memory for a buffer");
-	old_size = h->object->size_bytes;
-	end = offset + count;
-	env_shield(&shield);
-	n = write_extend(h->object, end);
-	env_unshield(&shield);
-	if (n == 0)
-		n = write_all(h->object, buffer, count, offset, staging);
-	if (end > old_size && n < (ssize_t)count) {
-		uint64_t keep = n > 0 ? offset + (uint64_t)n : 0;
-		env_shield(&shield);
-		write_shrink(h->object, end, keep > old_size ? keep : old_size);
-		env_unshield(&shield);
-	}
-	slab_buffer_free(h->object->space, staging);
-	return n;
+	return write_all(h->object, buffer, count, offset, true);
 }

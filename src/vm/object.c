@@ -528,7 +528,7 @@ static void freeze_drain(struct object *o)
 
 	sleeper_init(&sleeper);
 	env_lock(&o->lock);
-	while (atomic_load(&o->asking) > 0) {
+	while (atomic_load(&o->asking) > 0 || !list_empty(&o->range_ops)) {
 		list_push_back(&o->waiters, &sleeper.waiter.link);
 		env_unlock(&o->lock);
 		sleeper_sleep(&sleeper);
@@ -687,41 +687,55 @@ int mkw_capacity(struct mkw_handle *h, uint64_t *free_bytes, uint64_t *total_byt
 
 /* ---- Dirty ranges ------------------------------------------------------------------------- */
 
+/* Ranges of one region, as a caller's list takes them: nothing of the caller's is touched below a
+ * lock, for it may lie in a view. */
 struct ranges {
 	struct mkw_range *out;
 	size_t capacity, count;
-	uint64_t end; /* of the last one, pages */
-	int last_error;
+	struct mkw_range last; /* not in out yet, if its length is not 0 */
 };
+
+static void ranges_flush(struct ranges *list)
+{
+	if (list->last.length == 0)
+		return;
+	if (list->count < list->capacity)
+		list->out[list->count] = list->last;
+	list->count++;
+	list->last.length = 0;
+}
 
 static void ranges_add(struct ranges *list, uint64_t page, int error)
 {
-	struct mkw_range *last = list->count > 0 && list->count <= list->capacity
-					 ? &list->out[list->count - 1]
-					 : NULL;
+	uint64_t offset = page << PAGE_SHIFT;
 
-	if (list->count > 0 && list->end == page && list->last_error == error) {
-		if (last != NULL)
-			last->length += MKW_PAGE_SIZE;
-	} else {
-		if (list->count < list->capacity)
-			list->out[list->count] = (struct mkw_range){.offset = page << PAGE_SHIFT,
-								    .length = MKW_PAGE_SIZE,
-								    .error = error};
-		list->count++;
+	if (list->last.length > 0 && list->last.offset + list->last.length == offset &&
+	    list->last.error == error) {
+		list->last.length += MKW_PAGE_SIZE;
+		return;
 	}
-	list->end = page + 1;
-	list->last_error = error;
+	ranges_flush(list);
+	list->last = (struct mkw_range){offset, MKW_PAGE_SIZE, error};
+}
+
+#define RANGES_CLEAN 1 /* no errno of ours is positive */
+
+/* errors[i]: RANGES_CLEAN, or what is to be said of page i of the region, which is dirty. */
+static void region_errors(struct region *r, int *errors)
+{
+	env_lock(&r->lock);
+	for (size_t i = 0; i < REGION_PAGES; i++)
+		errors[i] = page_is_charged(&r->pages[i]) ? -(int)r->pages[i].error : RANGES_CLEAN;
+	env_unlock(&r->lock);
 }
 
 ssize_t mkw_dirty_ranges(struct mkw_handle *h, uint64_t offset, uint64_t length,
 			 struct mkw_range *ranges, size_t capacity)
 {
 	struct ranges list = {.out = ranges, .capacity = capacity};
-	struct env_shield shield;
+	int errors[REGION_PAGES], error;
 	uint64_t first, last, next;
-	struct region *r;
-	int error;
+	bool more = true;
 
 	error_clear();
 	if (h == NULL || (ranges == NULL && capacity > 0))
@@ -729,17 +743,25 @@ ssize_t mkw_dirty_ranges(struct mkw_handle *h, uint64_t offset, uint64_t length,
 	error = object_range(h->object, offset, length, &first, &last);
 	if (error != 0)
 		return error > 0 ? 0 : error;
-	env_shield(&shield);
-	for (next = first; next <= last && (r = region_next(h->object, next)) != NULL;) {
-		next = r->first + REGION_PAGES;
-		env_lock(&r->lock);
-		for (size_t i = 0; i < REGION_PAGES && r->charged > 0; i++)
-			if (r->first + i >= first && r->first + i <= last &&
-			    page_is_charged(&r->pages[i]))
-				ranges_add(&list, r->first + i, -(int)r->pages[i].error);
-		env_unlock(&r->lock);
-		region_put(r);
+	for (next = first; next <= last && more;) {
+		struct env_shield shield;
+		struct region *r;
+		uint64_t start = 0;
+
+		env_shield(&shield);
+		r = region_next(h->object, next);
+		more = r != NULL;
+		if (more) {
+			start = r->first;
+			region_errors(r, errors);
+			region_put(r);
+		}
+		env_unshield(&shield);
+		for (size_t i = 0; more && i < REGION_PAGES; i++)
+			if (errors[i] != RANGES_CLEAN && start + i >= first && start + i <= last)
+				ranges_add(&list, start + i, errors[i]);
+		next = start + REGION_PAGES;
 	}
-	env_unshield(&shield);
+	ranges_flush(&list);
 	return (ssize_t)list.count;
 }

@@ -196,6 +196,12 @@ static int tail_zero(struct object *o, uint64_t size_bytes)
 			memset(bytes + in_page, 0, MKW_PAGE_SIZE - in_page);
 			if (page_is_charged(p))
 				p->flags |= PAGE_ASK_AGAIN;
+			/* A question about the old size is no answer for the new one. */
+			if (p->ask != 0) {
+				p->ask = 0;
+				r->asked--;
+				waiters_wake(&r->waiters);
+			}
 		}
 	}
 	env_unlock(&r->lock);
@@ -204,15 +210,57 @@ static int tail_zero(struct object *o, uint64_t size_bytes)
 	return error == 0 ? 0 : mkw_set_error(error, "cannot zero the last page");
 }
 
-static int object_shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+static int check_not_frozen(struct object *o)
 {
-	struct range_op op;
+	if (atomic_load(&o->frozen) != 0)
+		return mkw_set_error(-EBUSY, "the object is frozen");
+	return 0;
+}
+
+/* Begin a change of size, from the page on that has its end. An error: it was not begun. A freeze
+ * that comes later waits for its end (4.5). */
+static int resize_begin(struct object *o, struct range_op *op, uint64_t from_bytes,
+			uint64_t old_bytes)
+{
 	int error;
 
-	range_op_begin(o, &op, size_bytes >> PAGE_SHIFT, OBJECT_PAGES_MAX - 1);
-	if (o->size_bytes != old_bytes) { /* somebody else changed it before we began */
+	range_op_begin(o, op, from_bytes >> PAGE_SHIFT, OBJECT_PAGES_MAX - 1);
+	error = check_not_frozen(o);
+	if (error == 0 && o->size_bytes != old_bytes)
+		error = -EAGAIN; /* somebody else changed it before we began */
+	if (error != 0)
+		range_op_end(o, op);
+	return error;
+}
+
+/* => a range op over the pages. */
+static bool pages_are_charged(struct object *o, uint64_t first)
+{
+	struct region *r;
+	uint64_t next = first;
+	bool charged = false;
+
+	while (!charged && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		for (size_t i = 0; i < REGION_PAGES && r->charged > 0; i++)
+			charged |= r->first + i >= first && page_is_charged(&r->pages[i]);
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	return charged;
+}
+
+static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, bool only_unused)
+{
+	struct range_op op;
+	int error = resize_begin(o, &op, size_bytes, old_bytes);
+
+	if (error != 0)
+		return error;
+	if (only_unused && pages_are_charged(o, size_bytes >> PAGE_SHIFT)) {
 		range_op_end(o, &op);
-		return -EAGAIN;
+		return 0;
 	}
 	o->size_bytes = size_bytes;
 	error = op_truncate(o, size_bytes);
@@ -229,18 +277,18 @@ static int object_shrink(struct object *o, uint64_t size_bytes, uint64_t old_byt
 	return error;
 }
 
-static int object_extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+{
+	shrink(o, size_bytes, old_bytes, true);
+}
+
+static int extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
 {
 	struct range_op op;
-	int error;
+	int error = resize_begin(o, &op, old_bytes, old_bytes);
 
-	/* From the page of the old end on: the same pages that another change of size begins with.
-	 */
-	range_op_begin(o, &op, old_bytes >> PAGE_SHIFT, OBJECT_PAGES_MAX - 1);
-	if (o->size_bytes != old_bytes) {
-		range_op_end(o, &op);
-		return -EAGAIN;
-	}
+	if (error != 0)
+		return error;
 	error = tail_zero(o, old_bytes);
 	if (error == 0)
 		error = op_truncate(o, size_bytes);
@@ -258,8 +306,8 @@ int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
 		return mkw_set_error(-EFBIG, "an object has at most %llu bytes",
 				     (unsigned long long)OBJECT_PAGES_MAX << PAGE_SHIFT);
 	if (size_bytes < old_bytes)
-		return object_shrink(o, size_bytes, old_bytes);
-	return object_extend(o, size_bytes, old_bytes);
+		return shrink(o, size_bytes, old_bytes, false);
+	return extend(o, size_bytes, old_bytes);
 }
 
 int handle_check_write(const struct mkw_handle *h)
@@ -273,13 +321,6 @@ int handle_check_write(const struct mkw_handle *h)
 	return 0;
 }
 
-static int check_not_frozen(struct object *o)
-{
-	if (atomic_load(&o->frozen) != 0)
-		return mkw_set_error(-EBUSY, "the object is frozen");
-	return 0;
-}
-
 int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
 {
 	struct env_shield shield;
@@ -287,14 +328,12 @@ int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
 
 	error_clear();
 	error = handle_check_write(h);
-	if (error == 0)
-		error = check_not_frozen(h->object);
 	if (error != 0)
 		return error;
 	env_shield(&shield);
 	do
 		error = object_resize(h->object, size_bytes, h->object->size_bytes);
-	while (error == -EAGAIN && error_last() != -EAGAIN);
+	while (error == -EAGAIN && error_last() == 0);
 	env_unshield(&shield);
 	return error;
 }
@@ -336,7 +375,9 @@ static int punch_pages(struct object *o, uint64_t first, uint64_t count)
 	int error;
 
 	range_op_begin(o, &op, first, first + count - 1);
-	error = op_punch_hole(o, first << PAGE_SHIFT, count << PAGE_SHIFT);
+	error = check_not_frozen(o);
+	if (error == 0)
+		error = op_punch_hole(o, first << PAGE_SHIFT, count << PAGE_SHIFT);
 	if (error == 0)
 		object_detach(o, first, first + count - 1, true);
 	range_op_end(o, &op);

@@ -246,6 +246,8 @@ void object_wake(struct object *o);
 int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
 /* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
+/* Take back a growth from size_bytes to old_bytes, unless something was written there meanwhile. */
+void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
 /* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
 int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
 		 uint64_t *last);

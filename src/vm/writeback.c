@@ -107,12 +107,16 @@ static size_t batch_start(struct batch *b, const struct pass *pass)
 
 	for (size_t i = 0; i < b->count; i++) {
 		enum page_event event = PAGE_UNWRITTEN;
+		uint8_t again;
 
 		if (b->written[i])
 			event = pass->grants_only ? PAGE_WRITE : PAGE_START;
 		unwritten += event == PAGE_UNWRITTEN;
 		page_unlock(r, b->slots[i]);
+		again = r->pages[b->slots[i]].flags & PAGE_ASK_AGAIN;
 		page_change(r, b->slots[i], event);
+		if (event == PAGE_WRITE) /* the question that was to come again still is */
+			r->pages[b->slots[i]].flags |= again;
 		if (event == PAGE_START)
 			b->slots[kept++] = b->slots[i];
 	}
