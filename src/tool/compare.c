@@ -137,12 +137,12 @@ int comparison_run(struct comparison *comparison, const char *path, const struct
 	comparison->copies = calloc(list->count + 1, sizeof(*comparison->copies));
 	if (!comparison->originals || !comparison->copies)
 		return tool_errno(options, "comparing");
-	code = archive_open(&reader, path, list->count, options);
-	if (code != 0)
-		return code;
 	code = originals_digest(comparison, list, options);
 	if (code == 0)
-		code = copies_digest(comparison, &reader, list);
+		code = archive_open(&reader, path, list->count, options);
+	if (code != 0)
+		return code;
+	code = copies_digest(comparison, &reader, list);
 	archive_close(&reader);
 	return code == 0 ? digests_judge(comparison, list, options) : code;
 }

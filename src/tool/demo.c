@@ -223,8 +223,9 @@ static int refusal_handle(struct demo *demo, const struct mkw_refusal *refusal)
 
 	if (demo->refusals++ == 0)
 		demo->refusal = *refusal;
-	tell(demo, "refused", "write to %p, byte %s of the archive: %s, %s", refusal->address,
-	     text_count(refusal->offset).s, name ? name : "?", refusal->message);
+	tell(demo, "refused", "write to %p, byte %s of the archive", refusal->address,
+	     text_count(refusal->offset).s);
+	tell(demo, "why", "%s: %s", name ? name : "?", refusal->message);
 	if (refusal->error != -ENOSPC && refusal->error != -EDQUOT) {
 		tool_error(demo->options, "%s: %s (a quota would not help)", demo->path,
 			   refusal->message);
@@ -295,6 +296,7 @@ static int packing_open(struct demo *demo)
 		return tool_errno(demo->options, demo->path);
 	}
 	free(file_uri);
+	tell(demo, "store", "%s, a quota of %s", uri, text_size(demo->quota_bytes).s);
 	space_options.dirty_limit_bytes = demo->dirty_limit_bytes;
 	space_options.log = tool_log;
 	space_options.log_arg = (void *)(uintptr_t)demo->options;
@@ -307,8 +309,8 @@ static int packing_open(struct demo *demo)
 		error = mkw_map(demo->handle, demo->size_bytes, MKW_READ | MKW_WRITE,
 				demo->map_flags, 0, &demo->view);
 	if (error == 0)
-		tell(demo, "mapped", "%s, shared and writable, at %p (%s)", uri, demo->view,
-		     demo->map_flags ? "inline" : "uffd");
+		tell(demo, "mapped", "at %p, shared and writable; faults are served %s", demo->view,
+		     demo->map_flags ? "in this thread (inline)" : "by other threads (uffd)");
 	free(uri);
 	return error == 0 ? 0 : tool_library_error(demo->options, demo->path, error);
 }
@@ -468,9 +470,8 @@ static int demo_run(struct demo *demo)
 {
 	int code;
 
-	tell(demo, "files", "%s, %s: an archive of %s; the store's quota is %s",
-	     text_count(demo->files.count).s, text_size(demo->files.size_bytes).s,
-	     text_size(demo->size_bytes).s, text_size(demo->quota_bytes).s);
+	tell(demo, "files", "%s with %s, for an archive of %s", text_count(demo->files.count).s,
+	     text_size(demo->files.size_bytes).s, text_size(demo->size_bytes).s);
 	code = path_make(demo);
 	if (code == 0)
 		code = packing_open(demo);

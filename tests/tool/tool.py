@@ -132,7 +132,7 @@ def need_filter():
         raise Skip("/dev/userfaultfd is open to everyone")
 
 
-# ---- The front ------------------------------------------------------------------------------------
+# ---- The front ----------------------------------------------------------------------------------
 
 def test_help():
     """--help names every verb, and every verb explains itself in 80 columns."""
@@ -192,7 +192,7 @@ def test_full_stdout():
     assert b"standard output: Broken pipe" in result.err, result.err
 
 
-# ---- demo -----------------------------------------------------------------------------------------
+# ---- demo ---------------------------------------------------------------------------------------
 
 def archive_files(path):
     """Read an archive by its description alone: {name: bytes}."""
@@ -274,8 +274,9 @@ def test_demo_story():
     need_backend("uffd")
     make_sources()
     text = run("demo", "tree", "tree/plain").out.decode()
-    for part in ("refused       write to 0x", "ENOSPC", "by mkw_control", "all equal",
-                 "store asked (page_mkwrite)", "pages granted", "most pages dirty at once", "MB/s"):
+    for part in ("refused       write to 0x", "why           ENOSPC: ", "by mkw_control",
+                 "all equal", "store asked (page_mkwrite)", "pages granted",
+                 "most pages dirty at once", "MB/s"):
         assert part in text, f"{part!r} is not in\n{text}"
     assert len(text.splitlines()) < 30 and os.listdir() == ["tree"]
 
@@ -322,6 +323,33 @@ def test_demo_difference_seen():
     assert b"1 of 9 files differ" in result.err, result.err
 
 
+def test_demo_damage_seen():
+    """An archive that is damaged behind its back, before it is read, is never called equal."""
+    need_backend("uffd")
+    make_sources()
+    big = read("tree/deep/big")
+    damages = {
+        "tree/deep/big: it differs": lambda data: data.replace(big[5000:5100], b"!" * 100),
+        "the head is not what was packed": lambda data: data[:-24],
+        "tree/-dash is not what was packed": lambda data: data.replace(b"FILE", b"FIL3"),
+        "an offset is not what was packed": lambda data: data[:16] + b"\xff" * 8 + data[24:],
+    }
+    env = fake_sha256sum('[ -e wait ] && { echo >ready; read go <go; rm wait; }\n'
+                         'exec "$REAL" "$@"\n')
+    os.mkfifo("ready")
+    os.mkfifo("go")
+    for complaint, damage in damages.items():
+        write("wait", b"")
+        shutil.rmtree("kept", ignore_errors=True)
+        process = subprocess.Popen([TOOL, "demo", "--keep=kept", "tree"], env={**os.environ, **env},
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        read("ready")
+        write("kept/demo.mkwpack", damage(read("kept/demo.mkwpack")))
+        write("go", b"\n")
+        err = process.communicate(timeout=LIMIT_S)[1].decode()
+        assert process.returncode == FAILED and complaint in err, (complaint, err)
+
+
 def test_demo_no_sha256sum():
     """Without an independent opinion there is no success."""
     need_backend("uffd")
@@ -354,7 +382,7 @@ def test_demo_not_possible():
     assert b"mkwrite doctor" in result.err, result.err
 
 
-# ---- cp -------------------------------------------------------------------------------------------
+# ---- cp -----------------------------------------------------------------------------------------
 
 def make_sparse(path):
     """3 MiB with holes, and an odd end."""
@@ -485,7 +513,7 @@ def test_cp_progress():
     assert shown.endswith(b"\r\x1b[K"), shown
 
 
-# ---- info -----------------------------------------------------------------------------------------
+# ---- info ---------------------------------------------------------------------------------------
 
 def test_info_stores():
     """Without URI: all stores and their options."""
@@ -547,7 +575,7 @@ def test_info_errors():
     check_error(run("info", "error:error:", expect=FAILED), "info", "error:error:")
 
 
-# ---- doctor ---------------------------------------------------------------------------------------
+# ---- doctor -------------------------------------------------------------------------------------
 
 def test_doctor():
     """Its verdict, its exit status and its trial agree."""
@@ -577,7 +605,7 @@ def test_doctor_not_possible():
     assert "NOT usable" in text and "to change:" in text
 
 
-# ---- Running them ---------------------------------------------------------------------------------
+# ---- Running them -------------------------------------------------------------------------------
 
 def run_one(number, function):
     base = os.path.dirname(TOOL)
