@@ -39,8 +39,7 @@ typedef unsigned mkw_fault_t;
 #define MKW_FAULT_OOM	 0x0001u /* no memory: reclaim, then ask again; at last ENOMEM */
 #define MKW_FAULT_SIGBUS 0x0002u /* refused; mkw_set_error() beforehand says why, else EIO */
 #define MKW_FAULT_MAJOR	 0x0004u /* or-ed in: needed I/O; a statistic */
-#define MKW_FAULT_NOPAGE 0x0100u /* the page went away (truncated, punched): fault again; bounded \
-				  */
+#define MKW_FAULT_NOPAGE 0x0100u /* the page went away (cut off, punched): fault again; bounded */
 #define MKW_FAULT_LOCKED 0x0200u /* success; page_mkwrite: the run is locked (mkw_run_lock) */
 #define MKW_FAULT_RETRY	 0x0400u /* ask again; bounded, then EAGAIN */
 /* 0 is the old minor success: the library locks the pages itself and looks whether they are still

@@ -68,7 +68,7 @@ TEST_EACH_BACKEND(stream_grows_runs,
 TEST_EACH_BACKEND(random_shrinks_runs, "contract 11: random first writes are granted page by page")
 {
 	const uint64_t pages = 8192, writes = 512, settled = 64;
-	uint64_t before;
+	uint64_t before = 0;
 	struct rig rig;
 
 	rig_open(&rig, NULL, pages, MKW_RDWR);
