@@ -39,15 +39,16 @@ demo: build
 	$(BUILD)/mkwrite demo $(FILES)
 
 test: build
+	@$(SETUP) test
 	@$(RUN_TESTS) $(BUILD) $(TESTS)
 
 test-asan:
-	@$(SETUP)
+	@$(SETUP) test
 	$(call build,$(BUILD)-asan,-Db_sanitize=address$(comma)undefined $(SANITIZED))
 	@$(RUN_TESTS) $(BUILD)-asan $(TESTS)
 
 test-tsan:
-	@$(SETUP)
+	@$(SETUP) test
 	$(call build,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
 	@$(RUN_TESTS) $(BUILD)-tsan $(TESTS)
 
