@@ -25,9 +25,10 @@
 #define RADIX_BITS   9
 #define RADIX_LEVELS 3
 #define RADIX_SLOTS  (1u << RADIX_BITS)
-/* 2^(12+9+27): 256 TiB. */
-#define OBJECT_PAGES_MAX (1ull << (REGION_SHIFT + RADIX_BITS * RADIX_LEVELS))
-#define FILL_PAGES_MAX	 128u /* a staging buffer: small enough to stay in a core's cache */
+/* 64 TiB: the alias of larger frames would not fit into an address space of 47 bits. */
+#define OBJECT_PAGES_MAX (1ull << 34)
+_Static_assert(OBJECT_PAGES_MAX <= 1ull << (REGION_SHIFT + RADIX_BITS * RADIX_LEVELS), "radix");
+#define FILL_PAGES_MAX 128u /* a staging buffer: small enough to stay in a core's cache */
 
 struct space;
 struct object;
