@@ -400,13 +400,13 @@ def test_cp_files():
     make_sparse("source")
     run("cp", "source", "fresh")
     write("longer", pattern(5 << 20, 3))
-    told = run("--json", "cp", "source", "longer").json()
+    told = run("--json", "cp", "source", "longer", "--verify").json()
     write("shorter", b"short")
     run("cp", "file:source", "file:shorter")
     for target in ("fresh", "longer", "shorter"):
         assert read(target) == read("source"), target
         assert os.stat(target).st_blocks * 512 < 1 << 20, target
-    assert told["size_bytes"] == os.path.getsize("source") and told["verified"] is False
+    assert told["size_bytes"] == os.path.getsize("source") and told["verified"] is True
     assert 0 < told["written_bytes"] < 100000
 
 
@@ -544,10 +544,10 @@ def test_info_layers():
     """Layers are shown from the top to the store."""
     need_backend("uffd")
     write("source", b"x" * 100)
-    uri = "delay?us=1000&op=fault:error?op=punch_hole:file:source?quota=1M"
+    uri = "delay?us=1000&op=fault:error?op=fsync:file:source?quota=1M"
     parts = run("info", "--json", uri).json()["objects"][0]["parts"]
     assert [p["scheme"] for p in parts] == ["delay", "error", "file"]
-    assert [p["options"] for p in parts] == ["us=1000&op=fault", "op=punch_hole", "quota=1M"]
+    assert [p["options"] for p in parts] == ["us=1000&op=fault", "op=fsync", "quota=1M"]
     assert parts[2]["path"] == "source"
 
 
