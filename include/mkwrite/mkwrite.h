@@ -75,12 +75,14 @@ struct mkw_space_options {
 int mkw_space_create(const struct mkw_space_options *options, struct mkw_space **space);
 
 /*
- * End a space. All its views are unmapped, dirty pages are written, stores are released. Blocks.
- * Errors: EBUSY (handles are still open: the space is left as it was); otherwise the error of the
- * write-back that failed, the space left as it was with its dirty pages, so that the call can be
- * repeated. With MKW_DISCARD pages that cannot be written are dropped and the space ends, and the
- * error is still returned. An error that no handle has reported yet (contract: at most once each)
- * is returned too, the space then being ended.
+ * End a space: writers are stopped, dirty pages written, views unmapped, stores released. Blocks.
+ *
+ *   -EBUSY    the space is left as it was, views and all, and the call can be repeated: handles are
+ *             open, or dirty pages cannot be written (mkw_error_message() says why)
+ *   -EINVAL, -EDEADLK  a bad argument; inside a store operation. Nothing was done.
+ *   0, and any other error: the space has ended. The error is one that nobody has heard yet: of an
+ *             earlier write-back, of a last fsync; or, with MKW_DISCARD, of pages that could not be
+ *             written and were dropped. (A store's EBUSY, EINVAL or EDEADLK then reads EIO.)
  */
 #define MKW_DISCARD 1u
 int mkw_space_destroy(struct mkw_space *space, unsigned flags);

@@ -10,7 +10,7 @@
 /* ---- Sync --------------------------------------------------------------------------------- */
 
 struct msync {
-	int error; /* the first of a part; the others are synced all the same */
+	struct error_record first; /* of a part; the others are synced all the same */
 };
 
 static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
@@ -27,8 +27,8 @@ static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 		v->object->error_seen_seq = v->object->error_seq;
 		env_unlock(&v->object->lock);
 	}
-	if (error != 0 && m->error == 0)
-		m->error = mkw_set_error(error, "write-back failed: errno %d", -error);
+	if (m->first.error == 0)
+		error_keep(&m->first, error);
 	return 0;
 }
 
@@ -44,7 +44,7 @@ int mkw_msync(void *address, size_t length)
 	env_shield(&shield);
 	error = views_each(address, length, msync_part, &m);
 	env_unshield(&shield);
-	return m.error != 0 ? m.error : error;
+	return m.first.error != 0 ? error_say("part of the range", &m.first) : error;
 }
 
 /* ---- Advice ------------------------------------------------------------------------------- */

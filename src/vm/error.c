@@ -38,6 +38,20 @@ int error_last(void)
 	return last;
 }
 
+void error_keep(struct error_record *record, int error)
+{
+	record->error = error;
+	snprintf(record->sentence, sizeof(record->sentence), "%.191s",
+		 error == last ? sentence : "");
+}
+
+int error_say(const char *what, const struct error_record *record)
+{
+	if (record->sentence[0] != '\0')
+		return mkw_set_error(record->error, "%s: %s", what, record->sentence);
+	return mkw_set_error(record->error, "%s: errno %d", what, -record->error);
+}
+
 void error_clear(void)
 {
 	sentence[0] = '\0';

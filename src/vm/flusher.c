@@ -14,33 +14,6 @@
 
 #define MS 1000000u
 
-/* The object after id, pinned, or NULL. */
-static struct object *object_after(struct space *s, uint64_t id)
-{
-	struct object *found = NULL;
-
-	env_lock(&s->lock);
-	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
-		struct object *o = container_of(n, struct object, link);
-		if (!o->ending && o->id > id && (found == NULL || o->id < found->id))
-			found = o;
-	}
-	if (found != NULL)
-		found->pins++;
-	env_unlock(&s->lock);
-	return found;
-}
-
-static void object_unpin(struct object *o)
-{
-	struct space *s = o->space;
-
-	env_lock(&s->lock);
-	if (--o->pins == 0)
-		env_broadcast(&s->closed);
-	env_unlock(&s->lock);
-}
-
 /* True: something was left because somebody else is at it. wanted: writers wait for room, so that
  * manual objects give up what they have not used. */
 static bool round_run(struct space *s, bool wanted)
@@ -49,7 +22,7 @@ static bool round_run(struct space *s, bool wanted)
 	uint64_t id = 0;
 	bool busy = false;
 
-	while ((o = object_after(s, id)) != NULL) {
+	while ((o = space_object_after(s, id)) != NULL) {
 		id = o->id;
 		if (!o->manual)
 			busy |= writeback_range(o, 0, OBJECT_PAGES_MAX - 1, MKW_WB_BACKGROUND).busy;
@@ -68,7 +41,7 @@ static void space_waiters_wake(struct space *s)
 	env_lock(&s->charge_lock);
 	s->space_waiters = false; /* who is refused again says so again */
 	env_unlock(&s->charge_lock);
-	while ((o = object_after(s, id)) != NULL) {
+	while ((o = space_object_after(s, id)) != NULL) {
 		id = o->id;
 		mkw_object_wake(&o->public);
 		object_unpin(o);

@@ -18,17 +18,20 @@
 void object_record_error(struct object *o, int error)
 {
 	o->error_seq++;
-	o->error = error;
+	error_keep(&o->error, error);
 }
 
-int handle_take_error(struct mkw_handle *h)
+int handle_take_error(struct mkw_handle *h, struct error_record *record)
 {
 	struct object *o = h->object;
 	int error = 0;
 
 	env_lock(&o->lock);
-	if (h->error_seq < o->error_seq)
-		error = o->error;
+	if (h->error_seq < o->error_seq) {
+		error = o->error.error;
+		if (record != NULL)
+			*record = o->error;
+	}
 	h->error_seq = o->error_seen_seq = o->error_seq;
 	env_unlock(&o->lock);
 	return error;
@@ -385,7 +388,7 @@ static void object_destroy(struct object *o)
 	object_free(o);
 }
 
-static bool object_is_dirty(struct object *o)
+bool object_is_dirty(struct object *o)
 {
 	bool dirty;
 
@@ -398,10 +401,12 @@ static bool object_is_dirty(struct object *o)
 int object_end(struct object *o, bool discard, bool *gone)
 {
 	struct space *s = o->space;
-	int error = 0, unheard = 0;
+	struct error_record failed, unheard = {0};
+	int error = 0;
 
 	if (object_is_dirty(o) || atomic_load(&o->unsynced))
 		error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	error_keep(&failed, error);
 	/* What is written but not durable cannot be kept for a better time: only dirty pages can.
 	 */
 	*gone = !object_is_dirty(o) || discard;
@@ -415,10 +420,7 @@ int object_end(struct object *o, bool discard, bool *gone)
 		o->closing = false;
 		env_broadcast(&s->closed);
 		env_unlock(&s->lock);
-		return mkw_set_error(error,
-				     "dirty pages cannot be written (errno %d); the space "
-				     "keeps them",
-				     -error);
+		return error_say("the space keeps dirty pages", &failed);
 	}
 	while (o->pins > 0)
 		env_wait(&s->closed, &s->lock);
@@ -426,11 +428,8 @@ int object_end(struct object *o, bool discard, bool *gone)
 	env_unlock(&s->lock);
 	object_destroy(o);
 	if (error != 0)
-		return mkw_set_error(error, "write-back failed at the end (errno %d)", -error);
-	if (unheard != 0)
-		mkw_set_error(unheard, "write-back failed earlier (errno %d), unreported until now",
-			      -unheard);
-	return unheard;
+		return error_say("at the end", &failed);
+	return unheard.error != 0 ? error_say("unreported until now", &unheard) : 0;
 }
 
 int object_release(struct object *o, bool handle)
@@ -457,8 +456,9 @@ int object_release(struct object *o, bool handle)
 int mkw_close(struct mkw_handle *h)
 {
 	struct env_shield shield;
+	struct error_record unheard = {0};
 	struct object *o;
-	int error, end;
+	int end;
 
 	error_clear();
 	if (h == NULL)
@@ -469,11 +469,10 @@ int mkw_close(struct mkw_handle *h)
 	while (h->freezes > 0)
 		mkw_thaw(h);
 	o = h->object;
-	error = 0;
 	/* What this handle has not heard, if nobody else will. */
 	env_lock(&o->lock);
 	if (h->error_seq < o->error_seq && o->error_seen_seq < o->error_seq) {
-		error = o->error;
+		unheard = o->error;
 		o->error_seen_seq = o->error_seq;
 	}
 	env_unlock(&o->lock);
@@ -482,8 +481,7 @@ int mkw_close(struct mkw_handle *h)
 	env_unshield(&shield);
 	if (end != 0)
 		return end;
-	return error == 0 ? 0
-			  : mkw_set_error(error, "write-back failed earlier (errno %d)", -error);
+	return unheard.error != 0 ? error_say("unreported until now", &unheard) : 0;
 }
 
 /* ---- Sync and freeze ---------------------------------------------------------------------- */
@@ -499,9 +497,10 @@ static int handle_check(const struct mkw_handle *h)
 
 int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
+	struct error_record earlier;
 	struct env_shield shield;
 	uint64_t first, last;
-	int error, earlier;
+	int error;
 
 	error_clear();
 	error = handle_check(h);
@@ -512,14 +511,10 @@ int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		return error;
 	env_shield(&shield);
 	error = error == 0 ? writeback_sync(h->object, first, last) : 0;
-	earlier = handle_take_error(h);
+	if (handle_take_error(h, &earlier) != 0 && (error == 0 || error == -EAGAIN))
+		error = error_say("write-back failed", &earlier);
 	env_unshield(&shield);
-	if (error == -EAGAIN && earlier == 0)
-		return mkw_set_error(-EAGAIN,
-				     "the store does not take some pages yet; they stay dirty");
-	if (error == 0 || error == -EAGAIN)
-		error = earlier != 0 ? earlier : error;
-	return error == 0 ? 0 : mkw_set_error(error, "write-back failed: errno %d", -error);
+	return error;
 }
 
 static void freeze_drain(struct object *o)
@@ -538,6 +533,25 @@ static void freeze_drain(struct object *o)
 	sleeper_destroy(&sleeper);
 }
 
+int object_freeze(struct object *o)
+{
+	env_lock(&o->lock);
+	atomic_fetch_add(&o->frozen, 1);
+	env_unlock(&o->lock);
+	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
+	 * copying has its pages locked (4.5). */
+	freeze_drain(o);
+	return writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+}
+
+void object_thaw(struct object *o)
+{
+	env_lock(&o->lock);
+	atomic_fetch_sub(&o->frozen, 1);
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+}
+
 int mkw_freeze(struct mkw_handle *h)
 {
 	struct env_shield shield;
@@ -551,17 +565,15 @@ int mkw_freeze(struct mkw_handle *h)
 	o = h->object;
 	env_shield(&shield);
 	env_lock(&o->lock);
-	atomic_fetch_add(&o->frozen, 1);
 	h->freezes++;
 	env_unlock(&o->lock);
-	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
-	 * copying has its pages locked (4.5). */
-	freeze_drain(o);
-	error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	error = object_freeze(o);
 	if (error != 0) {
-		handle_take_error(h);
+		struct error_record failed;
+		error_keep(&failed, error);
+		handle_take_error(h, NULL);
 		mkw_thaw(h);
-		mkw_set_error(error, "cannot freeze: write-back failed with errno %d", -error);
+		error_say("cannot freeze", &failed);
 	}
 	env_unshield(&shield);
 	return error;
@@ -579,14 +591,13 @@ int mkw_thaw(struct mkw_handle *h)
 	o = h->object;
 	env_shield(&shield);
 	env_lock(&o->lock);
-	if (h->freezes == 0) {
+	if (h->freezes == 0)
 		error = mkw_set_error(-EINVAL, "this handle has not frozen the object");
-	} else {
+	else
 		h->freezes--;
-		atomic_fetch_sub(&o->frozen, 1);
-		waiters_wake(&o->waiters);
-	}
 	env_unlock(&o->lock);
+	if (error == 0)
+		object_thaw(o);
 	env_unshield(&shield);
 	return error;
 }

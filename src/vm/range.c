@@ -456,7 +456,7 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	env_shield(&shield);
 	error = writeback_sync(h->object, first, last);
 	if (error != 0)
-		handle_take_error(h);
+		handle_take_error(h, NULL);
 	if (error == 0) {
 		range_op_begin(h->object, &op, first, last);
 		kept = object_detach(h->object, first, last, false);

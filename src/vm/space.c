@@ -206,46 +206,138 @@ static struct object *space_pick(struct space *s)
 	return found;
 }
 
-int mkw_space_destroy(struct mkw_space *space, unsigned flags)
+struct object *space_object_after(struct space *s, uint64_t id)
 {
-	struct env_shield shield;
-	struct space *s;
+	struct object *found = NULL;
+
+	env_lock(&s->lock);
+	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
+		struct object *o = container_of(n, struct object, link);
+		if (o->id > id && !o->ending && (found == NULL || o->id < found->id))
+			found = o;
+	}
+	if (found != NULL)
+		found->pins++;
+	env_unlock(&s->lock);
+	return found;
+}
+
+void object_unpin(struct object *o)
+{
+	struct space *s = o->space;
+
+	env_lock(&s->lock);
+	if (--o->pins == 0)
+		env_broadcast(&s->closed);
+	env_unlock(&s->lock);
+}
+
+/* Freeze and write every object; *last_id: up to which they are frozen now. The first error of one
+ * that keeps dirty pages: the others are written all the same. */
+static int space_freeze(struct space *s, uint64_t *last_id, struct error_record *failed)
+{
+	struct object *o;
+
+	*last_id = 0;
+	failed->error = 0;
+	while ((o = space_object_after(s, *last_id)) != NULL) {
+		int error = object_freeze(o);
+		*last_id = o->id;
+		if (error != 0 && failed->error == 0 && object_is_dirty(o))
+			error_keep(failed, error);
+		object_unpin(o);
+	}
+	return failed->error;
+}
+
+/* The space goes on; its caller has been told what failed so far. */
+static void space_keep(struct space *s, uint64_t last_id)
+{
+	struct object *o;
+	uint64_t id = 0;
+
+	while ((o = space_object_after(s, id)) != NULL && o->id <= last_id) {
+		id = o->id;
+		env_lock(&o->lock);
+		if (object_is_dirty(o))
+			o->error_seen_seq = o->error_seq;
+		env_unlock(&o->lock);
+		object_thaw(o);
+		object_unpin(o);
+	}
+	if (o != NULL)
+		object_unpin(o);
+}
+
+/* Views go, then objects, written or not. */
+static void space_end(struct space *s, struct error_record *first)
+{
 	struct object *o;
 	struct view *v;
-	bool gone = true;
-	int result = 0;
+	bool gone;
 
-	error_clear();
+	first->error = 0;
+	while ((v = view_steal(s)) != NULL) {
+		int error = view_unmap(v);
+		if (first->error == 0)
+			error_keep(first, error);
+	}
+	while ((o = space_pick(s)) != NULL) {
+		int error = object_end(o, true, &gone);
+		if (first->error == 0)
+			error_keep(first, error);
+	}
+	space_stop(s);
+	space_free(s);
+}
+
+static int destroy_check(struct mkw_space *space, unsigned flags)
+{
+	struct space *s;
+	unsigned handles;
+
 	if (space == NULL || (flags & ~MKW_DISCARD) != 0)
 		return mkw_set_error(-EINVAL, "no space, or unknown flags");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	s = space_of(space);
-	env_shield(&shield);
 	env_lock(&s->lock);
-	if (s->handles > 0) {
-		unsigned handles = s->handles;
-		env_unlock(&s->lock);
-		env_unshield(&shield);
-		return mkw_set_error(-EBUSY, "%u handles are open", handles);
-	}
+	handles = s->handles;
 	env_unlock(&s->lock);
-	while ((v = view_steal(s)) != NULL) {
-		int error = view_unmap(v);
-		if (result == 0)
-			result = error;
+	return handles > 0 ? mkw_set_error(-EBUSY, "%u handles are open", handles) : 0;
+}
+
+/*
+ * Everything is frozen and written before the first view goes: then what follows has nothing left
+ * to write that could fail, and until then nothing is lost but a few waits (contract 11).
+ */
+int mkw_space_destroy(struct mkw_space *space, unsigned flags)
+{
+	struct error_record failed;
+	struct env_shield shield;
+	uint64_t last_id;
+	int error;
+
+	error_clear();
+	env_shield(&shield);
+	error = destroy_check(space, flags);
+	if (error != 0) {
+		env_unshield(&shield);
+		return error;
 	}
-	while (gone && (o = space_pick(s)) != NULL) {
-		int error = object_end(o, (flags & MKW_DISCARD) != 0, &gone);
-		if (result == 0 || !gone)
-			result = error;
-	}
-	if (gone) {
-		space_stop(s);
-		space_free(s);
+	if (space_freeze(space_of(space), &last_id, &failed) != 0 && (flags & MKW_DISCARD) == 0) {
+		space_keep(space_of(space), last_id);
+		failed.error = -EBUSY;
+		error = error_say("the space is as it was", &failed);
+	} else {
+		space_end(space_of(space), &failed);
+		/* Those of a space that lives on. */
+		if (failed.error == -EBUSY || failed.error == -EINVAL || failed.error == -EDEADLK)
+			failed.error = -EIO;
+		error = failed.error != 0 ? error_say("the space has ended", &failed) : 0;
 	}
 	env_unshield(&shield);
-	return result;
+	return error;
 }
 
 /* ---- Statistics --------------------------------------------------------------------------- */

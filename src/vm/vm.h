@@ -35,6 +35,18 @@ struct object;
 struct region;
 struct view;
 
+/* ---- Errors ------------------------------------------------------------------------------- */
+
+/* An error with its sentence, for somebody who asks later. */
+struct error_record {
+	int error; /* negative errno; 0: none */
+	char sentence[192];
+};
+/* The sentence is that of the calling thread, if it is about this error. */
+void error_keep(struct error_record *record, int error);
+/* The calling thread's error is now "what: sentence". Returns the errno. */
+int error_say(const char *what, const struct error_record *record);
+
 /* ---- Waiting ------------------------------------------------------------------------------ */
 
 /* Something in a list of those who wait. wake is called with that list's lock held, after removal;
@@ -176,7 +188,7 @@ struct object {
 	_Atomic unsigned handles; /* openings; changes under space->lock */
 	_Atomic unsigned view_count;
 	/* Changes under space->lock: */
-	unsigned pins;	       /* the flusher is at it */
+	unsigned pins;	       /* somebody is at it without being its user */
 	bool opening, closing; /* the store is being attached; the last user is writing it out */
 	bool ending;	       /* it cannot be pinned any more */
 	bool opened_rdonly;
@@ -199,8 +211,8 @@ struct object {
 	void *policy_arg;
 	/* Error history (6.5): error_seq counts recorded errors. */
 	uint64_t error_seq, error_seen_seq;
-	int error;
-	uint64_t again_seq; /* counts runs of a sync that the store did not take yet */
+	struct error_record error; /* the last of them */
+	uint64_t again_seq;	   /* counts runs of a sync that the store did not take yet */
 
 	struct account account; /* charge lock */
 	struct counters counters;
@@ -230,12 +242,16 @@ struct mkw_handle {
  * object's pages are written and it ends; if they cannot be, it stays in the space. The error of
  * that, or one that nobody has heard. */
 int object_release(struct object *o, bool handle);
+/* Stop all dirtying of the object and sync it; every call, successful or not, has its thaw. */
+int object_freeze(struct object *o);
+void object_thaw(struct object *o);
+bool object_is_dirty(struct object *o);
 /* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
 int object_end(struct object *o, bool discard, bool *gone);
-/* => object->lock held. */
+/* With the calling thread's sentence. => object->lock held. */
 void object_record_error(struct object *o, int error);
-/* The handle's unreported error, reported now; 0: none. */
-int handle_take_error(struct mkw_handle *handle);
+/* The handle's unreported error, reported now; 0: none. record may be NULL. */
+int handle_take_error(struct mkw_handle *handle, struct error_record *record);
 /* Is the page in a running range op? */
 bool object_in_range_op(struct object *o, uint64_t page);
 /* Begins when no other op overlaps; then pages in it are neither locked nor under write-back. */
@@ -278,6 +294,7 @@ struct view {
 	struct mmu_view mmu;
 	struct object *object;
 	struct list link;      /* object->views */
+	struct list leaving;   /* out of the table, still mapped; table_lock */
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
@@ -291,6 +308,8 @@ struct view {
 
 /* The view at an address, referenced, or NULL. */
 struct view *view_find(uintptr_t address);
+/* No view was found at address. True: one that is being unmapped was there, and is gone now. */
+bool view_await_gone(uintptr_t address);
 void view_put(struct view *v);
 static inline bool view_is_dying(const struct view *v)
 {
@@ -456,6 +475,9 @@ static inline struct space *space_of(const struct mkw_space *s)
 {
 	return container_of(s, struct space, public);
 }
+/* The object whose id is the next after id, pinned until object_unpin; NULL: none. */
+struct object *space_object_after(struct space *s, uint64_t id);
+void object_unpin(struct object *o);
 void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -502,7 +524,7 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 /* Give unused grants back and write nothing; granted pages that were written become DIRTY. What is
  * busy is skipped. */
 struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last);
-/* Tag, write, wait, fsync. The error, recorded in the object, is returned too. */
+/* Tag, write, wait, fsync. The error, recorded in the object, is returned too, and said. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */

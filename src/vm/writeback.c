@@ -415,6 +415,17 @@ static void range_tag(struct object *o, uint64_t first, uint64_t last)
 	}
 }
 
+/* Why a sync failed. => object->lock held. */
+static void sync_say(const struct object *o, int error)
+{
+	if (error == -EAGAIN)
+		mkw_set_error(error, "the store does not take some pages yet; they stay dirty");
+	else if (error == o->error.error)
+		error_say("write-back failed", &o->error);
+	else
+		mkw_set_error(error, "write-back failed: errno %d", -error);
+}
+
 int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 {
 	struct writeback_result result;
@@ -438,9 +449,11 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 		object_record_error(o, error);
 	/* A page that somebody else was writing, and failed to, counts for this sync as well. */
 	if (o->error_seq != seq && (result.error == 0 || result.error == -EAGAIN))
-		result.error = o->error;
+		result.error = o->error.error;
 	if (o->again_seq != again_seq && result.error == 0)
 		result.error = -EAGAIN;
+	if (result.error != 0)
+		sync_say(o, result.error);
 	env_unlock(&o->lock);
 	return result.error;
 }

@@ -761,7 +761,7 @@ TEST(close_fails_keeps,
 	rig.handle = NULL;
 	CHECK_EQ(rig_space_stat(&rig).dirty_bytes, 8 * PAGE);
 	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 0);
-	CHECK_EQ(mkw_space_destroy(rig.space, 0), -EIO);
+	CHECK_EQ(mkw_space_destroy(rig.space, 0), -EBUSY);
 	CHECK_EQ(rig_space_stat(&rig).dirty_bytes, 8 * PAGE);
 	script_fail(rig.store, SCRIPT_WRITE, 1, 0, 0);
 	REQUIRE_EQ(mkw_space_destroy(rig.space, 0), 0);
