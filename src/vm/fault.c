@@ -49,7 +49,7 @@ bool fault_before_park(struct fault *f)
 
 	/* Whoever unmaps the view marks it and then comes by every list, under its lock: it would
 	 * not come by here again. */
-	if (f->kind == FAULT_EVENT && view_is_dying(f->view))
+	if (f->view != NULL && view_is_dying(f->view))
 		return false;
 	COUNT(f->object, waits, 1);
 	if (f->kind != FAULT_EVENT)
@@ -389,14 +389,26 @@ static enum step fault_look(struct fault *f)
 	return fault_write_charged(f);
 }
 
+/* The view is being unmapped: the access is tried again, and meets the kernel's answer in the end;
+ * a call is told now. */
+static enum step fault_gone(struct fault *f)
+{
+	if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE)
+		return STEP_DONE;
+	mkw_set_error(-ENOMEM, "the view is being unmapped");
+	return fault_refuse(f, -ENOMEM);
+}
+
 static enum step fault_step(struct fault *f)
 {
 	struct object *o = f->object;
 	int deny = fault_waiter(f)->deny;
 
 	error_clear();
-	if (f->superseded || (f->view != NULL && view_is_dying(f->view) && f->kind == FAULT_EVENT))
+	if (f->superseded)
 		return STEP_DONE;
+	if (f->view != NULL && view_is_dying(f->view))
+		return fault_gone(f);
 	if (deny != 0) {
 		mkw_set_error(deny,
 			      deny == -ENOMEM
@@ -581,7 +593,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 	struct fault f = {.tid = env_tid()};
 
 	if (v == NULL)
-		return false;
+		return view_await_gone(address);
 	if (v->mmu.backend != MMU_INLINE) {
 		view_put(v);
 		return false;

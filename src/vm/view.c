@@ -3,9 +3,9 @@
  * view.c - views: the process's table of them by address, and what is done to all views of an
  * object at once.
  *
- * A view that is being unmapped is first marked dying and taken from the table, so that no new
- * fault finds it; parked faults are resumed and end; when the last has gone it is unmapped, and
- * only then leaves the object's list: until the munmap a thread may still write through it.
+ * A view that is being unmapped is first taken from the table, so that no new fault finds it, and
+ * marked dying; parked faults are resumed and end; when the last has gone it is unmapped, and only
+ * then leaves the object's list: until the munmap a thread may still write through it.
  */
 #include "vm.h"
 
@@ -16,6 +16,9 @@
 static struct env_rwlock table_lock = {PTHREAD_RWLOCK_INITIALIZER, RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
 static size_t table_count, table_capacity;
+/* Views taken from it that are not unmapped yet, and who waits for that; table_lock for writing. */
+static struct list leaving = {&leaving, &leaving},
+		   leaving_waiters = {&leaving_waiters, &leaving_waiters};
 
 /* ---- The table ---------------------------------------------------------------------------- */
 
@@ -113,6 +116,7 @@ static bool table_remove(struct view *v)
 			continue;
 		memmove(&table[i], &table[i + 1], (table_count - i - 1) * sizeof(struct view *));
 		table_count--;
+		list_push_back(&leaving, &v->leaving);
 		found = true;
 	}
 	if (table_count == 0) {
@@ -122,6 +126,36 @@ static bool table_remove(struct view *v)
 	}
 	env_write_unlock(&table_lock);
 	return found;
+}
+
+/* Only inline faults ask: the kernel still raises SIGBUS for the address, and would have raised
+ * SIGSEGV a moment later. */
+bool view_await_gone(uintptr_t address)
+{
+	struct sleeper sleeper;
+	bool found = false;
+
+	sleeper_init(&sleeper);
+	env_write_lock(&table_lock);
+	for (struct list *n = leaving.next; n != &leaving && !found; n = n->next) {
+		const struct view *v = container_of(n, struct view, leaving);
+		found = address - v->mmu.address < v->mmu.length;
+	}
+	if (found)
+		list_push_back(&leaving_waiters, &sleeper.waiter.link);
+	env_write_unlock(&table_lock);
+	if (found)
+		sleeper_sleep(&sleeper);
+	sleeper_destroy(&sleeper);
+	return found;
+}
+
+static void view_set_gone(struct view *v)
+{
+	env_write_lock(&table_lock);
+	list_remove(&v->leaving);
+	waiters_wake(&leaving_waiters);
+	env_write_unlock(&table_lock);
 }
 
 /* ---- All views of an object --------------------------------------------------------------- */
@@ -312,6 +346,7 @@ static struct view *view_new(struct object *o, size_t length, unsigned protectio
 		.offset = offset,
 	};
 	list_init(&v->link);
+	list_init(&v->leaving);
 	env_mutex_init(&v->stream_lock, RANK_LEAF);
 	return v;
 }
@@ -434,13 +469,15 @@ int view_unmap(struct view *v)
 	struct object *o = v->object;
 
 	atomic_fetch_or(&v->refs, VIEW_DYING);
-	if (v->mmu.writable)
-		op_map(o, false);
 	view_drain(v);
 	env_write_lock(&o->views_lock);
 	mmu_view_unmap(&v->mmu);
 	list_remove(&v->link);
 	env_write_unlock(&o->views_lock);
+	view_set_gone(v);
+	/* Not before: should the store touch the view it is not left to wait for this thread. */
+	if (v->mmu.writable)
+		op_map(o, false);
 	view_free(v);
 	return object_release(o, false);
 }
