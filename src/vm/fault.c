@@ -416,7 +416,12 @@ static enum step fault_step(struct fault *f)
 				      : "the dirty limit is reached and nothing can be written");
 		return fault_refuse(f, deny);
 	}
-	if ((f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) && op_inside(o, f->tid)) {
+	if (f->inside == OP_INSIDE_PERHAPS) {
+		/* If it is there it comes again. */
+		f->superseded = true;
+		return STEP_DONE;
+	}
+	if (f->inside == OP_INSIDE) {
 		mkw_set_error(-EDEADLK, "a store operation touched a view of its own object");
 		return fault_refuse(f, -EDEADLK);
 	}
@@ -493,6 +498,8 @@ static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, ui
 	f->address = address;
 	f->access = access;
 	f->page = v->first + ((address - v->mmu.address) >> PAGE_SHIFT);
+	/* Before it waits for anything: its thread may be inside one by the time that comes. */
+	f->inside = op_inside(v->object, f->tid, address);
 	f->want = stream_plan(v, f->page, access);
 	/* What is behind the view's end is not its to map. */
 	if (f->want > v->first + v->count - f->page)

@@ -17,6 +17,7 @@
 static struct {
 	_Atomic pid_t tid;
 	_Atomic(const struct object *) object;
+	_Atomic uintptr_t suspect; /* where it was seen to fault once, in this operation */
 } places[PLACES];
 static _Atomic unsigned places_used; /* high-water mark */
 
@@ -39,6 +40,7 @@ static int place_take(const struct object *o, pid_t tid)
 		pid_t none = 0;
 		if (!atomic_compare_exchange_strong(&places[i].tid, &none, tid))
 			continue;
+		atomic_store(&places[i].suspect, 0);
 		atomic_store(&places[i].object, o);
 		place_hint = i;
 		unsigned used = atomic_load(&places_used);
@@ -57,14 +59,17 @@ static void place_give(int place)
 	atomic_store(&places[place].tid, 0);
 }
 
-bool op_inside(const struct object *o, pid_t tid)
+enum op_inside op_inside(const struct object *o, pid_t tid, uintptr_t address)
 {
 	unsigned used = atomic_load(&places_used);
 
-	for (unsigned i = 0; i < used; i++)
-		if (atomic_load(&places[i].tid) == tid && atomic_load(&places[i].object) == o)
-			return true;
-	return false;
+	for (unsigned i = 0; i < used; i++) {
+		if (atomic_load(&places[i].tid) != tid || atomic_load(&places[i].object) != o)
+			continue;
+		return atomic_exchange(&places[i].suspect, address) == address ? OP_INSIDE
+									       : OP_INSIDE_PERHAPS;
+	}
+	return OP_OUTSIDE;
 }
 
 bool op_running(void)

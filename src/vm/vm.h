@@ -352,6 +352,9 @@ enum fault_kind {
 	FAULT_FILL,    /* WILLNEED */
 };
 
+/* Did the fault come from inside a store operation of the object? */
+enum op_inside { OP_OUTSIDE, OP_INSIDE_PERHAPS, OP_INSIDE };
+
 struct fault {
 	struct waiter waiter;	/* FAULT_EVENT: in a list of waiters, or the ready queue */
 	struct sleeper sleeper; /* all others */
@@ -368,6 +371,7 @@ struct fault {
 	unsigned tries;		/* NOPAGE and RETRY answers in a row */
 	bool superseded;	/* its thread faulted anew; ready lock */
 	bool delayed;		/* has been slowed down once */
+	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
 	uint64_t not_before_ns; /* space->delayed */
 	uint64_t wake_seq;	/* of the object, before the store was asked */
@@ -559,8 +563,12 @@ void op_release(struct object *o);
 void op_map(struct object *o, bool map);
 int op_control(struct object *o, const char *key, const char *value);
 int op_capacity(struct object *o, uint64_t *free_bytes, uint64_t *total_bytes);
-/* Is thread tid inside an operation of the object? */
-bool op_inside(const struct object *o, pid_t tid);
+/*
+ * Has thread tid faulted at address from inside an operation of the object? A report may be looked at
+ * late, when its thread has been let go and has entered one since: only a second report of the same
+ * address, in the same operation, is proof.
+ */
+enum op_inside op_inside(const struct object *o, pid_t tid, uintptr_t address);
 /* The calling thread is inside an operation (of any object). */
 bool op_running(void);
 

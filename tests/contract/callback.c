@@ -634,14 +634,19 @@ static void *turning_main(void *arg)
 {
 	struct turning *t = arg;
 	unsigned seed = t->index + 1;
+	struct mkw_refusal refusal;
 	unsigned char byte;
 
 	for (unsigned round = 0; round < test_rounds(2000); round++) {
 		unsigned page = (unsigned)rand_r(&seed) % 4;
 		unsigned char *at = t->w->view + page * PAGE + t->index;
 
-		t->refused += try_write(at, (unsigned char)round, NULL) != 0;
-		t->refused += try_read(at + 8, &byte, NULL) != 0;
+		if (try_write(at, (unsigned char)round, &refusal) != 0 ||
+		    try_read(at + 8, &byte, &refusal) != 0) {
+			test_note("%p refused at %p: %s", (void *)at, refusal.address,
+				  refusal.message);
+			t->refused++;
+		}
 		t->failed += mkw_punch(t->w->handle, page * PAGE, PAGE) != 0;
 		t->failed += mkw_pread(t->w->handle, &byte, 1, page * PAGE) != 1;
 	}
