@@ -133,6 +133,31 @@ TEST_EACH_BACKEND(r3_2_run_grows_by_trylock_only,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(r3_2_run_grows_not_over_asked,
+		  "3.2 11 a run does not grow over a page that is being asked for")
+{
+	struct access other;
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	script_put_pattern(w.store, 0, 8, 1);
+	world_open(&w, 8 * PAGE);
+	for (unsigned i = 0; i < 8; i++)
+		get(w.view + i * PAGE);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 5);
+	access_write(&other, w.view + 5 * PAGE, 'o');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	script_set_extent(w.store, 8);
+	put(w.view + 3 * PAGE, 'x');
+	CHECK_EQ(world_dirty_bytes(&w), 5 * PAGE);
+	CHECK_EQ(world_stat(&w).pages_granted, 5);
+	script_set_extent(w.store, 0);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	CHECK_EQ(access_join(&other), 0);
+	CHECK_EQ(world_stat(&w).pages_granted, 6);
+	world_end(&w);
+}
+
 static int cut_results[8];
 
 static void cut_badly(void *arg, struct mkw_object *object, struct mkw_run *run)

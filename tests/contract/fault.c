@@ -115,6 +115,65 @@ TEST_EACH_BACKEND(r2_2_cached_page_not_asked_again,
 }
 
 TEST_EACH_BACKEND(
+	r2_2_every_view_armed,
+	"1.1 2.2 I1 a page filled for one view is protected in all others, older and newer")
+{
+	unsigned char *older, *newer;
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	script_put_pattern(w.store, 0, 8, 2);
+	world_open(&w, 8 * PAGE);
+	older = world_map(&w, 0, 8, MKW_READ | MKW_WRITE);
+	CHECK_EQ(get(w.view + PAGE), script_pattern(PAGE, 2));
+	newer = world_map(&w, 0, 8, MKW_READ | MKW_WRITE);
+	CHECK_EQ(get(w.view + 2 * PAGE), script_pattern(2 * PAGE, 2));
+	/* The kernel maps these two by itself, as it finds their entries. */
+	CHECK_EQ(get(older + PAGE), script_pattern(PAGE, 2));
+	CHECK_EQ(get(newer + 2 * PAGE), script_pattern(2 * PAGE, 2));
+	CHECK_EQ(script_calls(w.store, SCRIPT_FAULT), 2);
+	put(older + PAGE, 'a');
+	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 1), 1);
+	put(newer + 2 * PAGE, 'b');
+	CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, 2), 1);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, PAGE, "a", 1);
+	check_store(&w, 2 * PAGE, "b", 1);
+	CHECK_EQ(mkw_unmap(older, 8 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(newer, 8 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(r2_2_run_ends_at_a_filling,
+		  "2.2 reading ahead ends at a page that somebody else is filling")
+{
+	struct access one, ahead;
+	struct script_call call;
+	unsigned char *second;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	script_put_pattern(w.store, 0, 4, 1);
+	world_open(&w, 4 * PAGE);
+	second = world_map(&w, 0, 4, MKW_READ);
+	CHECK_EQ(mkw_advise(second, 4 * PAGE, MKW_SEQUENTIAL), 0);
+	test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 2);
+	access_read(&one, w.view + 2 * PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	access_read(&ahead, second);
+	REQUIRE(script_wait_calls(w.store, SCRIPT_FAULT, 2));
+	REQUIRE(script_log_of(w.store, SCRIPT_FAULT, 2, &call));
+	CHECK_EQ(call.first, 0);
+	CHECK_EQ(call.count, 2);
+	test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_EQ(access_join(&ahead), 0);
+	CHECK_EQ(access_join(&one), 0);
+	CHECK_EQ(one.value, script_pattern(2 * PAGE, 1));
+	CHECK_EQ(mkw_unmap(second, 4 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(
 	r2_2_view_after_dirty,
 	"1.1 2.2 I1 a view mapped while a page is cached, then cleaned, is write protected")
 {
@@ -324,6 +383,71 @@ TEST_EACH_BACKEND(r2_5_wasted_run_is_given_back,
 	CHECK_EQ(world_dirty_bytes(&w), PAGE);
 	for (unsigned i = 0; i < 8; i++)
 		CHECK_EQ(script_page_reserved(w.store, i), i == 3);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
+
+/* A cached run is asked for; a writer of its first page stands in page_mkwrite. */
+static void ask_for_run(struct world *w, struct access *writer)
+{
+	world_make(w, 4 * PAGE);
+	world_open(w, 4 * PAGE);
+	for (unsigned i = 0; i < 4; i++)
+		get(w->view + i * PAGE);
+	CHECK_EQ(mkw_advise(w->view, 4 * PAGE, MKW_SEQUENTIAL), 0);
+	/* The library locks the run, and sees what it gets of it. */
+	script_set_manner(w->store, SCRIPT_LEGACY);
+	test_gate_arm(w->store, SCRIPT_MKWRITE, SCRIPT_ENTRY, SCRIPT_ANY);
+	access_write(writer, w->view, 'x');
+	REQUIRE(test_gate_wait_arrived(w->store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+}
+
+TEST_EACH_BACKEND(r2_5_untaken_run_is_given_back,
+		  "2.5 pages of a run that were granted and could not be locked are given back")
+{
+	struct api_call discard;
+	struct access writer;
+	struct world w;
+
+	ask_for_run(&w, &writer);
+	/* Page 1 is being discarded, and what was reserved of it is given back already. */
+	test_gate_arm(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, SCRIPT_ANY);
+	api_start(&discard, &w, mkw_discard, PAGE, PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, 1));
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, 2));
+	test_gate_release(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT);
+	CHECK_EQ(access_join(&writer), 0);
+	CHECK_EQ(api_join(&discard), 0);
+	CHECK_EQ(script_reserved(w.store), 1);
+	CHECK(script_page_reserved(w.store, 0));
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(
+	r2_5_lost_page_that_is_filled,
+	"2.5 a page that was granted, dropped, and is just being read again is given back")
+{
+	struct access writer, reader;
+	unsigned char *second;
+	struct world w;
+
+	ask_for_run(&w, &writer);
+	CHECK_EQ(mkw_invalidate(w.handle, PAGE, PAGE), 0);
+	second = world_map(&w, 0, 4, MKW_READ);
+	test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1);
+	access_read(&reader, second + PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	test_wait_until(world_dirty_bytes(&w) > 0);
+	test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_EQ(access_join(&reader), 0);
+	CHECK_EQ(access_join(&writer), 0);
+	/* Its writer may be let go before that. */
+	test_wait_until(!script_page_reserved(w.store, 1));
+	CHECK(script_page_reserved(w.store, 0));
+	CHECK_EQ(mkw_unmap(second, 4 * PAGE), 0);
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
 	CHECK_EQ(script_reserved(w.store), 0);
 	world_end(&w);

@@ -160,6 +160,30 @@ TEST_EACH_BACKEND(r5_2_asked_again,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(r5_2_writable_when_punched,
+		  "5.2 I1 a page that was writable when it was punched comes back write protected")
+{
+	unsigned char *second;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	world_open(&w, 2 * PAGE);
+	second = world_map(&w, 0, 2, MKW_READ | MKW_WRITE);
+	put(w.view, 'a');
+	CHECK_EQ(mkw_punch(w.handle, 0, PAGE), 0);
+	script_log_clear(w.store);
+	/* One view fills it; in the other the kernel maps it, as it finds the entry. */
+	CHECK_EQ(get(second), 0);
+	CHECK_EQ(get(w.view), 0);
+	CHECK_EQ(script_calls(w.store, SCRIPT_FAULT), 1);
+	put(w.view, 'b');
+	CHECK_EQ(script_calls(w.store, SCRIPT_MKWRITE), 1);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, "b", 1);
+	CHECK_EQ(mkw_unmap(second, 2 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(
 	r5_2_accesses_wait,
 	"5.2 a page of the range that is wanted while it is punched: waited for, then zeros")

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * seed2.c - contract S2.2 (no lock is held while memory of the caller is touched), S2.5, S2.6, and
- * the balance of reservations.
+ * seed2.c - contract S2.2 (no lock is held while memory of the caller is touched), S2.3, S2.5,
+ * S2.6, and the balance of reservations.
  */
-#include "harness/world.h"
+#include "harness/rig.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -109,6 +109,55 @@ TEST_EACH_BACKEND(s2_2_crosswise,
 	CHECK_EQ(mkw_close(handle), 0);
 	world_end(&w);
 	CHECK(script_destroy(store));
+}
+
+/* ---- S2.3 --------------------------------------------------------------------------------- */
+
+struct needy {
+	struct rig *other;
+	bool read;
+};
+
+/* In page_mkwrite of one object memory is needed that only its own dirty pages can give. */
+static void need_memory(void *arg, struct mkw_object *object, struct mkw_run *run)
+{
+	struct needy *needy = arg;
+
+	(void)object;
+	if (run->page != 15 || needy->read)
+		return;
+	needy->read = true;
+	for (uint64_t i = 0; i < 8; i++)
+		CHECK_EQ(atomic_load(rig_word(needy->other->view, i)), 0);
+}
+
+TEST_EACH_BACKEND(s2_3_reclaim_inside_a_callback,
+		  "S2.3 11 reclaim for a callback cleans other pages of its object, and says why")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 16 * PAGE};
+	struct script_call call;
+	struct rig rig, other;
+	struct needy needy = {.other = &other};
+
+	rig_open(&rig, &options, 16, MKW_RDWR);
+	rig_add(&other, &rig, 8, MKW_RDWR);
+	CHECK_EQ(mkw_advise(rig.view, 16 * PAGE, MKW_RANDOM), 0);
+	CHECK_EQ(mkw_advise(other.view, 8 * PAGE, MKW_RANDOM), 0);
+	script_hook(rig.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, need_memory, &needy);
+	for (uint64_t i = 0; i < 16; i++)
+		*rig_word(rig.view, i) = i + 1;
+	CHECK(needy.read);
+	REQUIRE(script_log_of(rig.store, SCRIPT_WRITE, 1, &call));
+	CHECK_EQ(call.flags, MKW_WB_RECLAIM);
+	/* The page that was asked for was neither written nor dropped meanwhile. */
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_FAULT, 15), 1);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_MKWRITE, 15), 1);
+	rig_leave(&other);
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	for (uint64_t i = 0; i < 16; i++)
+		CHECK_EQ(rig_stored_word(&rig, i), i + 1);
+	rig_close(&rig);
+	CHECK(script_destroy(other.store));
 }
 
 /* ---- S2.5 --------------------------------------------------------------------------------- */

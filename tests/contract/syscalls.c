@@ -203,6 +203,46 @@ TEST(calls_into_refused_pages,
 	close(file);
 }
 
+struct refused_calls {
+	struct test_thread thread;
+	unsigned char *address;
+	int file;
+	unsigned calls;
+};
+
+static void *refused_calls_run(void *arg)
+{
+	struct refused_calls *r = arg;
+
+	for (unsigned i = 0; i < r->calls; i++) {
+		CHECK_EQ(pread(r->file, r->address, 1, 0), -1);
+		CHECK_EQ(errno, EFAULT);
+	}
+	return NULL;
+}
+
+TEST(refused_call_disturbs_no_call,
+     "4.7 while system calls that write a page are refused, others that read it are not")
+{
+	struct refused_calls refused = {.calls = test_rounds(200)};
+	int sink = memfd_create("sink", MFD_CLOEXEC);
+	struct rig rig;
+
+	REQUIRE(sink >= 0);
+	small_rig_open(&rig, 2);
+	script_fail_page(rig.store, SCRIPT_MKWRITE, 0, -ENOSPC);
+	CHECK_EQ(*rig_word(rig.view, 0), 0);
+	refused.file = pattern_file(PAGE);
+	refused.address = rig.view;
+	test_thread_start(&refused.thread, refused_calls_run, &refused);
+	while (!atomic_load(&refused.thread.ended))
+		REQUIRE_EQ(pwrite(sink, rig.view, PAGE, 0), PAGE);
+	test_thread_join(&refused.thread);
+	rig_close(&rig);
+	close(refused.file);
+	close(sink);
+}
+
 /* ---- Out of a view ------------------------------------------------------------------------ */
 
 static ssize_t by_write(int end, const void *buffer, size_t length)
@@ -620,6 +660,70 @@ static void own_calls(const char *type, const char *mkfs)
 		own_call(&own, &call);
 	}
 	own_close(&own);
+}
+
+static struct script_store *over_file;
+static struct stat over_file_stat;
+
+/* "over:": a store that says which file is beneath it. */
+static int over_open(struct mkw_open_args *args)
+{
+	args->ops = script_ops(over_file);
+	args->store = over_file;
+	args->size_bytes = script_size_bytes(over_file);
+	args->dev = over_file_stat.st_dev;
+	args->ino = over_file_stat.st_ino;
+	return 0;
+}
+
+static const struct mkw_store_driver over_driver = {
+	.struct_size = sizeof(struct mkw_store_driver),
+	.scheme = "over",
+	.summary = "a store over a file",
+	.options = "",
+	.open = over_open,
+};
+
+static void check_efault(int file, void *buffer)
+{
+	CHECK_EQ(pread(file, buffer, PAGE, 0), -1);
+	CHECK_EQ(errno, EFAULT);
+}
+
+/* Such a call may hold what the write-back needs that it would wait for. */
+TEST(own_file_never_waits,
+     "4.3 a system call on the file itself gets EFAULT in place of waiting for write-back, for "
+     "room or for a thaw")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = PAGE};
+	int file = pattern_file(2 * PAGE);
+	struct rig rig = {.pages = 2};
+	struct rig_sync sync;
+
+	REQUIRE_EQ(fstat(file, &over_file_stat), 0);
+	over_file = rig.store = script_create(2 * PAGE);
+	REQUIRE_EQ(mkw_store_register(&over_driver), 0);
+	REQUIRE_EQ(mkw_space_create(&options, &rig.space), 0);
+	REQUIRE_EQ(mkw_open(rig.space, "over:x", MKW_RDWR | MKW_MANUAL, &rig.handle), 0);
+	rig.view = rig_map(rig.handle, 2, 0);
+	CHECK_EQ(mkw_advise(rig.view, 2 * PAGE, MKW_RANDOM), 0);
+
+	*rig_word(rig.view, 0) = 1;
+	test_gate_arm(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY, SCRIPT_ANY);
+	rig_sync_start(&sync, rig.handle);
+	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY, 1));
+	check_efault(file, rig.view);
+	check_efault(file, rig.view + PAGE);
+	test_gate_release(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY);
+	CHECK_EQ(rig_sync_join(&sync), 0);
+
+	CHECK_EQ(mkw_freeze(rig.handle), 0);
+	check_efault(file, rig.view);
+	CHECK_EQ(mkw_thaw(rig.handle), 0);
+	CHECK_EQ(pread(file, rig.view, PAGE, 0), PAGE);
+	CHECK(is_pattern(rig.view, 0, PAGE));
+	rig_close(&rig);
+	close(file);
 }
 
 TEST_EACH_BACKEND(own_file_ext4,

@@ -9,6 +9,7 @@
 #include "harness/rig.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct mkw_space_options brisk = {
@@ -147,6 +148,46 @@ TEST(pwrite_waits_for_writeback, "I4 mkw_pwrite to a page under write-back waits
 	CHECK_EQ(rig_stored_word(&rig, 0), 1);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	CHECK_EQ(rig_stored_word(&rig, 0), 2);
+	rig_close(&rig);
+}
+
+struct pwrites {
+	struct mkw_handle *handle;
+	size_t length;
+	unsigned rounds;
+	struct test_thread thread;
+};
+
+static void *pwrites_run(void *arg)
+{
+	struct pwrites *p = arg;
+	unsigned char *bytes = malloc(p->length);
+
+	REQUIRE(bytes);
+	for (unsigned round = 1; round <= p->rounds; round++) {
+		memset(bytes, (int)(round & 0xff), p->length);
+		CHECK_EQ(mkw_pwrite(p->handle, bytes, p->length, 0), p->length);
+	}
+	free(bytes);
+	return NULL;
+}
+
+/* The store sees to it that no byte changes while it has the page (script_store.h). */
+TEST(pwrite_against_sync,
+     "I2 I4 mkw_pwrite and write-back of its pages at any time: no byte changes under the store, "
+     "none is lost")
+{
+	struct pwrites pwrites = {.length = 32 * PAGE, .rounds = test_rounds(2000)};
+	struct rig rig;
+
+	rig_open(&rig, NULL, 32, MKW_RDWR);
+	pwrites.handle = rig.handle;
+	test_thread_start(&pwrites.thread, pwrites_run, &pwrites);
+	while (!atomic_load(&pwrites.thread.ended))
+		CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	test_thread_join(&pwrites.thread);
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	rig_check_stored(&rig);
 	rig_close(&rig);
 }
 
