@@ -254,8 +254,8 @@ int mkw_set_policy(struct mkw_handle *handle, enum mkw_policy policy, mkw_policy
 /*
  * Call fn(arg). A refused access in it ends it, by a jump out of it: then *refusal is filled and
  * the refusal's negative errno is returned, otherwise 0. Guards nest. fn must not leave locks or
- * half-changed data behind an access that may be refused. Unblocks SIGBUS meanwhile. SIGBUS for
- * any other reason reaches the program's own handler.
+ * half-changed data behind an access that may be refused. Unblocks SIGBUS and SIGSEGV meanwhile.
+ * SIGBUS for any other reason reaches the program's own handler.
  */
 int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal);
 

@@ -58,6 +58,10 @@ struct mmu_signal_upcalls {
 	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
 	/* Does not return if a guard of the calling thread takes it. */
 	void (*deliver)(const struct mkw_refusal *refusal);
+	/* An access of the calling thread failed that is none of the above; located: at address,
+	 * else the machine did not say where. Does not return if the thread was copying from or to
+	 * memory that a caller named. */
+	void (*bad_address)(uintptr_t address, bool located);
 };
 void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *upcalls);
 

@@ -131,6 +131,8 @@ static void chain(struct sigaction *action, int sig, siginfo_t *info, void *cont
 {
 	struct sigaction now = *action;
 
+	if (!sent && upcalls.bad_address)
+		upcalls.bad_address((uintptr_t)info->si_addr, info->si_code != SI_KERNEL);
 	if (!(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN && sent && info->si_code <= 0)
 		return;
 	/* An access that cannot go on ends the process even where the signal is ignored. */

@@ -88,9 +88,11 @@ struct env_shield {
 void env_shield(struct env_shield *s);
 void env_unshield(struct env_shield *s);
 
-/* The calling thread's signal mask; with SIGBUS let through for a guard. */
-void env_mask_get(sigset_t *mask);
+/* For guards: let SIGBUS and SIGSEGV through; saved is the calling thread's signal mask before,
+ * inside after. */
+void env_mask_let_faults(sigset_t *saved, sigset_t *inside);
 void env_mask_set(const sigset_t *mask);
-void env_mask_let_bus(void);
+/* Undo env_mask_let_faults. */
+void env_mask_restore(const sigset_t *saved);
 
 #endif

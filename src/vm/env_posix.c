@@ -285,21 +285,27 @@ void env_unshield(struct env_shield *s)
 	pthread_sigmask(SIG_SETMASK, &s->mask, NULL);
 }
 
-void env_mask_get(sigset_t *mask)
-{
-	pthread_sigmask(SIG_SETMASK, NULL, mask);
-}
-
 void env_mask_set(const sigset_t *mask)
 {
 	pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
-void env_mask_let_bus(void)
+void env_mask_let_faults(sigset_t *saved, sigset_t *inside)
 {
-	sigset_t bus;
+	sigset_t faults;
 
-	sigemptyset(&bus);
-	sigaddset(&bus, SIGBUS);
-	pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+	sigemptyset(&faults);
+	sigaddset(&faults, SIGBUS);
+	sigaddset(&faults, SIGSEGV);
+	pthread_sigmask(SIG_UNBLOCK, &faults, saved);
+	*inside = *saved;
+	sigdelset(inside, SIGBUS);
+	sigdelset(inside, SIGSEGV);
+}
+
+void env_mask_restore(const sigset_t *saved)
+{
+	/* Nearly always neither was blocked. */
+	if (sigismember(saved, SIGBUS) == 1 || sigismember(saved, SIGSEGV) == 1)
+		env_mask_set(saved);
 }

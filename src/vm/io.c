@@ -108,7 +108,7 @@ static ssize_t read_all(struct object *o, char *buffer, size_t count, uint64_t o
 		env_unshield(&shield);
 		if (n == -ENXIO && at >= o->size_bytes)
 			n = 0; /* truncated under us: the end */
-		if (n > 0 && guard_copy(buffer + total, staging, (size_t)n) != 0)
+		if (n > 0 && guard_copy_out(buffer + total, staging, (size_t)n) != 0)
 			n = -EFAULT;
 		if (n <= 0)
 			break;
@@ -208,7 +208,7 @@ static ssize_t write_all(struct object *o, const char *buffer, size_t count, uin
 	while (total < count) {
 		struct span s = span_at(offset + total, count - total);
 
-		n = guard_copy(staging, buffer + total, s.bytes);
+		n = guard_copy_in(staging, buffer + total, s.bytes);
 		if (n == 0)
 			n = write_span(o, &s, staging, grow);
 		if (n < 0)

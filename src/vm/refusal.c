@@ -113,17 +113,28 @@ void refusal_deliver(const struct mkw_refusal *refusal)
 	siglongjmp(*(sigjmp_buf *)g->jump, 1);
 }
 
-int guard_copy(void *to, const void *from, size_t count)
+void guard_bad_address(uintptr_t address, bool located)
+{
+	const struct guard *g = guards;
+	struct mkw_refusal refusal = {.error = -EFAULT, .message = "not readable, or not writable"};
+
+	/* Where the machine does not say: nothing but the copy runs under such a guard. */
+	if (g == NULL || g->copy_bytes == 0 || (located && address - g->copy >= g->copy_bytes))
+		return;
+	refusal.address = located ? (void *)address : NULL;
+	refusal_deliver(&refusal);
+}
+
+static int guard_copy(uintptr_t caller, void *to, const void *from, size_t count)
 {
 	struct mkw_refusal refusal;
-	struct guard g = {.refusal = &refusal};
-	sigset_t mask;
+	struct guard g = {.refusal = &refusal, .copy = caller, .copy_bytes = count};
+	sigset_t saved, inside;
 	sigjmp_buf jump;
 	volatile int result = 0;
 
-	/* The usual case: what is copied lies in no view, or nothing is refused. */
-	env_mask_get(&mask);
-	g.mask = &mask;
+	env_mask_let_faults(&saved, &inside);
+	g.mask = &inside;
 	g.jump = &jump;
 	guard_push(&g);
 	if (sigsetjmp(jump, 0) == 0)
@@ -132,7 +143,18 @@ int guard_copy(void *to, const void *from, size_t count)
 		result = mkw_set_error(-EFAULT, "the caller's buffer was refused: %s",
 				       refusal.message);
 	guard_pop(&g);
+	env_mask_restore(&saved);
 	return result;
+}
+
+int guard_copy_in(void *to, const void *caller, size_t count)
+{
+	return guard_copy((uintptr_t)caller, to, caller, count);
+}
+
+int guard_copy_out(void *caller, const void *from, size_t count)
+{
+	return guard_copy((uintptr_t)caller, caller, from, count);
 }
 
 int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal)
@@ -145,9 +167,7 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal)
 
 	if (fn == NULL)
 		return mkw_set_error(-EINVAL, "no function to guard");
-	env_mask_get(&saved);
-	env_mask_let_bus();
-	env_mask_get(&inside);
+	env_mask_let_faults(&saved, &inside);
 	g.mask = &inside;
 	g.jump = &jump;
 	guard_push(&g);

@@ -40,6 +40,7 @@ static const struct mmu_signal_upcalls signal_upcalls = {
 	.allowed = fault_allowed,
 	.refused = signal_refused,
 	.deliver = refusal_deliver,
+	.bad_address = guard_bad_address,
 };
 
 static const struct mmu_upcalls upcalls = {

@@ -597,10 +597,15 @@ struct guard {
 	struct mkw_refusal *refusal;
 	void *jump;	      /* sigjmp_buf * */
 	const sigset_t *mask; /* to restore; NULL: a library thread, the handler's mask will do */
+	uintptr_t copy;	      /* memory that need not be there at all (guard_copy) */
+	size_t copy_bytes;
 };
 void guard_push(struct guard *g);
-/* memcpy; -EFAULT if a view's page in it is refused. Nothing held. */
-int guard_copy(void *to, const void *from, size_t count);
+/* memcpy from or to a caller's memory; -EFAULT if it is not there, or a view's page in it is
+ * refused. Nothing held. */
+int guard_copy_in(void *to, const void *caller, size_t count);
+int guard_copy_out(void *caller, const void *from, size_t count);
+void guard_bad_address(uintptr_t address, bool located);
 void guard_pop(struct guard *g);
 
 const char *error_sentence(void);

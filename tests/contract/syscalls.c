@@ -8,7 +8,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -451,6 +453,21 @@ TEST_EACH_BACKEND(pread_into_own_view,
 	rig_close(&rig);
 }
 
+/* Also where the signals that tell of it are blocked, and they are blocked afterwards. */
+static void check_faults_blocked(struct rig *rig)
+{
+	sigset_t faults, before, after;
+
+	sigemptyset(&faults);
+	sigaddset(&faults, SIGBUS);
+	sigaddset(&faults, SIGSEGV);
+	REQUIRE_EQ(pthread_sigmask(SIG_BLOCK, &faults, &before), 0);
+	CHECK_EQ(mkw_pread(rig->handle, (void *)8, 10, 11 * PAGE), -EFAULT);
+	CHECK_EQ(mkw_pread(rig->handle, rig->view + 5 * PAGE, 10, 11 * PAGE), -EFAULT);
+	REQUIRE_EQ(pthread_sigmask(SIG_SETMASK, &before, &after), 0);
+	CHECK(sigismember(&after, SIGBUS) == 1 && sigismember(&after, SIGSEGV) == 1);
+}
+
 TEST_EACH_BACKEND(own_calls_never_signal,
 		  "4.6 mkw_pread and mkw_pwrite answer a buffer that is refused, "
 		  "unreadable or nowhere by a short count or EFAULT")
@@ -480,6 +497,10 @@ TEST_EACH_BACKEND(own_calls_never_signal,
 	/* Nowhere at all. */
 	CHECK_EQ(mkw_pread(rig.handle, (void *)8, 10, 11 * PAGE), -EFAULT);
 	CHECK_EQ(mkw_pwrite(rig.handle, (void *)8, 10, 11 * PAGE), -EFAULT);
+	/* Where no address can be: the processor does not say where. */
+	CHECK_EQ(mkw_pread(rig.handle, (void *)(1ull << 62), 10, 11 * PAGE), -EFAULT);
+	CHECK_EQ(mkw_pwrite(rig.handle, (void *)(1ull << 62), 10, 11 * PAGE), -EFAULT);
+	check_faults_blocked(&rig);
 	CHECK_EQ(mkw_pread(rig.handle, &byte, 1, 16 * PAGE), 0);
 	script_fail_page(rig.store, SCRIPT_FAULT, 10, 0);
 	CHECK_EQ(mkw_control(rig.handle, "capacity=16"), 0);
