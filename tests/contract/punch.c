@@ -391,6 +391,29 @@ TEST_EACH_BACKEND(
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(r5_3_dirtied_again,
+		  "5.3 a page dirtied again between its writing and its dropping stays: EBUSY")
+{
+	struct api_call invalidate;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	world_open(&w, 2 * PAGE);
+	put(w.view, 'a');
+	test_gate_arm(w.store, SCRIPT_FSYNC, SCRIPT_EXIT, SCRIPT_ANY);
+	api_start(&invalidate, &w, mkw_invalidate, 0, 2 * PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FSYNC, SCRIPT_EXIT, 1));
+	put(w.view, 'b');
+	test_gate_release(w.store, SCRIPT_FSYNC, SCRIPT_EXIT);
+	CHECK_EQ(api_join(&invalidate), -EBUSY);
+	CHECK_EQ(get(w.view), 'b');
+	CHECK_EQ(world_dirty_bytes(&w), PAGE);
+	CHECK_EQ(mkw_invalidate(w.handle, 0, 2 * PAGE), 0);
+	CHECK_EQ(get(w.view), 'b');
+	check_store(&w, 0, "b", 1);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(r5_3_failure_keeps_dirty, "5.3 11 what cannot be written is not dropped")
 {
 	unsigned char model[4 * PAGE];

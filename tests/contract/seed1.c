@@ -275,6 +275,25 @@ TEST_EACH_BACKEND(s1_5_once_per_transition,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(s1_5_other_ways,
+		  "S1.5 a dirty page is written by another view and by mkw_pwrite unasked")
+{
+	unsigned char *second;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	world_open(&w, 2 * PAGE);
+	second = world_map(&w, 0, 2, MKW_READ | MKW_WRITE);
+	put(w.view, 'a');
+	put(second + 1, 'b');
+	CHECK_EQ(mkw_pwrite(w.handle, "c", 1, 2), 1);
+	CHECK_EQ(script_calls(w.store, SCRIPT_MKWRITE), 1);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, "abc", 3);
+	CHECK_EQ(mkw_unmap(second, 2 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(s1_5_partial_sync,
 		  "S1.5 I3 cleaning some pages leaves the others writable unasked")
 {

@@ -488,6 +488,26 @@ TEST_EACH_BACKEND(sync_continues_past_errors,
 	rig_close(&rig);
 }
 
+TEST(sync_continues_far_away,
+     "6.3 6.5 contract 11: sync goes on past an error in pages megabytes behind it, too")
+{
+	const uint64_t pages = 2048;
+	struct rig rig;
+
+	rig_open(&rig, NULL, pages, MKW_RDWR);
+	CHECK_EQ(mkw_advise(rig.view, pages * PAGE, MKW_RANDOM), 0);
+	write_pages(&rig, 0, pages, 700, 5);
+	script_fail_page(rig.store, SCRIPT_WRITE, 0, -EIO);
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), -EIO);
+	check_stored_words(&rig, 700, 701, 5);
+	check_stored_words(&rig, 1400, 1401, 5);
+	CHECK_EQ(rig_dirty_pages(&rig), 1);
+	script_fail_page(rig.store, SCRIPT_WRITE, 0, 0);
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	rig_check_stored(&rig);
+	rig_close(&rig);
+}
+
 TEST(dirty_ranges_listed,
      "contract 11: dirty ranges are listed ascending, whole, and counted beyond "
      "what was asked for")
