@@ -358,7 +358,6 @@ enum op_inside { OP_OUTSIDE, OP_INSIDE_PERHAPS, OP_INSIDE };
 struct fault {
 	struct waiter waiter;	/* FAULT_EVENT: in a list of waiters, or the ready queue */
 	struct sleeper sleeper; /* all others */
-	struct list parked;	/* space->parked, by tid; ready lock */
 	struct object *object;
 	struct region *region;
 	struct view *view; /* NULL for FAULT_READ and FAULT_WRITE */
@@ -369,7 +368,6 @@ struct fault {
 	pid_t tid;
 	size_t want;		/* pages from page on */
 	unsigned tries;		/* NOPAGE and RETRY answers in a row */
-	bool superseded;	/* its thread faulted anew; ready lock */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
@@ -395,7 +393,13 @@ void fault_call_end(struct fault *f);
 uint64_t fault_tick(struct space *s, uint64_t now_ns);
 
 /* Between the steps of a fault. */
-enum step { STEP_DONE, STEP_AGAIN, STEP_PARKED, STEP_REFUSED };
+enum step {
+	STEP_DONE,
+	STEP_AGAIN,
+	STEP_PARKED,
+	STEP_REFUSED,
+	STEP_DROPPED, /* its view is being unmapped, or its thread is elsewhere */
+};
 static inline struct waiter *fault_waiter(struct fault *f)
 {
 	return f->kind == FAULT_EVENT ? &f->waiter : &f->sleeper.waiter;
@@ -427,8 +431,6 @@ enum step fault_notify(struct fault *f);
 enum step fault_fill(struct fault *f);
 
 /* ---- Spaces ------------------------------------------------------------------------------- */
-
-#define PARKED_BUCKETS 64
 
 struct mkw_space {
 	int unused;
@@ -462,8 +464,6 @@ struct space {
 	struct env_mutex ready_lock; /* RANK_READY: the next lines */
 	struct list ready;	     /* resumed faults for handler threads */
 	struct list delayed;
-	struct list parked[PARKED_BUCKETS];
-	unsigned parked_count;
 
 	struct env_mutex slab_lock; /* RANK_LEAF */
 	void *free_faults, *free_regions, *free_buffers;
