@@ -417,8 +417,9 @@ void fault_unlock(struct fault *f);
 enum step fault_park_region(struct fault *f);
 /* => no lock held. Parks at the object; STEP_AGAIN if holds(f) no longer does. */
 enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f));
-/* May the fault's thread not be let to wait for room, because it holds what write-back of some file
- * of the space needs? Then it has set EDEADLK and a sentence. => no lock held. */
+/* May the fault's thread not be let to wait for room, because it is one that makes room, or holds
+ * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
+ * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
 /* The store's answer that is no success, or the VM's own refusal. */
 enum step fault_refuse(struct fault *f, int error);
@@ -460,6 +461,7 @@ struct space {
 	bool flusher_kicked, reclaimer_kicked, stopping;
 	env_thread flusher, reclaimer;
 	bool flusher_started, reclaimer_started;
+	_Atomic pid_t flusher_tid, reclaimer_tid;
 
 	struct env_mutex ready_lock; /* RANK_READY: the next lines */
 	struct list ready;	     /* resumed faults for handler threads */
@@ -533,8 +535,9 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
-/* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */
-void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written);
+/* judge.c: which of the locked, protected, GRANTED pages were written. ask: the store may be asked
+ * for bytes. => no lock held. */
+void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written);
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
