@@ -36,28 +36,67 @@
 #define REFUSALS_BEFORE_DELAY 1000
 #define REFUSAL_DELAY_NS      1000000u
 
-/* ---- Parking ------------------------------------------------------------------------------ */
+/* ---- A thread's latest access ------------------------------------------------------------- */
 
-static struct list *parked_bucket(struct space *s, pid_t tid)
+/*
+ * A signal interrupts a thread's wait, and it faults anew: at the same access, or in its handler at
+ * another. So it may have several faults under way, of which one may be refused to it, and only
+ * while it is at that access: a SIGBUS would reach it wherever it is. For the whole process the
+ * latest access of each thread is kept: tid above, a hash of address and access below, ANSWERED
+ * once it was refused. Threads whose tids share a place overwrite each other: then nothing is
+ * known, and a refusal is delivered.
+ */
+#define LATEST_PLACES	 16384
+#define LATEST_TID_SHIFT 40
+#define LATEST_ANSWERED	 0
+
+static _Atomic uint64_t latest[LATEST_PLACES];
+
+static uint64_t latest_word(pid_t tid, uint64_t below)
 {
-	return &s->parked[(unsigned)tid % PARKED_BUCKETS];
+	return (uint64_t)tid << LATEST_TID_SHIFT | below;
 }
+
+static _Atomic uint64_t *latest_place(pid_t tid)
+{
+	return &latest[(unsigned)tid % LATEST_PLACES];
+}
+
+static uint64_t fault_latest_word(const struct fault *f)
+{
+	uint64_t hash = ((uint64_t)f->address << 1 | (f->access == MMU_WRITE)) * 0x9e3779b97f4a7c15;
+
+	return latest_word(f->tid, hash >> (64 - LATEST_TID_SHIFT) | 1);
+}
+
+/* Is its thread at another access by now, or was it refused this one? */
+static bool fault_is_void(const struct fault *f)
+{
+	uint64_t now = atomic_load(latest_place(f->tid));
+
+	return f->kind == FAULT_EVENT && now >> LATEST_TID_SHIFT == (uint64_t)f->tid &&
+	       now != fault_latest_word(f);
+}
+
+/* The thread is to be refused: true for one of its faults at this access, and never for another. */
+static bool fault_answer_latest(const struct fault *f)
+{
+	uint64_t expected = fault_latest_word(f);
+
+	return atomic_compare_exchange_strong(latest_place(f->tid), &expected,
+					      latest_word(f->tid, LATEST_ANSWERED)) ||
+	       expected >> LATEST_TID_SHIFT != (uint64_t)f->tid;
+}
+
+/* ---- Parking ------------------------------------------------------------------------------ */
 
 bool fault_before_park(struct fault *f)
 {
-	struct space *s = f->object->space;
-
 	/* Whoever unmaps the view marks it and then comes by every list, under its lock: it would
 	 * not come by here again. */
 	if (f->view != NULL && view_is_dying(f->view))
 		return false;
 	COUNT(f->object, waits, 1);
-	if (f->kind != FAULT_EVENT)
-		return true;
-	env_lock(&s->ready_lock);
-	list_push_back(parked_bucket(s, f->tid), &f->parked);
-	s->parked_count++;
-	env_unlock(&s->ready_lock);
 	return true;
 }
 
@@ -71,22 +110,6 @@ static void fault_resume(struct waiter *w)
 	list_push_back(&s->ready, &w->link);
 	env_unlock(&s->ready_lock);
 	mmu_kick(s->mmu);
-}
-
-/* A signal interrupted the thread's wait and it faulted anew: only the new fault counts, or a
- * refusal would reach it twice. */
-static void faults_supersede(struct space *s, pid_t tid)
-{
-	struct list *bucket = parked_bucket(s, tid);
-
-	env_lock(&s->ready_lock);
-	if (s->parked_count > 0)
-		for (struct list *n = bucket->next; n != bucket; n = n->next) {
-			struct fault *f = container_of(n, struct fault, parked);
-			if (f->tid == tid)
-				f->superseded = true;
-		}
-	env_unlock(&s->ready_lock);
 }
 
 void fault_lock(struct fault *f)
@@ -116,12 +139,27 @@ static bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 	return true;
 }
 
+/* The flusher and the reclaimer make room: whoever they would wait for is themselves. */
+static bool fault_is_of_room_makers(const struct fault *f)
+{
+	struct space *s = f->object->space;
+
+	if (f->tid == 0 ||
+	    (f->tid != atomic_load(&s->flusher_tid) && f->tid != atomic_load(&s->reclaimer_tid)))
+		return false;
+	mkw_set_error(-EDEADLK, "a store operation of background write-back or reclaim touched a "
+				"view, and there is no room before it ends");
+	return true;
+}
+
 /* Room is made by writing any object of the space. */
 bool fault_may_not_wait_for_room(const struct fault *f)
 {
 	struct space *s = f->object->space;
 	bool found = false;
 
+	if (fault_is_of_room_makers(f))
+		return true;
 	if (f->kind != FAULT_EVENT)
 		return false;
 	env_lock(&s->lock);
@@ -394,7 +432,7 @@ static enum step fault_look(struct fault *f)
 static enum step fault_gone(struct fault *f)
 {
 	if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE)
-		return STEP_DONE;
+		return STEP_DROPPED;
 	mkw_set_error(-ENOMEM, "the view is being unmapped");
 	return fault_refuse(f, -ENOMEM);
 }
@@ -405,8 +443,8 @@ static enum step fault_step(struct fault *f)
 	int deny = fault_waiter(f)->deny;
 
 	error_clear();
-	if (f->superseded)
-		return STEP_DONE;
+	if (fault_is_void(f))
+		return STEP_DROPPED;
 	if (f->view != NULL && view_is_dying(f->view))
 		return fault_gone(f);
 	if (deny != 0) {
@@ -416,11 +454,8 @@ static enum step fault_step(struct fault *f)
 				      : "the dirty limit is reached and nothing can be written");
 		return fault_refuse(f, deny);
 	}
-	if (f->inside == OP_INSIDE_PERHAPS) {
-		/* If it is there it comes again. */
-		f->superseded = true;
-		return STEP_DONE;
-	}
+	if (f->inside == OP_INSIDE_PERHAPS)
+		return STEP_DROPPED; /* if it is there it comes again */
 	if (f->inside == OP_INSIDE) {
 		mkw_set_error(-EDEADLK, "a store operation touched a view of its own object");
 		return fault_refuse(f, -EDEADLK);
@@ -450,6 +485,12 @@ static void fault_free(struct fault *f)
 	view_put(v);
 }
 
+/* Whoever waits at the page tries the access again. */
+static void fault_wake(struct fault *f)
+{
+	mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
+}
+
 /* False: it was put off. */
 static bool fault_deliver(struct fault *f)
 {
@@ -467,6 +508,10 @@ static bool fault_deliver(struct fault *f)
 		flusher_kick(s);
 		return false;
 	}
+	if (!fault_answer_latest(f)) {
+		fault_wake(f);
+		return true;
+	}
 	mmu_sleep_begin(s->mmu);
 	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid);
 	mmu_sleep_end(s->mmu);
@@ -482,10 +527,8 @@ static void fault_run(struct fault *f)
 	while (step == STEP_AGAIN);
 	if (step == STEP_PARKED || (step == STEP_REFUSED && !fault_deliver(f)))
 		return;
-	/* Whatever was parked for good (a view being unmapped, superseded) tries again. */
-	if (step == STEP_DONE && (f->superseded || view_is_dying(f->view)))
-		mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1),
-			 MKW_PAGE_SIZE);
+	if (step == STEP_DROPPED)
+		fault_wake(f);
 	fault_free(f);
 }
 
@@ -526,11 +569,10 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 		return;
 	}
 	list_init(&f->waiter.link);
-	list_init(&f->parked);
 	f->waiter.wake = fault_resume;
 	f->tid = tid;
 	fault_init(f, v, FAULT_EVENT, address, access);
-	faults_supersede(s, tid);
+	atomic_store(latest_place(tid), fault_latest_word(f));
 	fault_run(f);
 }
 
@@ -549,8 +591,6 @@ void fault_ready(void *space)
 			return;
 		}
 		f = container_of(node, struct fault, waiter.link);
-		list_remove(&f->parked);
-		s->parked_count--;
 		env_unlock(&s->ready_lock);
 		fault_run(f);
 	}

@@ -78,6 +78,7 @@ void flusher_main(void *space)
 	struct space *s = space;
 	uint64_t retry_ns = 0, round_ns = 0;
 
+	atomic_store(&s->flusher_tid, env_tid());
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
 		uint64_t next_ns, freed_seq, now_ns;

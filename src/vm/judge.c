@@ -7,8 +7,9 @@
  *   - the store had nothing there: it was written if any byte is not zero. No call, no I/O.
  *   - the stream went past its grant (PAGE_CONFIRMED): counted as written, without a look.
  *   - otherwise (at most the last grant of each stream): it was written if its bytes differ from
- * the store's, which is asked for them; when it cannot say, the page counts as written. Leaving out
- * a page whose bytes the store has loses nothing, whoever wrote it.
+ * the store's, which is asked for them; when it cannot say, or reclaim must not wait for its
+ * memory, the page counts as written. Leaving out a page whose bytes the store has loses nothing,
+ * whoever wrote it.
  */
 #include "vm.h"
 
@@ -62,7 +63,7 @@ static void judge_run(struct region *r, size_t slot, size_t count, char *buffer,
 	}
 }
 
-void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written)
+void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written)
 {
 	struct space *s = r->object->space;
 	char *buffer = NULL;
@@ -90,7 +91,7 @@ void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *
 		       r->pages[slots[i + n]].state == PAGE_GRANTED &&
 		       (r->pages[slots[i + n]].flags & (PAGE_HOLE | PAGE_CONFIRMED)) == 0)
 			written[i + n++] = true;
-		if (buffer == NULL)
+		if (buffer == NULL && ask)
 			buffer = slab_buffer(s);
 		if (buffer != NULL)
 			judge_run(r, slots[i], n, buffer, &written[i]);

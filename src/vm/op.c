@@ -104,14 +104,12 @@ static void op_leave(struct op *op)
 /* The operation touched a view and was refused. */
 static int op_broken(struct op *op)
 {
-	if (op->refusal.error != -EDEADLK)
-		return mkw_set_error(op->refusal.error,
-				     "the store touched a view and was refused: %s",
-				     op->refusal.message);
-	space_log(op->object->space, MKW_LOG_ERROR,
-		  "store %s touched a view of its own object in an operation",
-		  op->object->ops->name != NULL ? op->object->ops->name : "?");
-	return mkw_set_error(-EDEADLK, "the store touched a view of its own object");
+	if (op->refusal.error == -EDEADLK)
+		space_log(op->object->space, MKW_LOG_ERROR, "store %s: %s",
+			  op->object->ops->name != NULL ? op->object->ops->name : "?",
+			  op->refusal.message);
+	return mkw_set_error(op->refusal.error, "the store touched a view and was refused: %s",
+			     op->refusal.message);
 }
 
 /* Run `call` as an operation; a refused access inside continues at `broken`. */

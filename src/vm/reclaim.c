@@ -160,6 +160,7 @@ void reclaimer_main(void *space)
 	struct space *s = space;
 	uint64_t again_ns = 0;
 
+	atomic_store(&s->reclaimer_tid, env_tid());
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
 		bool busy = false;

@@ -96,8 +96,6 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_mutex_init(&s->ready_lock, RANK_READY);
 	list_init(&s->ready);
 	list_init(&s->delayed);
-	for (size_t i = 0; i < PARKED_BUCKETS; i++)
-		list_init(&s->parked[i]);
 	env_mutex_init(&s->slab_lock, RANK_LEAF);
 	list_init(&s->chunks);
 }

@@ -358,7 +358,6 @@ enum op_inside { OP_OUTSIDE, OP_INSIDE_PERHAPS, OP_INSIDE };
 struct fault {
 	struct waiter waiter;	/* FAULT_EVENT: in a list of waiters, or the ready queue */
 	struct sleeper sleeper; /* all others */
-	struct list parked;	/* space->parked, by tid; ready lock */
 	struct object *object;
 	struct region *region;
 	struct view *view; /* NULL for FAULT_READ and FAULT_WRITE */
@@ -369,7 +368,6 @@ struct fault {
 	pid_t tid;
 	size_t want;		/* pages from page on */
 	unsigned tries;		/* NOPAGE and RETRY answers in a row */
-	bool superseded;	/* its thread faulted anew; ready lock */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
@@ -395,7 +393,13 @@ void fault_call_end(struct fault *f);
 uint64_t fault_tick(struct space *s, uint64_t now_ns);
 
 /* Between the steps of a fault. */
-enum step { STEP_DONE, STEP_AGAIN, STEP_PARKED, STEP_REFUSED };
+enum step {
+	STEP_DONE,
+	STEP_AGAIN,
+	STEP_PARKED,
+	STEP_REFUSED,
+	STEP_DROPPED, /* its view is being unmapped, or its thread is elsewhere */
+};
 static inline struct waiter *fault_waiter(struct fault *f)
 {
 	return f->kind == FAULT_EVENT ? &f->waiter : &f->sleeper.waiter;
@@ -413,8 +417,9 @@ void fault_unlock(struct fault *f);
 enum step fault_park_region(struct fault *f);
 /* => no lock held. Parks at the object; STEP_AGAIN if holds(f) no longer does. */
 enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f));
-/* May the fault's thread not be let to wait for room, because it holds what write-back of some file
- * of the space needs? Then it has set EDEADLK and a sentence. => no lock held. */
+/* May the fault's thread not be let to wait for room, because it is one that makes room, or holds
+ * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
+ * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
 /* The store's answer that is no success, or the VM's own refusal. */
 enum step fault_refuse(struct fault *f, int error);
@@ -427,8 +432,6 @@ enum step fault_notify(struct fault *f);
 enum step fault_fill(struct fault *f);
 
 /* ---- Spaces ------------------------------------------------------------------------------- */
-
-#define PARKED_BUCKETS 64
 
 struct mkw_space {
 	int unused;
@@ -458,12 +461,11 @@ struct space {
 	bool flusher_kicked, reclaimer_kicked, stopping;
 	env_thread flusher, reclaimer;
 	bool flusher_started, reclaimer_started;
+	_Atomic pid_t flusher_tid, reclaimer_tid;
 
 	struct env_mutex ready_lock; /* RANK_READY: the next lines */
 	struct list ready;	     /* resumed faults for handler threads */
 	struct list delayed;
-	struct list parked[PARKED_BUCKETS];
-	unsigned parked_count;
 
 	struct env_mutex slab_lock; /* RANK_LEAF */
 	void *free_faults, *free_regions, *free_buffers;
@@ -533,8 +535,9 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
-/* judge.c: which of the locked, protected, GRANTED pages were written. => no lock held. */
-void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool *written);
+/* judge.c: which of the locked, protected, GRANTED pages were written. ask: the store may be asked
+ * for bytes. => no lock held. */
+void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written);
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);

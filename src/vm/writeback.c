@@ -242,7 +242,7 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	struct mkw_wb_run runs[REGION_PAGES];
 	size_t unwritten, count, clean;
 
-	judge_granted(r, b->slots, b->count, b->written);
+	judge_granted(r, b->slots, b->count, pass->reason != MKW_WB_RECLAIM, b->written);
 	batch_unreserve(b);
 	env_lock(&r->lock);
 	unwritten = batch_start(b, pass);
