@@ -39,6 +39,7 @@ TEST_EACH_BACKEND(r3_1_unlocked_on_entry,
 	unsigned char model[PAGE];
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 2 * PAGE + 100);
 	script_put_pattern(w.store, 0, 3, 1);
 	script_get(w.store, PAGE, model, PAGE);
@@ -181,6 +182,7 @@ TEST_EACH_BACKEND(r3_2_cut_checked,
 {
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 8 * PAGE);
 	world_open(&w, 8 * PAGE);
 	script_hook(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, cut_badly, NULL);
@@ -594,6 +596,7 @@ static void self_test(bool in_fault, bool write)
 	unsigned char *view;
 	void *address;
 
+	test_not_under_tsan();
 	REQUIRE(s);
 	REQUIRE_EQ(mkw_space_create(NULL, &space), 0);
 	REQUIRE_EQ(mkw_create(space, &self_ops, s, sizeof(s->bytes), MKW_RDWR, &handle), 0);

@@ -312,6 +312,7 @@ TEST_EACH_BACKEND(r5_2_markers_under_readers,
 	unsigned char *second;
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 8 * PAGE);
 	world_open(&w, 8 * PAGE);
 	second = world_map(&w, 0, 8, MKW_READ | MKW_WRITE);
