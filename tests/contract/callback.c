@@ -200,6 +200,30 @@ TEST_EACH_BACKEND(r3_2_cut_checked,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(r3_2_cut_pages_are_free,
+		  "3.2 a page cut from a run is asked for by others at once, and not unreserved")
+{
+	struct access writer;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	for (unsigned i = 0; i < 4; i++)
+		get(w.view + i * PAGE);
+	CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_SEQUENTIAL), 0);
+	script_set_cut(w.store, SCRIPT_MKWRITE, 1);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 0);
+	access_write(&writer, w.view, 'x');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 1));
+	put(w.view + 2 * PAGE, 'y');
+	CHECK_EQ(world_dirty_bytes(&w), PAGE);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT);
+	CHECK_EQ(access_join(&writer), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 2 * PAGE);
+	CHECK_EQ(script_calls(w.store, SCRIPT_UNRESERVE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(r3_2_cut_pages_stay_clean,
 		  "3.2 pages cut from a run are neither granted nor filled")
 {
