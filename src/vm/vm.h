@@ -567,9 +567,9 @@ void op_map(struct object *o, bool map);
 int op_control(struct object *o, const char *key, const char *value);
 int op_capacity(struct object *o, uint64_t *free_bytes, uint64_t *total_bytes);
 /*
- * Has thread tid faulted at address from inside an operation of the object? A report may be looked at
- * late, when its thread has been let go and has entered one since: only a second report of the same
- * address, in the same operation, is proof.
+ * Has thread tid faulted at address from inside an operation of the object? A report may be looked
+ * at late, when its thread has been let go and has entered one since: only a second report of the
+ * same address, in the same operation, is proof.
  */
 enum op_inside op_inside(const struct object *o, pid_t tid, uintptr_t address);
 /* The calling thread is inside an operation (of any object). */

@@ -39,6 +39,7 @@ TEST_EACH_BACKEND(r3_1_unlocked_on_entry,
 	unsigned char model[PAGE];
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 2 * PAGE + 100);
 	script_put_pattern(w.store, 0, 3, 1);
 	script_get(w.store, PAGE, model, PAGE);
@@ -181,6 +182,7 @@ TEST_EACH_BACKEND(r3_2_cut_checked,
 {
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 8 * PAGE);
 	world_open(&w, 8 * PAGE);
 	script_hook(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, cut_badly, NULL);
@@ -195,6 +197,30 @@ TEST_EACH_BACKEND(r3_2_cut_checked,
 	for (unsigned i = 0; i < 7; i++)
 		CHECK_EQ(cut_results[i], -EINVAL);
 	CHECK(cut_results[7]);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(r3_2_cut_pages_are_free,
+		  "3.2 a page cut from a run is asked for by others at once, and not unreserved")
+{
+	struct access writer;
+	struct world w;
+
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	for (unsigned i = 0; i < 4; i++)
+		get(w.view + i * PAGE);
+	CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_SEQUENTIAL), 0);
+	script_set_cut(w.store, SCRIPT_MKWRITE, 1);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 0);
+	access_write(&writer, w.view, 'x');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 1));
+	put(w.view + 2 * PAGE, 'y');
+	CHECK_EQ(world_dirty_bytes(&w), PAGE);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT);
+	CHECK_EQ(access_join(&writer), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 2 * PAGE);
+	CHECK_EQ(script_calls(w.store, SCRIPT_UNRESERVE), 0);
 	world_end(&w);
 }
 
@@ -594,6 +620,7 @@ static void self_test(bool in_fault, bool write)
 	unsigned char *view;
 	void *address;
 
+	test_not_under_tsan();
 	REQUIRE(s);
 	REQUIRE_EQ(mkw_space_create(NULL, &space), 0);
 	REQUIRE_EQ(mkw_create(space, &self_ops, s, sizeof(s->bytes), MKW_RDWR, &handle), 0);

@@ -96,6 +96,7 @@ static void elsewhere_test(enum script_op op, enum script_point point)
 	void *address;
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 4 * PAGE);
 	world_open(&w, 4 * PAGE);
 	script_put_pattern(store, 0, 4, 4);
@@ -147,6 +148,7 @@ TEST_EACH_BACKEND(
 	void *views[DEPTH];
 	struct world w;
 
+	test_not_under_tsan();
 	options.workers = 2;
 	world_make_with(&w, 2 * PAGE, &options);
 	world_open(&w, 2 * PAGE);

@@ -187,6 +187,7 @@ TEST_EACH_BACKEND(s1_2_copy_to_cache,
 	unsigned char *second;
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 4 * PAGE);
 	script_put_pattern(w.store, 0, 4, 1);
 	script_get(w.store, 0, model, 4 * PAGE);
@@ -229,6 +230,7 @@ TEST_EACH_BACKEND(
 	struct access writers[3];
 	struct world w;
 
+	test_not_under_tsan();
 	world_make(&w, 2 * PAGE);
 	script_put_pattern(w.store, 0, 2, 1);
 	script_get(w.store, 0, model, 2 * PAGE);

@@ -139,6 +139,7 @@ TEST_EACH_BACKEND(s2_3_reclaim_inside_a_callback,
 	struct rig rig, other;
 	struct needy needy = {.other = &other};
 
+	test_not_under_tsan();
 	rig_open(&rig, &options, 16, MKW_RDWR);
 	rig_add(&other, &rig, 8, MKW_RDWR);
 	CHECK_EQ(mkw_advise(rig.view, 16 * PAGE, MKW_RANDOM), 0);

@@ -192,6 +192,17 @@ enum test_backend test_backend(void)
 	return backend;
 }
 
+void test_not_under_tsan(void)
+{
+#if defined(__SANITIZE_THREAD__)
+	test_skip("TSan does not see what faults order");
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+	test_skip("TSan does not see what faults order");
+#endif
+#endif
+}
+
 unsigned test_rounds(unsigned normal)
 {
 	const char *heavy = getenv("MKW_TEST_HEAVY");
