@@ -165,6 +165,11 @@ struct counters { /* relaxed: each is exact by itself */
 struct account {					  /* charge lock */
 	uint64_t resident, resident_limit, resident_peak; /* pages; limit 0: none */
 	uint64_t dirty, dirty_limit, dirty_peak;
+	/* Writers that wait for room under this limit, and what may still bring some: */
+	struct list dirty_waiters;
+	uint64_t in_flight;	  /* charged for a notification that has not ended */
+	uint64_t writeback_pages; /* and one for each sync that runs */
+	bool changed;		  /* since write-back last began to pass over it */
 };
 
 struct mkw_object {
@@ -451,10 +456,7 @@ struct space {
 
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
-	struct list dirty_waiters, resident_waiters;
-	uint64_t dirty_in_flight; /* charged for a notification that has not ended */
-	uint64_t writeback_pages;
-	uint64_t freed_seq;  /* counts every giving back of a dirty charge */
+	struct list resident_waiters;
 	struct list regions; /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
@@ -510,7 +512,13 @@ size_t charge_resident(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
 /* Pages enter (or leave, negative) write-back. */
-void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason);
+void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason);
+/* Write-back is about to pass over the account's pages. True: writers wait for room under it.
+ * => charge_lock held. */
+bool account_pass_begin(struct account *a);
+/* It has; busy: it left some to somebody else. Who waited before it began is denied if nothing is
+ * under way that may bring room. True: somebody waits still. => charge_lock held. */
+bool account_pass_end(struct account *a, bool busy);
 void flusher_kick(struct space *s);
 /* The flusher shall ask for those who wait for space, every now and then. */
 void flusher_kick_for_space(struct space *s);
@@ -567,9 +575,9 @@ void op_map(struct object *o, bool map);
 int op_control(struct object *o, const char *key, const char *value);
 int op_capacity(struct object *o, uint64_t *free_bytes, uint64_t *total_bytes);
 /*
- * Has thread tid faulted at address from inside an operation of the object? A report may be looked at
- * late, when its thread has been let go and has entered one since: only a second report of the same
- * address, in the same operation, is proof.
+ * Has thread tid faulted at address from inside an operation of the object? A report may be looked
+ * at late, when its thread has been let go and has entered one since: only a second report of the
+ * same address, in the same operation, is proof.
  */
 enum op_inside op_inside(const struct object *o, pid_t tid, uintptr_t address);
 /* The calling thread is inside an operation (of any object). */
