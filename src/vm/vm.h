@@ -380,6 +380,8 @@ struct fault {
 	uint64_t wake_seq;	/* of the object, before the store was asked */
 	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
 	size_t served; /* pages from page on that are done */
+	uint64_t
+		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
@@ -390,7 +392,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. No lock held; blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before. No lock held; blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -430,7 +432,7 @@ bool fault_may_not_wait_for_room(const struct fault *f);
 enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
-void pages_hold(struct region *r, size_t slot, size_t count);
+void fault_hold(struct fault *f, size_t slot, size_t count);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
@@ -589,7 +591,7 @@ struct vm_run {
 	struct region *region;
 	uint16_t ask;
 	bool locked;
-	bool may_grow;
+	bool hold_only;	      /* no room: pages are held for mkw_reserve, and stay CLEAN */
 	size_t charged;	      /* pages */
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;
