@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- Sync --------------------------------------------------------------------------------- */
 
@@ -118,25 +119,58 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 
 /* ---- Reservation -------------------------------------------------------------------------- */
 
+/* Pages that one mkw_reserve has come to hold, to let go if it fails: those that were held before
+ * are an older call's. */
+struct reserved {
+	struct view *view; /* to find the part again */
+	uint64_t region;   /* first page of the region */
+	uint64_t held[REGION_PAGES / 64];
+};
+
+struct reserve {
+	struct reserved *parts;
+	size_t count, capacity;
+};
+
+/* Where the next pages from page on are noted; NULL: no memory. */
+static struct reserved *reserve_note(struct reserve *reserve, struct view *v, uint64_t page)
+{
+	const uint64_t region = page & ~(uint64_t)(REGION_PAGES - 1);
+	struct reserved *part = reserve->count > 0 ? &reserve->parts[reserve->count - 1] : NULL;
+
+	if (part != NULL && part->view == v && part->region == region)
+		return part;
+	if (reserve->count == reserve->capacity) {
+		size_t capacity = reserve->capacity == 0 ? 8 : reserve->capacity * 2;
+		part = realloc(reserve->parts, capacity * sizeof(*part));
+		if (part == NULL)
+			return NULL;
+		reserve->parts = part;
+		reserve->capacity = capacity;
+	}
+	part = &reserve->parts[reserve->count++];
+	*part = (struct reserved){.view = v, .region = region};
+	return part;
+}
+
 static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
-	uint64_t *done_first = arg; /* [0]: pages reserved of this call so far are counted here */
+	struct reserve *reserve = arg;
 	uint64_t end = first + count;
 	int error = 0;
 
 	if (!v->mmu.writable)
 		return mkw_set_error(-EACCES, "the view is not writable");
 	for (uint64_t page = first; page < end && error == 0;) {
+		struct reserved *part = reserve_note(reserve, v, page);
 		struct fault f;
-		size_t n;
+		if (part == NULL)
+			return mkw_set_error(-ENOMEM, "no memory to note a reservation");
+		f.held = part->held;
 		error = fault_call(&f, v->object, v, FAULT_RESERVE, page,
 				   end - page < REGION_PAGES ? (size_t)(end - page) : REGION_PAGES);
-		n = f.served > 0 ? f.served : 1;
+		page += f.served > 0 ? f.served : 1;
 		fault_call_end(&f);
-		if (error == 0) {
-			page += n;
-			*done_first += n;
-		}
 	}
 	return error;
 }
@@ -193,33 +227,52 @@ static void unreserve_pages(struct object *o, uint64_t first, uint64_t end)
 
 static int unreserve_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
-	uint64_t *left = arg; /* pages still to give back */
-	uint64_t n = count < *left ? count : *left;
+	(void)arg;
+	unreserve_pages(v->object, first, first + count);
+	writeback_ungrant(v->object, first, first + count - 1);
+	return 0;
+}
 
-	unreserve_pages(v->object, first, first + n);
-	if (n > 0)
-		writeback_ungrant(v->object, first, first + n - 1);
-	*left -= n;
+/* The call failed: what it has come to hold of this view is let go. */
+static int reserve_undo_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	const struct reserve *reserve = arg;
+
+	(void)first;
+	(void)count;
+	for (size_t i = 0; i < reserve->count; i++) {
+		const struct reserved *part = &reserve->parts[i];
+		for (size_t slot = 0; part->view == v && slot < REGION_PAGES;) {
+			size_t n = 0;
+			while (slot + n < REGION_PAGES &&
+			       (part->held[(slot + n) / 64] >> ((slot + n) % 64) & 1) != 0)
+				n++;
+			if (n > 0)
+				unreserve_part(v, part->region + slot, n, NULL);
+			slot += n > 0 ? n : 1;
+		}
+	}
 	return 0;
 }
 
 int mkw_reserve(void *address, size_t length)
 {
 	struct env_shield shield;
-	uint64_t done = 0;
+	struct reserve reserve = {.count = 0};
 	int error;
 
 	error_clear();
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	env_shield(&shield);
-	error = views_each(address, length, reserve_part, &done);
-	if (error != 0 && done > 0) {
+	error = views_each(address, length, reserve_part, &reserve);
+	if (error != 0 && reserve.count > 0) {
 		char sentence[256];
 		snprintf(sentence, sizeof(sentence), "%s", error_sentence());
-		views_each(address, length, unreserve_part, &done);
+		views_each(address, length, reserve_undo_part, &reserve);
 		mkw_set_error(error, "%s", sentence);
 	}
+	free(reserve.parts);
 	env_unshield(&shield);
 	return error;
 }
@@ -227,14 +280,13 @@ int mkw_reserve(void *address, size_t length)
 int mkw_unreserve(void *address, size_t length)
 {
 	struct env_shield shield;
-	uint64_t left = UINT64_MAX;
 	int error;
 
 	error_clear();
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	env_shield(&shield);
-	error = views_each(address, length, unreserve_part, &left);
+	error = views_each(address, length, unreserve_part, NULL);
 	env_unshield(&shield);
 	return error;
 }

@@ -107,6 +107,39 @@ static uint64_t resident_room(const struct object *o)
 		    account_room(own->resident, own->resident_limit));
 }
 
+bool account_pass_begin(struct account *a)
+{
+	a->changed = false;
+	return !list_empty(&a->dirty_waiters);
+}
+
+bool account_pass_end(struct account *a, bool busy)
+{
+	/* Whoever has been given room since is in no list; who came anew has said so. */
+	if (!busy && !a->changed && a->in_flight == 0 && a->writeback_pages == 0)
+		waiters_deny(&a->dirty_waiters, -ENOBUFS);
+	return !list_empty(&a->dirty_waiters);
+}
+
+/* => charge_lock held. The account whose limit leaves no room: the object's own, or all. */
+static struct account *dirty_full(struct object *o)
+{
+	if (account_room(o->account.dirty, o->account.dirty_limit) == 0)
+		return &o->account;
+	return &o->space->account;
+}
+
+/* => charge_lock held. Something that writers wait for has ended, and may have left pages that the
+ * flusher can write. */
+static void dirty_changed(struct object *o)
+{
+	struct space *s = o->space;
+
+	o->account.changed = s->account.changed = true;
+	if (!list_empty(&o->account.dirty_waiters) || !list_empty(&s->account.dirty_waiters))
+		flusher_kick_locked(s);
+}
+
 /* => charge_lock held. */
 static size_t dirty_take(struct object *o, size_t want)
 {
@@ -117,7 +150,8 @@ static size_t dirty_take(struct object *o, size_t want)
 		env_signal(&s->flusher_cond); /* its clock starts */
 	account_dirty(&s->account, n);
 	account_dirty(&o->account, n);
-	s->dirty_in_flight += n;
+	s->account.in_flight += n;
+	o->account.in_flight += n;
 	if (n > 0 && (dirty_high(&s->account) || dirty_high(&o->account)))
 		flusher_kick_locked(s);
 	return n;
@@ -131,7 +165,9 @@ enum step charge_dirty_park(struct fault *f)
 
 	env_lock(&s->charge_lock);
 	if (dirty_room(o) == 0 && fault_before_park(f)) {
-		list_push_back(&s->dirty_waiters, &fault_waiter(f)->link);
+		struct account *full = dirty_full(o);
+		list_push_back(&full->dirty_waiters, &fault_waiter(f)->link);
+		full->changed = true;
 		flusher_kick_locked(s);
 		step = STEP_PARKED;
 	}
@@ -158,8 +194,9 @@ static void dirty_give_back(struct object *o, uint64_t pages)
 		return;
 	s->account.dirty -= pages;
 	o->account.dirty -= pages;
-	s->freed_seq++;
-	waiters_wake(&s->dirty_waiters);
+	/* Not those who wait for another object's own pages to go. */
+	waiters_wake(&o->account.dirty_waiters);
+	waiters_wake(&s->account.dirty_waiters);
 }
 
 void charge_settle(struct object *o, size_t charged, size_t kept)
@@ -167,11 +204,11 @@ void charge_settle(struct object *o, size_t charged, size_t kept)
 	struct space *s = o->space;
 
 	env_lock(&s->charge_lock);
-	s->dirty_in_flight -= charged;
+	s->account.in_flight -= charged;
+	o->account.in_flight -= charged;
 	dirty_give_back(o, charged - kept);
 	/* Whoever waits was waiting for this to settle; now it is the flusher's to write it. */
-	if (!list_empty(&s->dirty_waiters))
-		flusher_kick_locked(s);
+	dirty_changed(o);
 	env_unlock(&s->charge_lock);
 }
 
@@ -182,13 +219,16 @@ void uncharge_dirty(struct object *o, size_t pages)
 	env_unlock(&o->space->charge_lock);
 }
 
-void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason)
+void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason)
 {
+	struct space *s = o->space;
+
 	env_lock(&s->charge_lock);
-	s->writeback_pages += (uint64_t)pages;
+	s->account.writeback_pages += (uint64_t)pages;
+	o->account.writeback_pages += (uint64_t)pages;
 	/* The flusher may have put off its judgement of who waits until this ended. */
-	if (pages < 0 && reason != MKW_WB_BACKGROUND && !list_empty(&s->dirty_waiters))
-		flusher_kick_locked(s);
+	if (pages < 0 && reason != MKW_WB_BACKGROUND)
+		dirty_changed(o);
 	env_unlock(&s->charge_lock);
 }
 

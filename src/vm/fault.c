@@ -343,11 +343,16 @@ static enum step fault_read(struct fault *f)
 }
 
 /* => region->lock held. The store's reservation for these pages is kept (mkw_reserve). */
-void pages_hold(struct region *r, size_t slot, size_t count)
+void fault_hold(struct fault *f, size_t slot, size_t count)
 {
+	struct region *r = f->region;
+
 	for (size_t i = slot; i < slot + count; i++) {
-		r->held += (r->pages[i].flags & PAGE_HELD) == 0;
+		if ((r->pages[i].flags & PAGE_HELD) != 0)
+			continue;
+		r->held++;
 		r->pages[i].flags |= PAGE_HELD;
+		f->held[i / 64] |= 1ull << (i % 64);
 	}
 }
 
@@ -374,7 +379,7 @@ static enum step fault_write_charged(struct fault *f)
 		f->locked = n;
 	} else {
 		if (f->kind == FAULT_RESERVE)
-			pages_hold(r, slot, n);
+			fault_hold(f, slot, n);
 		else
 			page_change(r, slot, PAGE_WRITE);
 		for (size_t i = 0; i < n; i++)
@@ -681,6 +686,7 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.page = page,
 		.kind = kind,
 		.want = want,
+		.held = kind == FAULT_RESERVE ? f->held : NULL,
 		.access = kind == FAULT_WRITE || kind == FAULT_RESERVE ? MMU_WRITE : MMU_READ,
 	};
 	sleeper_init(&f->sleeper);

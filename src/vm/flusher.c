@@ -6,7 +6,8 @@
  *
  * A round writes what is dirty in every object that is not manual. A writer who was waiting before
  * the round began is denied after it if the round freed nothing, skipped nothing, and no charge or
- * write-back of anybody else is under way that may still free something (contract 11).
+ * write-back of anybody else is under way that may still free something (contract 11). Who waits
+ * under an object's own limit is judged by that object alone, whatever others do.
  */
 #include "vm.h"
 
@@ -14,23 +15,42 @@
 
 #define MS 1000000u
 
-/* True: something was left because somebody else is at it. wanted: writers wait for room, so that
- * manual objects give up what they have not used. */
-static bool round_run(struct space *s, bool wanted)
+/* What a round has met. */
+struct round {
+	bool wanted;  /* writers wait for room under the space's limit */
+	bool busy;    /* something was left because somebody else is at it */
+	bool waiting; /* writers wait for room under the limit of an object that was busy */
+};
+
+/* Manual objects only give up what they have not used, where writers wait for room. */
+static void round_object(struct object *o, struct round *round)
+{
+	struct space *s = o->space;
+	bool busy = false, wanted;
+
+	env_lock(&s->charge_lock);
+	wanted = account_pass_begin(&o->account) || round->wanted;
+	env_unlock(&s->charge_lock);
+	if (!o->manual)
+		busy = writeback_range(o, 0, OBJECT_PAGES_MAX - 1, MKW_WB_BACKGROUND).busy;
+	else if (wanted)
+		busy = writeback_ungrant(o, 0, OBJECT_PAGES_MAX - 1).busy;
+	env_lock(&s->charge_lock);
+	round->waiting |= account_pass_end(&o->account, busy) && busy;
+	env_unlock(&s->charge_lock);
+	round->busy |= busy;
+}
+
+static void round_run(struct space *s, struct round *round)
 {
 	struct object *o;
 	uint64_t id = 0;
-	bool busy = false;
 
 	while ((o = space_object_after(s, id)) != NULL) {
 		id = o->id;
-		if (!o->manual)
-			busy |= writeback_range(o, 0, OBJECT_PAGES_MAX - 1, MKW_WB_BACKGROUND).busy;
-		else if (wanted)
-			busy |= writeback_ungrant(o, 0, OBJECT_PAGES_MAX - 1).busy;
+		round_object(o, round);
 		object_unpin(o);
 	}
-	return busy;
 }
 
 static void space_waiters_wake(struct space *s)
@@ -46,16 +66,6 @@ static void space_waiters_wake(struct space *s)
 		mkw_object_wake(&o->public);
 		object_unpin(o);
 	}
-}
-
-/* => charge_lock held. */
-static void round_judge(struct space *s, uint64_t freed_seq, bool busy)
-{
-	if (list_empty(&s->dirty_waiters) || s->flusher_kicked)
-		return;
-	if (busy || s->freed_seq != freed_seq || s->dirty_in_flight > 0 || s->writeback_pages > 0)
-		return;
-	waiters_deny(&s->dirty_waiters, -ENOBUFS);
 }
 
 /* => charge_lock held. Sleep until kicked or until. */
@@ -81,28 +91,27 @@ void flusher_main(void *space)
 	atomic_store(&s->flusher_tid, env_tid());
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
-		uint64_t next_ns, freed_seq, now_ns;
-		bool busy = false, wanted;
+		struct round round = {0};
+		uint64_t next_ns, now_ns;
 
 		flusher_sleep(s, retry_ns);
 		if (s->stopping)
 			break;
-		freed_seq = s->freed_seq;
-		wanted = !list_empty(&s->dirty_waiters);
+		round.wanted = account_pass_begin(&s->account);
 		env_unlock(&s->charge_lock);
 
 		now_ns = env_now_ns();
 		next_ns = fault_tick(s, now_ns);
-		busy = round_run(s, wanted);
+		round_run(s, &round);
 		if (now_ns >= round_ns) {
 			space_waiters_wake(s);
 			round_ns = now_ns + (uint64_t)s->interval_ms * MS;
 		}
 
 		env_lock(&s->charge_lock);
-		round_judge(s, freed_seq, busy);
+		round.waiting |= account_pass_end(&s->account, round.busy) && round.busy;
 		/* Somebody else is about to be done with what this round left. */
-		retry_ns = busy && !list_empty(&s->dirty_waiters) ? env_now_ns() + MS : next_ns;
+		retry_ns = round.waiting ? env_now_ns() + MS : next_ns;
 		if (retry_ns == 0 && s->space_waiters)
 			retry_ns = round_ns;
 	}

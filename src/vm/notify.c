@@ -85,7 +85,7 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
 	uint64_t end = first + count, top;
 	size_t left = 0, right = 0, slot, room;
 
-	if (r == NULL || vr->locked || end < first)
+	if (r == NULL || vr->locked || vr->hold_only || end < first)
 		return;
 	if (first < r->first)
 		first = r->first;
@@ -367,13 +367,19 @@ static size_t run_commit(struct fault *f, struct vm_run *vr)
 		bool written = f->kind == FAULT_WRITE && vr->run.first + i >= f->page &&
 			       i + vr->run.first < f->page + f->want;
 
+		/* Not what the store took besides: that was not asked for. */
+		if (f->kind == FAULT_RESERVE && vr->run.first + i >= f->page &&
+		    vr->run.first + i < f->page + f->want)
+			fault_hold(f, slot, 1);
+		if (vr->hold_only) {
+			ask_clear(r, slot, vr->ask);
+			continue;
+		}
 		fresh += !page_is_charged(&r->pages[slot]);
 		page_change(r, slot, faulting || written ? PAGE_WRITE : PAGE_GRANT);
 		r->pages[slot].writer = f->tid;
 		if (f->deferred)
 			r->pages[slot].flags |= PAGE_ASK_AGAIN;
-		if (f->kind == FAULT_RESERVE)
-			pages_hold(r, slot, 1);
 		ask_clear(r, slot, vr->ask);
 	}
 	return fresh;
@@ -418,7 +424,7 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 	fresh = run_commit(f, vr);
 	assert(fresh <= vr->charged);
 	f->served = (size_t)(first + count - f->page);
-	if (fault_has_view(f))
+	if (fault_has_view(f) && !vr->hold_only)
 		error = view_map_rw(f->view, first, count);
 	if (f->kind == FAULT_WRITE)
 		run_keep_locked(f, vr);
@@ -455,13 +461,15 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	return fault_answer(f, code);
 }
 
-/* Room for the run. => fault_lock held. 0: no room; locks dropped, *step says what follows. */
+/* Room for the run. => fault_lock held. 0: no room; locks dropped, *step says what follows, but for
+ * FAULT_RESERVE. */
 static size_t notify_charge(struct fault *f, size_t want, enum step *step)
 {
 	struct object *o = f->object;
 	size_t n = charge_dirty(o, want);
 
-	if (n > 0)
+	/* A reservation needs the store's room, not ours. */
+	if (n > 0 || f->kind == FAULT_RESERVE)
 		return n;
 	fault_unlock(f);
 	*step = fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK) : charge_dirty_park(f);
@@ -473,6 +481,7 @@ enum step fault_notify(struct fault *f)
 	struct object *o = f->object;
 	struct page *p = &f->region->pages[f->page & (REGION_PAGES - 1)];
 	size_t want = ask_extent(f), charged = 0, count = 1;
+	bool hold_only = false;
 	struct vm_run vr;
 	mkw_fault_t code;
 	enum step step;
@@ -481,10 +490,14 @@ enum step fault_notify(struct fault *f)
 		return fault_park_region(f);
 	if (!page_is_charged(p)) {
 		charged = count = notify_charge(f, want, &step);
+		hold_only = count == 0 && f->kind == FAULT_RESERVE;
+		if (hold_only)
+			count = want;
 		if (count == 0)
 			return step;
 	}
 	ask_begin(f, &vr, count, charged);
+	vr.hold_only = hold_only;
 	f->wake_seq = atomic_load(&o->wake_seq);
 	/* Frozen since we looked: the freeze may have seen nobody asking. */
 	atomic_fetch_add(&o->asking, 1);

@@ -112,6 +112,7 @@ static struct object *object_new(struct space *s, const struct mkw_open_args *ar
 	list_init(&o->views);
 	list_init(&o->waiters);
 	list_init(&o->range_ops);
+	list_init(&o->account.dirty_waiters);
 	o->space = s;
 	o->store = args->store;
 	o->size_bytes = args->size_bytes;
@@ -625,7 +626,8 @@ int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t
 	env_lock(&s->charge_lock);
 	h->object->account.resident_limit = resident_limit_bytes >> PAGE_SHIFT;
 	h->object->account.dirty_limit = dirty_limit_bytes >> PAGE_SHIFT;
-	waiters_wake(&s->dirty_waiters);
+	waiters_wake(&h->object->account.dirty_waiters);
+	waiters_wake(&s->account.dirty_waiters);
 	waiters_wake(&s->resident_waiters);
 	env_unlock(&s->charge_lock);
 	flusher_kick(s);

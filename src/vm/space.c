@@ -88,7 +88,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_mutex_init(&s->charge_lock, RANK_CHARGE);
 	s->account.resident_limit = o->resident_limit_bytes >> PAGE_SHIFT;
 	s->account.dirty_limit = o->dirty_limit_bytes >> PAGE_SHIFT;
-	list_init(&s->dirty_waiters);
+	list_init(&s->account.dirty_waiters);
 	list_init(&s->resident_waiters);
 	list_init(&s->regions);
 	env_cond_init(&s->flusher_cond);

@@ -439,7 +439,8 @@ static void view_flush_faults(struct view *v)
 	}
 	object_wake(o);
 	env_lock(&s->charge_lock);
-	waiters_wake(&s->dirty_waiters);
+	waiters_wake(&o->account.dirty_waiters);
+	waiters_wake(&s->account.dirty_waiters);
 	waiters_wake(&s->resident_waiters);
 	env_unlock(&s->charge_lock);
 }

@@ -165,6 +165,11 @@ struct counters { /* relaxed: each is exact by itself */
 struct account {					  /* charge lock */
 	uint64_t resident, resident_limit, resident_peak; /* pages; limit 0: none */
 	uint64_t dirty, dirty_limit, dirty_peak;
+	/* Writers that wait for room under this limit, and what may still bring some: */
+	struct list dirty_waiters;
+	uint64_t in_flight;	  /* charged for a notification that has not ended */
+	uint64_t writeback_pages; /* and one for each sync that runs */
+	bool changed;		  /* since write-back last began to pass over it */
 };
 
 struct mkw_object {
@@ -375,6 +380,8 @@ struct fault {
 	uint64_t wake_seq;	/* of the object, before the store was asked */
 	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
 	size_t served; /* pages from page on that are done */
+	uint64_t
+		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
@@ -385,7 +392,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. No lock held; blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before. No lock held; blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -425,7 +432,7 @@ bool fault_may_not_wait_for_room(const struct fault *f);
 enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
-void pages_hold(struct region *r, size_t slot, size_t count);
+void fault_hold(struct fault *f, size_t slot, size_t count);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
@@ -451,10 +458,7 @@ struct space {
 
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
-	struct list dirty_waiters, resident_waiters;
-	uint64_t dirty_in_flight; /* charged for a notification that has not ended */
-	uint64_t writeback_pages;
-	uint64_t freed_seq;  /* counts every giving back of a dirty charge */
+	struct list resident_waiters;
 	struct list regions; /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
@@ -510,7 +514,13 @@ size_t charge_resident(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
 /* Pages enter (or leave, negative) write-back. */
-void charge_writeback(struct space *s, int64_t pages, enum mkw_wb_reason reason);
+void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason);
+/* Write-back is about to pass over the account's pages. True: writers wait for room under it.
+ * => charge_lock held. */
+bool account_pass_begin(struct account *a);
+/* It has; busy: it left some to somebody else. Who waited before it began is denied if nothing is
+ * under way that may bring room. True: somebody waits still. => charge_lock held. */
+bool account_pass_end(struct account *a, bool busy);
 void flusher_kick(struct space *s);
 /* The flusher shall ask for those who wait for space, every now and then. */
 void flusher_kick_for_space(struct space *s);
@@ -581,7 +591,7 @@ struct vm_run {
 	struct region *region;
 	uint16_t ask;
 	bool locked;
-	bool may_grow;
+	bool hold_only;	      /* no room: pages are held for mkw_reserve, and stay CLEAN */
 	size_t charged;	      /* pages */
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;

@@ -253,7 +253,7 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	if (b->count == 0)
 		return;
 
-	charge_writeback(o->space, (int64_t)b->count, pass->reason);
+	charge_writeback(o, (int64_t)b->count, pass->reason);
 	count = batch_runs(b, runs);
 	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
@@ -265,7 +265,7 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	clean = runs_end(r, runs, count, pass->reason, result);
 	uncharge_dirty(o, clean);
 	env_unlock(&r->lock);
-	charge_writeback(o->space, -(int64_t)b->count, pass->reason);
+	charge_writeback(o, -(int64_t)b->count, pass->reason);
 	COUNT(o, pages_written, clean);
 	result->cleaned += clean;
 }
@@ -436,8 +436,12 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	seq = o->error_seq;
 	again_seq = o->again_seq;
 	env_unlock(&o->lock);
+	/* Under way from its first batch to its last, also between two: room may still come of it.
+	 */
+	charge_writeback(o, 1, MKW_WB_SYNC);
 	range_tag(o, first, last);
 	result = writeback_range(o, first, last, MKW_WB_SYNC);
+	charge_writeback(o, -1, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
 	if (first == 0 && last + 1 >= object_pages(o))
 		atomic_store(&o->unsynced, false);
