@@ -333,6 +333,12 @@ static void detached_unreserve(struct vm_run *vr)
 	}
 }
 
+static void asking_end(struct object *o)
+{
+	if (atomic_fetch_sub(&o->asking, 1) == 1 && atomic_load(&o->frozen) != 0)
+		object_wake(o);
+}
+
 /* The end of every question: page locks and asks go, unused charges go back (kept: pages that are
  * charged now), a freeze that waits is told. */
 static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kept)
@@ -350,8 +356,7 @@ static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kep
 	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
 	charge_settle(o, vr->charged, kept);
-	if (atomic_fetch_sub(&o->asking, 1) == 1 && fault_is_frozen(f))
-		object_wake(o);
+	asking_end(o);
 }
 
 /* Pages of the locked run enter their states. => fault_lock held. Returns the newly charged. */
@@ -455,44 +460,35 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	return fault_answer(f, code);
 }
 
-/* Room for the run. => fault_lock held. 0: no room; locks dropped, *step says what follows. */
-static size_t notify_charge(struct fault *f, size_t want, enum step *step)
-{
-	struct object *o = f->object;
-	size_t n = charge_dirty(o, want);
-
-	if (n > 0)
-		return n;
-	fault_unlock(f);
-	*step = fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK) : charge_dirty_park(f);
-	return 0;
-}
-
 enum step fault_notify(struct fault *f)
 {
 	struct object *o = f->object;
 	struct page *p = &f->region->pages[f->page & (REGION_PAGES - 1)];
-	size_t want = ask_extent(f), charged = 0, count = 1;
+	size_t charged = 0, count = 1;
 	struct vm_run vr;
 	mkw_fault_t code;
-	enum step step;
 
 	if (p->ask != 0)
 		return fault_park_region(f);
+	/* Before anything is charged, and then another look: a freeze that saw nobody asking finds
+	 * nothing dirty but what is dirty (4.5). */
+	atomic_fetch_add(&o->asking, 1);
+	if (fault_is_frozen(f)) {
+		asking_end(o);
+		fault_unlock(f);
+		return STEP_AGAIN;
+	}
 	if (!page_is_charged(p)) {
-		charged = count = notify_charge(f, want, &step);
-		if (count == 0)
-			return step;
+		charged = count = charge_dirty(o, ask_extent(f));
+		if (count == 0) {
+			asking_end(o);
+			fault_unlock(f);
+			return fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK)
+							      : charge_dirty_park(f);
+		}
 	}
 	ask_begin(f, &vr, count, charged);
 	f->wake_seq = atomic_load(&o->wake_seq);
-	/* Frozen since we looked: the freeze may have seen nobody asking. */
-	atomic_fetch_add(&o->asking, 1);
-	if (fault_is_frozen(f)) {
-		fault_unlock(f);
-		ask_end(f, &vr, false, 0);
-		return STEP_AGAIN;
-	}
 	fault_unlock(f);
 	if (o->ops->page_mkwrite == NULL || f->deferred)
 		code = 0;
