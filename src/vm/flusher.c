@@ -6,13 +6,15 @@
  *
  * A round writes what is dirty in every object that is not manual. A writer who was waiting before
  * the round began is denied after it if the round freed nothing, skipped nothing, and no charge or
- * write-back of anybody else is under way that may still free something (contract 11).
+ * write-back of anybody else is under way that may still free something (contract 11), and the next
+ * round likewise: one failure may be that of a moment.
  */
 #include "vm.h"
 
 #include <errno.h>
 
-#define MS 1000000u
+#define MS		     1000000u
+#define ROUNDS_BEFORE_DENIAL 2u
 
 /* True: something was left because somebody else is at it. wanted: writers wait for room, so that
  * manual objects give up what they have not used. */
@@ -48,13 +50,21 @@ static void space_waiters_wake(struct space *s)
 	}
 }
 
-/* => charge_lock held. */
-static void round_judge(struct space *s, uint64_t freed_seq, bool busy)
+/* => charge_lock held. fruitless: rounds in a row that nobody got anything of. */
+static void round_judge(struct space *s, uint64_t freed_seq, bool busy, unsigned *fruitless)
 {
-	if (list_empty(&s->dirty_waiters) || s->flusher_kicked)
+	if (list_empty(&s->dirty_waiters) || busy || s->freed_seq != freed_seq ||
+	    s->dirty_in_flight > 0 || s->writeback_pages > 0) {
+		*fruitless = 0;
 		return;
-	if (busy || s->freed_seq != freed_seq || s->dirty_in_flight > 0 || s->writeback_pages > 0)
+	}
+	if (s->flusher_kicked) /* by who came to wait meanwhile: another round for all of them */
 		return;
+	if (++*fruitless < ROUNDS_BEFORE_DENIAL) {
+		s->flusher_kicked = true;
+		return;
+	}
+	*fruitless = 0;
 	waiters_deny(&s->dirty_waiters, -ENOBUFS);
 }
 
@@ -77,6 +87,7 @@ void flusher_main(void *space)
 {
 	struct space *s = space;
 	uint64_t retry_ns = 0, round_ns = 0;
+	unsigned fruitless = 0;
 
 	env_lock(&s->charge_lock);
 	while (!s->stopping) {
@@ -99,7 +110,7 @@ void flusher_main(void *space)
 		}
 
 		env_lock(&s->charge_lock);
-		round_judge(s, freed_seq, busy);
+		round_judge(s, freed_seq, busy, &fruitless);
 		/* Somebody else is about to be done with what this round left. */
 		retry_ns = busy && !list_empty(&s->dirty_waiters) ? env_now_ns() + MS : next_ns;
 		if (retry_ns == 0 && s->space_waiters)
