@@ -318,7 +318,8 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 static enum step fault_read(struct fault *f)
 {
 	struct region *r = f->region;
-	/* The page itself was looked at below this lock: a range op that began since waits for it. */
+	/* The page itself was looked at below this lock: a range op that began since waits for it.
+	 */
 	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
 	int error = 0;
 

@@ -333,6 +333,12 @@ static void detached_unreserve(struct vm_run *vr)
 	}
 }
 
+static void asking_end(struct object *o)
+{
+	if (atomic_fetch_sub(&o->asking, 1) == 1 && atomic_load(&o->frozen) != 0)
+		object_wake(o);
+}
+
 /* The end of every question: page locks and asks go, unused charges go back (kept: pages that are
  * charged now), a freeze that waits is told. */
 static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kept)
@@ -350,8 +356,7 @@ static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kep
 	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
 	charge_settle(o, vr->charged, kept);
-	if (atomic_fetch_sub(&o->asking, 1) == 1 && fault_is_frozen(f))
-		object_wake(o);
+	asking_end(o);
 }
 
 /* Pages of the locked run enter their states. => fault_lock held. Returns the newly charged. */
@@ -461,21 +466,6 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	return fault_answer(f, code);
 }
 
-/* Room for the run. => fault_lock held. 0: no room; locks dropped, *step says what follows, but for
- * FAULT_RESERVE. */
-static size_t notify_charge(struct fault *f, size_t want, enum step *step)
-{
-	struct object *o = f->object;
-	size_t n = charge_dirty(o, want);
-
-	/* A reservation needs the store's room, not ours. */
-	if (n > 0 || f->kind == FAULT_RESERVE)
-		return n;
-	fault_unlock(f);
-	*step = fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK) : charge_dirty_park(f);
-	return 0;
-}
-
 enum step fault_notify(struct fault *f)
 {
 	struct object *o = f->object;
@@ -484,28 +474,33 @@ enum step fault_notify(struct fault *f)
 	bool hold_only = false;
 	struct vm_run vr;
 	mkw_fault_t code;
-	enum step step;
 
 	if (p->ask != 0)
 		return fault_park_region(f);
+	/* Before anything is charged, and then another look: a freeze that saw nobody asking finds
+	 * nothing dirty but what is dirty (4.5). */
+	atomic_fetch_add(&o->asking, 1);
+	if (fault_is_frozen(f)) {
+		asking_end(o);
+		fault_unlock(f);
+		return STEP_AGAIN;
+	}
 	if (!page_is_charged(p)) {
-		charged = count = notify_charge(f, want, &step);
+		charged = count = charge_dirty(o, want);
+		/* A reservation needs the store's room, not ours. */
 		hold_only = count == 0 && f->kind == FAULT_RESERVE;
 		if (hold_only)
 			count = want;
-		if (count == 0)
-			return step;
+		if (count == 0) {
+			asking_end(o);
+			fault_unlock(f);
+			return fault_may_not_wait_for_room(f) ? fault_refuse(f, -EDEADLK)
+							      : charge_dirty_park(f);
+		}
 	}
 	ask_begin(f, &vr, count, charged);
 	vr.hold_only = hold_only;
 	f->wake_seq = atomic_load(&o->wake_seq);
-	/* Frozen since we looked: the freeze may have seen nobody asking. */
-	atomic_fetch_add(&o->asking, 1);
-	if (fault_is_frozen(f)) {
-		fault_unlock(f);
-		ask_end(f, &vr, false, 0);
-		return STEP_AGAIN;
-	}
 	fault_unlock(f);
 	if (o->ops->page_mkwrite == NULL || f->deferred)
 		code = 0;

@@ -208,8 +208,9 @@ struct object {
 	struct list range_ops;
 	_Atomic unsigned range_op_count;
 	_Atomic unsigned frozen;
-	_Atomic unsigned asking; /* notifications under way: a freeze drains them */
-	void **radix;		 /* level 0 */
+	_Atomic unsigned
+		asking; /* notifications, from charge to settlement: a freeze drains them */
+	void **radix;	/* level 0 */
 	uint64_t region_count;
 	enum mkw_policy policy;
 	mkw_policy_fn policy_fn;
