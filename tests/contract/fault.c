@@ -662,8 +662,7 @@ static void model_test(int (*disturb)(struct world *w, unsigned round))
 		test_thread_join(&writers[t].thread);
 		CHECK_EQ(writers[t].wrong, 0);
 	}
-	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
-	CHECK_EQ(world_dirty_bytes(&w), 0);
+	world_settle(&w);
 	model_compare(&w, writers);
 	CHECK_EQ(mkw_unmap(second, (MODEL_PAGES - 8) * PAGE), 0);
 	world_end(&w);

@@ -520,8 +520,6 @@ TEST_EACH_BACKEND(
 		for (unsigned i = 0; i < WRITERS; i++)
 			CHECK_EQ(access_join(&writers[i]), 0);
 	}
-	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
-	CHECK_EQ(script_reserved(w.store), 0);
-	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	world_settle(&w);
 	world_end(&w);
 }

@@ -230,9 +230,7 @@ static void race_test(enum script_manner manner)
 		CHECK_EQ(racing[i].wrong, 0);
 	}
 	CHECK_EQ(world_stat(&w).refusals, 0);
-	CHECK_EQ(mkw_punch(w.handle, 0, RACE_PAGES * PAGE), 0);
-	CHECK_EQ(script_reserved(w.store), 0);
-	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	world_settle(&w);
 	world_end(&w);
 }
 
@@ -388,9 +386,7 @@ TEST_EACH_BACKEND(s4_4_drops_against_locks,
 		CHECK_EQ(racing[i].signals, 0);
 		CHECK_EQ(racing[i].wrong, 0);
 	}
-	CHECK_EQ(mkw_discard(w.handle, 0, RACE_PAGES * PAGE), 0);
-	CHECK_EQ(script_reserved(w.store), 0);
-	CHECK_EQ(world_stat(&w).dirty_bytes, 0);
+	world_settle(&w);
 	world_end(&w);
 }
 

@@ -90,6 +90,13 @@ struct mkw_stat world_stat(struct world *w)
 	return stat;
 }
 
+void world_settle(struct world *w)
+{
+	do
+		CHECK_EQ(mkw_sync(w->handle, 0, 0), 0);
+	while (script_reserved(w->store) > 0 || world_stat(w).dirty_bytes > 0);
+}
+
 uint64_t world_dirty_bytes(struct world *w)
 {
 	static struct mkw_range ranges[4096];

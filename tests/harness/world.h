@@ -48,6 +48,9 @@ void check_store_of(struct script_store *s, uint64_t offset, const void *model, 
 void check_view(const unsigned char *view, const void *model, size_t length);
 /* The store's and the library's counts of the object. */
 struct mkw_stat world_stat(struct world *w);
+/* Sync until nothing is dirty or reserved any more. The report of a fault that another thread's
+ * fault has answered may be served late, and dirty a page that its thread has long written. */
+void world_settle(struct world *w);
 /* How many bytes mkw_dirty_ranges lists. */
 uint64_t world_dirty_bytes(struct world *w);
 
