@@ -190,6 +190,34 @@ TEST(pwrite_against_sync,
 	rig_close(&rig);
 }
 
+TEST(sync_waits_for_locked_pages,
+     "I2 6.1 pages that one sync has locked, to see whether they were written, are left alone by "
+     "another, which waits for them")
+{
+	struct rig_sync one, other;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 16, MKW_RDWR);
+	script_put_pattern(rig.store, 0, 16, 1);
+	/* The second write is granted a run, whose end the store is asked for. */
+	*rig_word(rig.view, 0) = 1;
+	*rig_word(rig.view, 1) = 1;
+	CHECK(rig_dirty_pages(&rig) > 2);
+	test_gate_arm(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 2);
+	rig_sync_start(&one, rig.handle);
+	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	rig_sync_start(&other, rig.handle);
+	CHECK_STUCK(&other.thread);
+	CHECK_EQ(test_gate_arrived(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY), 1);
+	test_gate_release(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_EQ(rig_sync_join(&one), 0);
+	CHECK_EQ(rig_sync_join(&other), 0);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 0), 1);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 1), 1);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 2), 0);
+	rig_close(&rig);
+}
+
 TEST(notify_again_after_clean, "I1 S1.5 each page asks once more after each write-back")
 {
 	struct rig rig;
