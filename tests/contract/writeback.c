@@ -150,43 +150,31 @@ TEST(pwrite_waits_for_writeback, "I4 mkw_pwrite to a page under write-back waits
 	rig_close(&rig);
 }
 
-struct syncs {
-	struct mkw_handle *handle;
-	_Atomic bool stop;
-	struct test_thread thread;
-};
-
-static void *syncs_run(void *arg)
+TEST(sync_waits_for_locked_pages,
+     "I2 6.1 pages that one sync has locked, to see whether they were written, are left alone by "
+     "another, which waits for them")
 {
-	struct syncs *s = arg;
-
-	while (!atomic_load(&s->stop))
-		CHECK_EQ(mkw_sync(s->handle, 0, 0), 0);
-	return NULL;
-}
-
-/* The store sees to it that no byte changes while it has the page (script_store.h). */
-TEST(pwrite_against_sync,
-     "I2 I4 mkw_pwrite and write-back of its pages at any time: no byte changes under the store, "
-     "none is lost")
-{
-	enum { LENGTH = 32 * PAGE };
-	static unsigned char bytes[LENGTH], stored[LENGTH];
-	struct syncs syncs = {.stop = false};
+	struct rig_sync one, other;
 	struct rig rig;
 
-	rig_open(&rig, NULL, 32, MKW_RDWR);
-	syncs.handle = rig.handle;
-	test_thread_start(&syncs.thread, syncs_run, &syncs);
-	for (unsigned round = 1; round <= test_rounds(500); round++) {
-		memset(bytes, (int)(round & 0xff), LENGTH);
-		REQUIRE_EQ(mkw_pwrite(rig.handle, bytes, LENGTH, 0), LENGTH);
-		REQUIRE_EQ(mkw_sync(rig.handle, 0, 0), 0);
-		script_get(rig.store, 0, stored, LENGTH);
-		REQUIRE(CHECK_MEM(stored, bytes, LENGTH));
-	}
-	atomic_store(&syncs.stop, true);
-	test_thread_join(&syncs.thread);
+	rig_open(&rig, NULL, 16, MKW_RDWR);
+	script_put_pattern(rig.store, 0, 16, 1);
+	/* The second write is granted a run, whose end the store is asked for. */
+	*rig_word(rig.view, 0) = 1;
+	*rig_word(rig.view, 1) = 1;
+	CHECK(rig_dirty_pages(&rig) > 2);
+	test_gate_arm(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 2);
+	rig_sync_start(&one, rig.handle);
+	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	rig_sync_start(&other, rig.handle);
+	CHECK_STUCK(&other.thread);
+	CHECK_EQ(test_gate_arrived(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY), 1);
+	test_gate_release(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_EQ(rig_sync_join(&one), 0);
+	CHECK_EQ(rig_sync_join(&other), 0);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 0), 1);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 1), 1);
+	CHECK_EQ(script_calls_on(rig.store, SCRIPT_WRITE, 2), 0);
 	rig_close(&rig);
 }
 
