@@ -318,7 +318,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 static enum step fault_read(struct fault *f)
 {
 	struct region *r = f->region;
-	size_t slot = f->page & (REGION_PAGES - 1), n = 0;
+	size_t slot = f->page & (REGION_PAGES - 1), n = 1; /* as fault_look found it */
 	int error = 0;
 
 	while (n < f->want && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
