@@ -56,6 +56,7 @@ struct place {
 };
 
 struct worker {
+	uint64_t read_since; /* wake_clock before the read that brought its event */
 	struct worker *next; /* of pool.workers */
 	struct mmu *mmu;
 	pthread_t thread;
@@ -212,5 +213,9 @@ struct thread_signals {
 
 /* False: no such thread any more. */
 bool thread_signals_read(pid_t tid, struct thread_signals *signals);
+
+/* wakes.c: to be called before a call that wakes threads at these pages. */
+void wake_note(const struct mmu_view *view, uintptr_t address, size_t length);
+uint64_t wake_clock(void);
 
 #endif

@@ -146,6 +146,13 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
  * process dies of it, as the kernel would do (force_sig_fault). No lock held. */
 void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid);
 
+/* A time before the report that the calling handler thread serves was read; in other threads the
+ * end of time. */
+uint64_t mmu_report_time(void);
+/* Were threads that wait at the page let go since? Then the one that was reported may be elsewhere.
+ */
+bool mmu_woken_since(uintptr_t address, uint64_t time);
+
 /* ---- Threads' system calls ---------------------------------------------------------------- */
 
 /* Is tid inside a system call that names a descriptor of the file (dev, ino)? */

@@ -88,6 +88,7 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
 {
 	*done = 0;
+	wake_note(view, address, length);
 	while (*done < length) {
 		struct uffdio_copy arg = {
 			.dst = address + *done,
@@ -168,6 +169,7 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	bool woken = false;
 	int err = 0;
 
+	wake_note(view, address, length);
 	if (!view->mmu->features.continue_wp) {
 		err = arm_absent(view, address, end);
 		mmu_wake(view, address, length);
@@ -249,6 +251,7 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	bool woken = false;
 	int err;
 
+	wake_note(view, address, length);
 	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length)
 		return protect_range(view, address, length, 0); /* wakes */
 	err = remap_rw(view, address, length, &woken);
@@ -272,6 +275,7 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	struct uffdio_range arg = {.start = address, .len = length};
 
+	wake_note(view, address, length);
 	if (view->backend == MMU_INLINE)
 		return; /* nobody waits: each thread serves itself */
 	count_call(view->mmu);

@@ -62,6 +62,7 @@ static void read_events(struct worker *worker)
 	struct uffd_msg message;
 
 	while (reading) {
+		worker->read_since = wake_clock();
 		/* One message: a further one would wait behind this one's operation. */
 		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message))
 			continue;
@@ -99,6 +100,11 @@ static void *worker_run(void *arg)
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
+}
+
+uint64_t mmu_report_time(void)
+{
+	return self ? self->read_since : UINT64_MAX;
 }
 
 int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg)

@@ -245,6 +245,10 @@ static void refusal_fill(struct fault *f, int error)
 /* Nobody but the thread concerned: the end of the story. */
 enum step fault_refuse(struct fault *f, int error)
 {
+	/* Its thread may have been let go by the service of another fault: if not it comes again.
+	 */
+	if (f->kind == FAULT_EVENT && mmu_woken_since(f->address, f->reported))
+		return STEP_DROPPED;
 	COUNT(f->object, refusals, 1);
 	refusal_fill(f, error);
 	return STEP_REFUSED;
@@ -502,7 +506,7 @@ static void fault_wake(struct fault *f)
 static bool fault_deliver(struct fault *f)
 {
 	struct space *s = f->object->space;
-	unsigned in_a_row = refusal_record(f->tid, &f->refusal);
+	unsigned in_a_row = refusal_record(f->tid, &f->refusal, f->reported);
 
 	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
 		f->delayed = true;
@@ -578,6 +582,7 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	list_init(&f->waiter.link);
 	f->waiter.wake = fault_resume;
 	f->tid = tid;
+	f->reported = mmu_report_time();
 	fault_init(f, v, FAULT_EVENT, address, access);
 	atomic_store(latest_place(tid), fault_latest_word(f));
 	fault_run(f);
@@ -656,7 +661,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 	fault_init(&f, v, FAULT_INLINE, address, access);
 	refusal->error = 0;
 	if (fault_run_here(&f) == STEP_REFUSED) {
-		refusal_record(f.tid, &f.refusal);
+		refusal_record(f.tid, &f.refusal, UINT64_MAX);
 		*refusal = f.refusal;
 	}
 	if (f.region != NULL)
@@ -694,7 +699,7 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 	if (fault_run_here(f) == STEP_DONE)
 		return 0;
 	f->refusal.address = NULL;
-	refusal_record(env_tid(), &f->refusal);
+	refusal_record(env_tid(), &f->refusal, UINT64_MAX);
 	return f->refusal.error;
 }
 

@@ -19,6 +19,7 @@ static struct env_mutex records_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_LEAF};
 static struct {
 	pid_t tid;
 	unsigned in_a_row;
+	uint64_t reported; /* mmu_report_time of the fault */
 	struct mkw_refusal refusal;
 } records[RECORDS];
 static unsigned records_next; /* where a new thread's record goes: the oldest */
@@ -34,7 +35,7 @@ static int record_find(pid_t tid)
 	return -1;
 }
 
-unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal)
+unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported)
 {
 	unsigned in_a_row;
 	int i;
@@ -49,6 +50,7 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal)
 	records[i].in_a_row =
 		records[i].refusal.address == refusal->address ? records[i].in_a_row + 1 : 1;
 	records[i].refusal = *refusal;
+	records[i].reported = reported;
 	in_a_row = records[i].in_a_row;
 	env_unlock(&records_lock);
 	return in_a_row;
@@ -61,7 +63,9 @@ bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 
 	env_lock(&records_lock);
 	i = record_find(tid);
-	found = i >= 0 && (address == 0 || (uintptr_t)records[i].refusal.address == address);
+	/* A signal may come late, when its thread has long been let go: it is at another place. */
+	found = i >= 0 && (address == 0 || ((uintptr_t)records[i].refusal.address == address &&
+					    !mmu_woken_since(address, records[i].reported)));
 	if (found)
 		*refusal = records[i].refusal;
 	env_unlock(&records_lock);

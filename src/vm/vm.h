@@ -379,6 +379,7 @@ struct fault {
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
 	uint64_t not_before_ns; /* space->delayed */
+	uint64_t reported;	/* mmu_report_time of its event */
 	uint64_t wake_seq;	/* of the object, before the store was asked */
 	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
 	size_t served; /* pages from page on that are done */
@@ -604,7 +605,7 @@ struct vm_run {
 /* ---- Refusal ------------------------------------------------------------------------------ */
 
 /* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
-unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal);
+unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
 bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
 
