@@ -214,8 +214,9 @@ struct thread_signals {
 /* False: no such thread any more. */
 bool thread_signals_read(pid_t tid, struct thread_signals *signals);
 
-/* wakes.c: to be called before a call that wakes threads at these pages. */
-void wake_note(const struct mmu_view *view, uintptr_t address, size_t length);
+/* wakes.c: around a call that wakes threads at these pages. */
+void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length);
+void wake_end(const struct mmu_view *view, uintptr_t address, size_t length);
 uint64_t wake_clock(void);
 
 #endif

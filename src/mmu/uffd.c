@@ -43,6 +43,16 @@ void fault_note(uintptr_t address, bool absent)
 	absent_page = absent ? address & ~(uintptr_t)(MKW_PAGE_SIZE - 1) : 0;
 }
 
+static void wake(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	struct uffdio_range arg = {.start = address, .len = length};
+
+	if (view->backend == MMU_INLINE)
+		return; /* nobody waits: each thread serves itself */
+	count_call(view->mmu);
+	(void)ioctl(view_fd(view), UFFDIO_WAKE, &arg);
+}
+
 static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
 			 uint64_t mode)
 {
@@ -85,10 +95,10 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 	return 0;
 }
 
-int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
+static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
+		      size_t *done)
 {
 	*done = 0;
-	wake_note(view, address, length);
 	while (*done < length) {
 		struct uffdio_copy arg = {
 			.dst = address + *done,
@@ -163,16 +173,15 @@ static int arm_absent(struct mmu_view *view, uintptr_t address, uintptr_t end)
 	return 0;
 }
 
-int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
+static int map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	uintptr_t at = address, end = address + length;
 	bool woken = false;
 	int err = 0;
 
-	wake_note(view, address, length);
 	if (!view->mmu->features.continue_wp) {
 		err = arm_absent(view, address, end);
-		mmu_wake(view, address, length);
+		wake(view, address, length);
 		return err;
 	}
 	while (at < end) {
@@ -192,7 +201,7 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	/* CONTINUE woke those it mapped for. Whom the kernel mapped a page for was not waiting, but
 	 * others may have been waiting for that page. */
 	if (!woken)
-		mmu_wake(view, address, length);
+		wake(view, address, length);
 	return err;
 }
 
@@ -246,17 +255,16 @@ static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length, boo
 	return err;
 }
 
-int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
+static int map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	bool woken = false;
 	int err;
 
-	wake_note(view, address, length);
 	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length)
 		return protect_range(view, address, length, 0); /* wakes */
 	err = remap_rw(view, address, length, &woken);
 	if (!woken)
-		mmu_wake(view, address, length);
+		wake(view, address, length);
 	return err;
 }
 
@@ -271,13 +279,41 @@ int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
 }
 
+/* ---- What wakes, as wakes.c wants to know it ---------------------------------------------- */
+
+int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = copy_range(view, address, length, src, done);
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = map_ro(view, address, length);
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = map_rw(view, address, length);
+	wake_end(view, address, length);
+	return err;
+}
+
 void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 {
-	struct uffdio_range arg = {.start = address, .len = length};
-
-	wake_note(view, address, length);
-	if (view->backend == MMU_INLINE)
-		return; /* nobody waits: each thread serves itself */
-	count_call(view->mmu);
-	(void)ioctl(view_fd(view), UFFDIO_WAKE, &arg);
+	wake_begin(view, address, length);
+	wake(view, address, length);
+	wake_end(view, address, length);
 }

@@ -4,10 +4,10 @@
  *
  * A call that maps a page lets every thread go that waits at it, also one whose report has been
  * read and not been served yet. If that report is refused later, the signal would reach its thread
- * wherever it is by then. So each waking call leaves its time (a count) at its pages before it is
- * made; a report knows a time before it was read; and a thread that takes a queued refusal believes
- * it only if its page was not woken in between: then it cannot have gone on. A refusal that is not
- * believed costs the thread one more fault.
+ * wherever it is by then. So a waking call is known at its pages while it lasts, and leaves its
+ * time (a count) there at its end; a report knows a time before it was read; and a thread that
+ * takes a queued refusal believes it only if no wake of its page is under way or has ended since:
+ * then it cannot have gone on. A refusal that is not believed costs the thread one more fault.
  *
  * Pages share places by hash: a wake of another page can make a refusal come one fault later, no
  * more.
@@ -17,22 +17,46 @@
 #define PLACES 16384u
 
 static _Atomic uint64_t clock_now;
-static _Atomic uint64_t woken[PLACES];
+static struct {
+	_Atomic uint64_t ended; /* when the last wake did */
+	_Atomic uint32_t under_way;
+} woken[PLACES];
 
-static _Atomic uint64_t *place_of(uintptr_t address)
+static size_t place_of(uintptr_t address)
 {
-	return &woken[address / MKW_PAGE_SIZE % PLACES];
+	return address / MKW_PAGE_SIZE % PLACES;
 }
 
-void wake_note(const struct mmu_view *view, uintptr_t address, size_t length)
+/* How many places the pages of a stretch have. */
+static size_t places_in(size_t length)
+{
+	return length / MKW_PAGE_SIZE < PLACES ? length / MKW_PAGE_SIZE : PLACES;
+}
+
+void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length)
+{
+	if (view->backend == MMU_INLINE)
+		return; /* nobody waits there */
+	for (size_t i = 0; i < places_in(length); i++)
+		atomic_fetch_add(&woken[place_of(address + i * MKW_PAGE_SIZE)].under_way, 1);
+}
+
+void wake_end(const struct mmu_view *view, uintptr_t address, size_t length)
 {
 	uint64_t now;
 
 	if (view->backend == MMU_INLINE)
-		return; /* nobody waits there */
+		return;
 	now = atomic_fetch_add(&clock_now, 1) + 1;
-	for (uintptr_t at = address; at < address + length; at += MKW_PAGE_SIZE)
-		atomic_store(place_of(at), now);
+	for (size_t i = 0; i < places_in(length); i++) {
+		size_t place = place_of(address + i * MKW_PAGE_SIZE);
+		uint64_t before = atomic_load(&woken[place].ended);
+
+		while (before < now &&
+		       !atomic_compare_exchange_weak(&woken[place].ended, &before, now))
+			;
+		atomic_fetch_sub(&woken[place].under_way, 1);
+	}
 }
 
 uint64_t wake_clock(void)
@@ -42,5 +66,7 @@ uint64_t wake_clock(void)
 
 bool mmu_woken_since(uintptr_t address, uint64_t time)
 {
-	return atomic_load(place_of(address)) > time;
+	size_t place = place_of(address);
+
+	return atomic_load(&woken[place].under_way) > 0 || atomic_load(&woken[place].ended) > time;
 }

@@ -20,6 +20,7 @@ static struct {
 	pid_t tid;
 	unsigned in_a_row;
 	uint64_t reported; /* mmu_report_time of the fault */
+	bool taken;	   /* by a signal: a second one of the same access comes too late */
 	struct mkw_refusal refusal;
 } records[RECORDS];
 static unsigned records_next; /* where a new thread's record goes: the oldest */
@@ -51,6 +52,7 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 		records[i].refusal.address == refusal->address ? records[i].in_a_row + 1 : 1;
 	records[i].refusal = *refusal;
 	records[i].reported = reported;
+	records[i].taken = false;
 	in_a_row = records[i].in_a_row;
 	env_unlock(&records_lock);
 	return in_a_row;
@@ -63,9 +65,13 @@ bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 
 	env_lock(&records_lock);
 	i = record_find(tid);
+	found = i >= 0;
 	/* A signal may come late, when its thread has long been let go: it is at another place. */
-	found = i >= 0 && (address == 0 || ((uintptr_t)records[i].refusal.address == address &&
-					    !mmu_woken_since(address, records[i].reported)));
+	if (found && address != 0) {
+		found = (uintptr_t)records[i].refusal.address == address && !records[i].taken &&
+			!mmu_woken_since(address, records[i].reported);
+		records[i].taken |= found;
+	}
 	if (found)
 		*refusal = records[i].refusal;
 	env_unlock(&records_lock);
