@@ -74,6 +74,10 @@ static bool run_can_take(const struct region *r, size_t slot)
 
 static void run_take(struct vm_run *vr, size_t slot)
 {
+	if (slot < vr->asked_from)
+		vr->asked_from = (uint16_t)slot;
+	if (slot >= vr->asked_to)
+		vr->asked_to = (uint16_t)(slot + 1);
 	vr->region->pages[slot].ask = vr->ask;
 	vr->region->asked++;
 }
@@ -225,12 +229,26 @@ static size_t ask_extent(const struct fault *f)
 	return n;
 }
 
+/* => region->lock held. The numbers come round while a slow question is under way: its own is not
+ * given again, though its pages may have been detached. */
+static uint16_t ask_number(struct region *r)
+{
+	struct list *n = &r->questions;
+
+	do {
+		if (++r->next_ask == 0)
+			r->next_ask = 1;
+		for (n = r->questions.next; n != &r->questions; n = n->next)
+			if (container_of(n, struct vm_run, link)->ask == r->next_ask)
+				break;
+	} while (n != &r->questions);
+	return r->next_ask;
+}
+
 static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t charged)
 {
 	struct region *r = f->region;
 
-	if (++r->next_ask == 0)
-		r->next_ask = 1;
 	*vr = (struct vm_run){
 		.run = {.object = &f->object->public,
 			.first = f->page,
@@ -238,9 +256,11 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 			.page = f->page,
 			.flags = MKW_RUN_WRITE},
 		.region = r,
-		.ask = r->next_ask,
+		.ask = ask_number(r),
+		.asked_from = REGION_PAGES,
 		.charged = charged,
 	};
+	list_push_back(&r->questions, &vr->link);
 	for (size_t i = 0; i < count; i++)
 		run_take(vr, run_slot(vr) + i);
 	r->referenced = true;
@@ -254,9 +274,9 @@ static void lost_unreserve(struct vm_run *vr)
 {
 	struct region *r = vr->region;
 
-	for (size_t i = 0; i < REGION_PAGES && r->asked > 0;) {
+	for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0;) {
 		size_t from = i;
-		while (i < REGION_PAGES && r->pages[i].ask == vr->ask &&
+		while (i < vr->asked_to && r->pages[i].ask == vr->ask &&
 		       (r->pages[i].flags & PAGE_HELD) == 0)
 			i++;
 		if (i == from) {
@@ -351,8 +371,9 @@ static void ask_end(struct fault *f, struct vm_run *vr, bool granted, size_t kep
 	if (granted)
 		lost_unreserve(vr);
 	else
-		for (size_t i = 0; i < REGION_PAGES && r->asked > 0; i++)
+		for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0; i++)
 			ask_clear(r, i, vr->ask);
+	list_remove(&vr->link);
 	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
 	charge_settle(o, vr->charged, kept);

@@ -43,6 +43,7 @@ static struct region *region_new(struct object *o, uint64_t number)
 	env_mutex_init(&r->lock, RANK_REGION);
 	list_init(&r->waiters);
 	list_init(&r->link);
+	list_init(&r->questions);
 	r->object = o;
 	r->first = number << REGION_SHIFT;
 	memset(r->unarmed, 0xff, sizeof(r->unarmed));

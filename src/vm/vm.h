@@ -121,8 +121,9 @@ struct region {
 	uint64_t unarmed[REGION_PAGES / 64]; /* pages at which some view may lack its marker */
 	uint32_t resident, charged, locked, asked, held; /* pages */
 	uint16_t next_ask;
-	bool referenced; /* faulted in since reclaim last looked */
-	bool sampled;	 /* reclaim zapped its clean pages, to see which come back */
+	struct list questions; /* vm_run.link of those under way */
+	bool referenced;       /* faulted in since reclaim last looked */
+	bool sampled;	       /* reclaim zapped its clean pages, to see which come back */
 	_Atomic uint32_t refs;
 	struct list link; /* the space's list for reclaim; charge lock */
 	struct page pages[REGION_PAGES];
@@ -590,7 +591,9 @@ bool op_running(void);
 struct vm_run {
 	struct mkw_run run;
 	struct region *region;
-	uint16_t ask;
+	uint16_t ask;		       /* differs from that of every other one of the region */
+	uint16_t asked_from, asked_to; /* slots that were ever asked for */
+	struct list link;	       /* region->questions */
 	bool locked;
 	bool hold_only;	      /* no room: pages are held for mkw_reserve, and stay CLEAN */
 	size_t charged;	      /* pages */
