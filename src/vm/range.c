@@ -469,11 +469,41 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	return error;
 }
 
+/* The range is quiet. Pages that mkw_reserve holds keep their reservation; it is decided, and their
+ * pages go, under their locks: mkw_unreserve waits for these. */
+static void discard_region(struct region *r, size_t from, size_t to)
+{
+	struct object *o = r->object;
+	bool locked[REGION_PAGES] = {false}, held[REGION_PAGES] = {false};
+
+	env_lock(&r->lock);
+	for (size_t i = from; i < to; i++) {
+		held[i] = (r->pages[i].flags & PAGE_HELD) != 0;
+		locked[i] = page_is_charged(&r->pages[i]) && (r->pages[i].flags & PAGE_LOCKED) == 0;
+		if (locked[i])
+			page_lock(r, i);
+	}
+	env_unlock(&r->lock);
+	for (size_t i = from, n; i<to; i += n> 0 ? n : 1) {
+		for (n = 0; i + n < to && locked[i + n] && !held[i + n]; n++)
+			;
+		op_unreserve(o, r->first + i, n);
+	}
+	object_detach(o, r->first + from, r->first + to - 1, true);
+	env_lock(&r->lock);
+	for (size_t i = from; i < to; i++)
+		if (locked[i])
+			page_unlock(r, i);
+	waiters_wake(&r->waiters);
+	env_unlock(&r->lock);
+}
+
 int mkw_discard(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
 	struct env_shield shield;
 	uint64_t first, last;
 	struct range_op op;
+	struct region *r;
 	int error;
 
 	error_clear();
@@ -484,8 +514,15 @@ int mkw_discard(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		return error > 0 ? 0 : error;
 	env_shield(&shield);
 	range_op_begin(h->object, &op, first, last);
-	op_unreserve(h->object, first, last - first + 1);
-	object_detach(h->object, first, last, true);
+	for (uint64_t next = first; next <= last && (r = region_next(h->object, next)) != NULL;) {
+		next = r->first + REGION_PAGES;
+		if (r->first <= last)
+			discard_region(r, first > r->first ? (size_t)(first - r->first) : 0,
+				       last - r->first < REGION_PAGES
+					       ? (size_t)(last - r->first) + 1
+					       : REGION_PAGES);
+		region_put(r);
+	}
 	range_op_end(h->object, &op);
 	env_unshield(&shield);
 	return 0;

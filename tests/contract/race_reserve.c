@@ -67,3 +67,26 @@ TEST(reserve_failed_keeps_older, "a reservation that fails leaves an older one i
 	CHECK_EQ(script_reserved(w.store), 0);
 	world_end(&w);
 }
+
+TEST(discard_keeps_held, "what mkw_reserve holds outlives mkw_discard of its pages")
+{
+	struct world w;
+
+	world_make(&w, 8 * PAGE);
+	world_open(&w, 8 * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, 2 * PAGE), 0);
+	put(w.view + PAGE, 1);
+	put(w.view + 2 * PAGE, 1);
+	CHECK_EQ(script_reserved(w.store), 3);
+	CHECK_EQ(mkw_discard(w.handle, 0, 0), 0);
+	CHECK_EQ(script_reserved(w.store), 2);
+	CHECK_EQ(get(w.view + PAGE), 0);
+	script_set_capacity(w.store, 2);
+	put(w.view, 1);
+	put(w.view + PAGE, 1);
+	CHECK_EQ(try_write(w.view + 2 * PAGE, 1, NULL), -ENOSPC);
+	CHECK_EQ(mkw_discard(w.handle, 0, 0), 0);
+	CHECK_EQ(mkw_unreserve(w.view, 2 * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
