@@ -41,9 +41,9 @@ static const struct call *call_of(struct calls *calls, pid_t tid)
 }
 
 /* => views_lock held. */
-static bool call_covers(const struct call *call, struct object *o, uint64_t page)
+static bool views_cover(const struct call *call, struct object *o, uint64_t page)
 {
-	for (struct list *n = o->views.next; call->count > 0 && n != &o->views; n = n->next) {
+	for (struct list *n = o->views.next; n != &o->views; n = n->next) {
 		const struct view *v = container_of(n, struct view, link);
 		uintptr_t address;
 
@@ -58,6 +58,20 @@ static bool call_covers(const struct call *call, struct object *o, uint64_t page
 	return false;
 }
 
+static bool call_covers(const struct call *call, struct object *o, uint64_t page)
+{
+	bool covers;
+
+	if (call->count == 0)
+		return false;
+	env_read_lock(&o->views_lock);
+	covers = views_cover(call, o, page);
+	env_read_unlock(&o->views_lock);
+	return covers;
+}
+
+/* What a thread's call is about is read from its memory, which may lie in a view and fault: so no
+ * lock is held there. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held)
 {
 	struct calls calls = {.count = 0};
@@ -65,7 +79,6 @@ size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *h
 	size_t n = 0;
 
 	memset(held, false, count * sizeof(*held));
-	env_read_lock(&r->object->views_lock);
 	for (size_t i = 0; i < count; i++) {
 		pid_t writer = r->pages[slots[i]].writer;
 
@@ -74,6 +87,5 @@ size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *h
 		held[i] = call_covers(call_of(&calls, writer), r->object, r->first + slots[i]);
 		n += held[i];
 	}
-	env_read_unlock(&r->object->views_lock);
 	return n;
 }

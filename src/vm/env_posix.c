@@ -95,7 +95,13 @@ void env_unlock(struct env_mutex *m)
 
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank)
 {
-	pthread_rwlock_init(&l->lock, NULL);
+	pthread_rwlockattr_t attr;
+
+	/* A stream of faults must not keep a mapper out; nobody reads twice (ranks ascend). */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&l->lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 	l->rank = rank;
 }
 

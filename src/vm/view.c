@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct env_rwlock table_lock = {PTHREAD_RWLOCK_INITIALIZER, RANK_VIEWS};
+static struct env_rwlock table_lock = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
+				       RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
 static size_t table_count, table_capacity;
 /* Views taken from it that are not unmapped yet, and who waits for that; table_lock for writing. */
@@ -483,13 +484,12 @@ int view_unmap(struct view *v)
 	return object_release(o, false);
 }
 
-int mkw_unmap(void *address, size_t length)
+/* => shielded: a signal handler that faults would need the table's lock. */
+static int unmap_at(void *address, size_t length)
 {
-	struct env_shield shield;
 	struct view *v;
 	bool mine;
 
-	error_clear();
 	v = view_find((uintptr_t)address);
 	if (v == NULL)
 		return mkw_set_error(-EINVAL, "no view is mapped at %p", address);
@@ -503,13 +503,23 @@ int mkw_unmap(void *address, size_t length)
 		view_put(v);
 		return mkw_set_error(-EDEADLK, "mkw_unmap inside a store operation");
 	}
-	env_shield(&shield);
 	mine = table_remove(v);
 	view_put(v);
 	if (mine)
 		view_unmap(v);
-	env_unshield(&shield);
 	return mine ? 0 : mkw_set_error(-EINVAL, "the view at %p is being unmapped", address);
+}
+
+int mkw_unmap(void *address, size_t length)
+{
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	env_shield(&shield);
+	error = unmap_at(address, length);
+	env_unshield(&shield);
+	return error;
 }
 
 /* A view of the space, taken from the table, or NULL: for mkw_space_destroy. */
