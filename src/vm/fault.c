@@ -520,6 +520,7 @@ static bool fault_deliver(struct fault *f)
 		return false;
 	}
 	if (!fault_answer_latest(f)) {
+		COUNT(f->object, refusals, -(uint64_t)1);
 		fault_wake(f);
 		return true;
 	}
