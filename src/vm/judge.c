@@ -63,33 +63,47 @@ static void judge_run(struct region *r, size_t slot, size_t count, char *buffer,
 	}
 }
 
+/* What has to be looked at to judge a page. */
+enum look { LOOK_NONE, LOOK_ZERO, LOOK_STORE };
+
+/* A stream may confirm a page at any time: how it is judged is decided once. */
+static void looks_choose(struct region *r, const uint16_t *slots, size_t count, enum look *looks)
+{
+	env_lock(&r->lock);
+	for (size_t i = 0; i < count; i++) {
+		const struct page *p = &r->pages[slots[i]];
+
+		looks[i] = LOOK_STORE;
+		if (p->state == PAGE_GRANTED && (p->flags & PAGE_HOLE) != 0)
+			looks[i] = LOOK_ZERO;
+		else if (p->state != PAGE_GRANTED || (p->flags & PAGE_CONFIRMED) != 0)
+			looks[i] = LOOK_NONE;
+	}
+	env_unlock(&r->lock);
+}
+
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written)
 {
 	struct space *s = r->object->space;
+	enum look looks[REGION_PAGES];
 	char *buffer = NULL;
 
+	looks_choose(r, slots, count, looks);
 	for (size_t i = 0; i < count;) {
-		const struct page *p = &r->pages[slots[i]];
 		size_t n = 1;
 
 		written[i] = true;
-		if (p->state != PAGE_GRANTED) {
-			i++;
-			continue;
-		}
-		if ((p->flags & PAGE_HOLE) != 0) {
+		if (looks[i] == LOOK_ZERO) {
 			const char *bytes = page_bytes(r, slots[i]);
 			written[i] = bytes == NULL || !bytes_are_zero(bytes);
 			i++;
 			continue;
 		}
-		if ((p->flags & PAGE_CONFIRMED) != 0) {
+		if (looks[i] == LOOK_NONE) {
 			i++;
 			continue;
 		}
-		while (i + n < count && slots[i + n] == slots[i] + n &&
-		       r->pages[slots[i + n]].state == PAGE_GRANTED &&
-		       (r->pages[slots[i + n]].flags & (PAGE_HOLE | PAGE_CONFIRMED)) == 0)
+		while (i + n < count && slots[i + n] == slots[i] + n && looks[i + n] == LOOK_STORE)
 			written[i + n++] = true;
 		if (buffer == NULL && ask)
 			buffer = slab_buffer(s);

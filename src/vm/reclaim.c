@@ -98,7 +98,7 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 	bool present[REGION_PAGES] = {false};
 	size_t evicted = 0;
 
-	if (r->charged > 0 && !o->manual)
+	if (!o->manual)
 		*busy |= writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM)
 				 .busy;
 	env_read_lock(&o->views_lock);

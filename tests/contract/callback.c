@@ -699,8 +699,11 @@ static void *turning_main(void *arg)
 				  refusal.message);
 			t->refused++;
 		}
-		t->failed += mkw_punch(t->w->handle, page * PAGE, PAGE) != 0;
-		t->failed += mkw_pread(t->w->handle, &byte, 1, page * PAGE) != 1;
+		if (mkw_punch(t->w->handle, page * PAGE, PAGE) != 0 ||
+		    mkw_pread(t->w->handle, &byte, 1, page * PAGE) != 1) {
+			test_note("punch or pread of page %u: %s", page, mkw_error_message());
+			t->failed++;
+		}
 	}
 	return NULL;
 }
