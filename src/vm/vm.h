@@ -491,6 +491,8 @@ static inline struct space *space_of(const struct mkw_space *s)
 /* The object whose id is the next after id, pinned until object_unpin; NULL: none. */
 struct object *space_object_after(struct space *s, uint64_t id);
 void object_unpin(struct object *o);
+/* 0 is no limit. */
+int limits_check(uint64_t resident_bytes, uint64_t dirty_bytes);
 void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
