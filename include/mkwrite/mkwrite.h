@@ -48,11 +48,13 @@ struct mkw_handle; /* one opening of an object: its access mode and its error cu
 enum mkw_log_level { MKW_LOG_ERROR, MKW_LOG_WARNING, MKW_LOG_INFO };
 
 struct mkw_space_options {
-	size_t struct_size;		/* sizeof(struct mkw_space_options) */
-	unsigned workers;		/* handler threads at the start; 0: 2 */
-	unsigned workers_max;		/* bound on handler threads; 0: 64 */
-	uint64_t resident_limit_bytes;	/* page cache of all objects; 0: no limit */
-	uint64_t dirty_limit_bytes;	/* dirty and granted pages of all objects; 0: no limit */
+	size_t struct_size;   /* sizeof(struct mkw_space_options) */
+	unsigned workers;     /* handler threads at the start; 0: 2 */
+	unsigned workers_max; /* bound on handler threads; 0: 64 */
+	/* 0: no limit. The least are 4 pages resident and 2 dirty: what one instruction may need.
+	 */
+	uint64_t resident_limit_bytes;	/* page cache of all objects */
+	uint64_t dirty_limit_bytes;	/* dirty and granted pages of all objects */
 	unsigned writeback_interval_ms; /* how often background write-back runs; 0: 1000 */
 	/* Called with warnings and errors that no caller can be given; from any library thread,
 	 * with no lock held; must not call the library. NULL: nobody is told. */
@@ -192,7 +194,7 @@ int mkw_sync(struct mkw_handle *handle, uint64_t offset, uint64_t length);
 int mkw_freeze(struct mkw_handle *handle);
 int mkw_thaw(struct mkw_handle *handle);
 
-/* Limits of this object, beneath those of the space; 0: none. */
+/* Limits of this object, beneath those of the space; 0: none. EINVAL: less than the least. */
 int mkw_set_limits(struct mkw_handle *handle, uint64_t resident_limit_bytes,
 		   uint64_t dirty_limit_bytes);
 

@@ -11,6 +11,9 @@
 
 #include <errno.h>
 
+/* One failure may be that of a moment. */
+#define PASSES_BEFORE_DENIAL 2u
+
 static uint64_t account_room(uint64_t used, uint64_t limit)
 {
 	if (limit == 0)
@@ -109,6 +112,8 @@ static uint64_t resident_room(const struct object *o)
 
 bool account_pass_begin(struct account *a)
 {
+	if (a->changed)
+		a->fruitless_passes = 0;
 	a->changed = false;
 	return !list_empty(&a->dirty_waiters);
 }
@@ -116,9 +121,14 @@ bool account_pass_begin(struct account *a)
 bool account_pass_end(struct account *a, bool busy)
 {
 	/* Whoever has been given room since is in no list; who came anew has said so. */
-	if (!busy && !a->changed && a->in_flight == 0 && a->writeback_pages == 0)
+	if (busy || a->changed || a->in_flight > 0 || a->writeback_pages > 0 ||
+	    list_empty(&a->dirty_waiters)) {
+		a->fruitless_passes = 0;
+	} else if (++a->fruitless_passes == PASSES_BEFORE_DENIAL) {
+		a->fruitless_passes = 0;
 		waiters_deny(&a->dirty_waiters, -ENOBUFS);
-	return !list_empty(&a->dirty_waiters);
+	}
+	return !list_empty(&a->dirty_waiters) && (busy || a->fruitless_passes > 0);
 }
 
 /* => charge_lock held. The account whose limit leaves no room: the object's own, or all. */

@@ -6,8 +6,9 @@
  *
  * A round writes what is dirty in every object that is not manual. A writer who was waiting before
  * the round began is denied after it if the round freed nothing, skipped nothing, and no charge or
- * write-back of anybody else is under way that may still free something (contract 11). Who waits
- * under an object's own limit is judged by that object alone, whatever others do.
+ * write-back of anybody else is under way that may still free something (contract 11), and the next
+ * round likewise. Who waits under an object's own limit is judged by that object alone, whatever
+ * others do.
  */
 #include "vm.h"
 
@@ -19,7 +20,7 @@
 struct round {
 	bool wanted;  /* writers wait for room under the space's limit */
 	bool busy;    /* something was left because somebody else is at it */
-	bool waiting; /* writers wait for room under the limit of an object that was busy */
+	bool waiting; /* writers wait for another round: something was busy, or in vain so far */
 };
 
 /* Manual objects only give up what they have not used, where writers wait for room. */
@@ -36,7 +37,7 @@ static void round_object(struct object *o, struct round *round)
 	else if (wanted)
 		busy = writeback_ungrant(o, 0, OBJECT_PAGES_MAX - 1).busy;
 	env_lock(&s->charge_lock);
-	round->waiting |= account_pass_end(&o->account, busy) && busy;
+	round->waiting |= account_pass_end(&o->account, busy);
 	env_unlock(&s->charge_lock);
 	round->busy |= busy;
 }
@@ -109,8 +110,9 @@ void flusher_main(void *space)
 		}
 
 		env_lock(&s->charge_lock);
-		round.waiting |= account_pass_end(&s->account, round.busy) && round.busy;
-		/* Somebody else is about to be done with what this round left. */
+		round.waiting |= account_pass_end(&s->account, round.busy);
+		/* Somebody else is about to be done with what this round left, or what failed may
+		 * do now. */
 		retry_ns = round.waiting ? env_now_ns() + MS : next_ns;
 		if (retry_ns == 0 && s->space_waiters)
 			retry_ns = round_ns;

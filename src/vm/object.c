@@ -618,9 +618,8 @@ int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t
 	error_clear();
 	if (h == NULL)
 		return mkw_set_error(-EINVAL, "no handle");
-	if ((resident_limit_bytes != 0 && resident_limit_bytes < MKW_PAGE_SIZE) ||
-	    (dirty_limit_bytes != 0 && dirty_limit_bytes < MKW_PAGE_SIZE))
-		return mkw_set_error(-EINVAL, "a limit is at least one page, or 0 for none");
+	if (limits_check(resident_limit_bytes, dirty_limit_bytes) != 0)
+		return -EINVAL;
 	s = h->object->space;
 	env_shield(&shield);
 	env_lock(&s->charge_lock);

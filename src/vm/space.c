@@ -48,6 +48,22 @@ static const struct mmu_upcalls upcalls = {
 	.ready = fault_ready,
 };
 
+/* One instruction may read two pages and write two, all across a boundary, and is finished only
+ * when it has all of them at a time. */
+#define RESIDENT_LEAST_PAGES 4u
+#define DIRTY_LEAST_PAGES    2u
+
+int limits_check(uint64_t resident_bytes, uint64_t dirty_bytes)
+{
+	if (resident_bytes != 0 && resident_bytes < RESIDENT_LEAST_PAGES * MKW_PAGE_SIZE)
+		return mkw_set_error(-EINVAL, "a resident limit is at least %u pages, or 0",
+				     RESIDENT_LEAST_PAGES);
+	if (dirty_bytes != 0 && dirty_bytes < DIRTY_LEAST_PAGES * MKW_PAGE_SIZE)
+		return mkw_set_error(-EINVAL, "a dirty limit is at least %u pages, or 0",
+				     DIRTY_LEAST_PAGES);
+	return 0;
+}
+
 static int options_read(const struct mkw_space_options *given, struct mkw_space_options *o)
 {
 	*o = (struct mkw_space_options)MKW_SPACE_OPTIONS_INIT;
@@ -58,9 +74,8 @@ static int options_read(const struct mkw_space_options *given, struct mkw_space_
 					     given->struct_size, sizeof(*o));
 		*o = *given;
 	}
-	if ((o->resident_limit_bytes != 0 && o->resident_limit_bytes < MKW_PAGE_SIZE) ||
-	    (o->dirty_limit_bytes != 0 && o->dirty_limit_bytes < MKW_PAGE_SIZE))
-		return mkw_set_error(-EINVAL, "a limit is at least one page, or 0 for none");
+	if (limits_check(o->resident_limit_bytes, o->dirty_limit_bytes) != 0)
+		return -EINVAL;
 	if (o->workers == 0)
 		o->workers = o->workers_max != 0 && o->workers_max < WORKERS_DEFAULT
 				     ? o->workers_max

@@ -168,9 +168,10 @@ struct account {					  /* charge lock */
 	uint64_t dirty, dirty_limit, dirty_peak;
 	/* Writers that wait for room under this limit, and what may still bring some: */
 	struct list dirty_waiters;
-	uint64_t in_flight;	  /* charged for a notification that has not ended */
-	uint64_t writeback_pages; /* and one for each sync that runs */
-	bool changed;		  /* since write-back last began to pass over it */
+	uint64_t in_flight;	   /* charged for a notification that has not ended */
+	uint64_t writeback_pages;  /* and one for each sync that runs */
+	bool changed;		   /* since write-back last began to pass over it */
+	unsigned fruitless_passes; /* in a row, of write-back */
 };
 
 struct mkw_object {
@@ -491,6 +492,8 @@ static inline struct space *space_of(const struct mkw_space *s)
 /* The object whose id is the next after id, pinned until object_unpin; NULL: none. */
 struct object *space_object_after(struct space *s, uint64_t id);
 void object_unpin(struct object *o);
+/* 0 is no limit. */
+int limits_check(uint64_t resident_bytes, uint64_t dirty_bytes);
 void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -522,7 +525,8 @@ void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason
  * => charge_lock held. */
 bool account_pass_begin(struct account *a);
 /* It has; busy: it left some to somebody else. Who waited before it began is denied if nothing is
- * under way that may bring room. True: somebody waits still. => charge_lock held. */
+ * under way that may bring room, and the pass before was in vain as well. True: somebody waits for
+ * another pass. => charge_lock held. */
 bool account_pass_end(struct account *a, bool busy);
 void flusher_kick(struct space *s);
 /* The flusher shall ask for those who wait for space, every now and then. */

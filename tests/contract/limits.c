@@ -120,19 +120,44 @@ TEST_EACH_BACKEND(
 	rig_close(&rig);
 }
 
-TEST_EACH_BACKEND(dirty_limit_one_page, "S1.3 a limit of a single page works")
+TEST_EACH_BACKEND(dirty_limit_least,
+		  "S1.3 the least limit, two pages, works, and suffices for a store across a "
+		  "boundary")
 {
-	const struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = PAGE};
+	const struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = 2 * PAGE};
+	struct word_anywhere {
+		uint64_t word;
+	} __attribute__((packed));
 	struct rig rig;
 
 	rig_open(&rig, &options, 64, MKW_RDWR);
 	scribes_run(&rig, 1, 100);
 	scribes_run(&rig, 2, 100);
-	for (uint64_t page = 0; page < 64; page++)
-		*rig_word(rig.view, page) = page + 7;
-	CHECK_EQ(rig_space_stat(&rig).dirty_peak_bytes, PAGE);
+	for (uint64_t page = 0; page < 63; page++)
+		((volatile struct word_anywhere *)(rig.view + (page + 1) * PAGE - 4))->word = page;
+	CHECK(rig_space_stat(&rig).dirty_peak_bytes <= 2 * PAGE);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	rig_check_stored(&rig);
+	rig_close(&rig);
+}
+
+TEST(limits_too_low, "mkwrite.h: limits that one instruction may exceed are refused")
+{
+	struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = 2 * PAGE - 1};
+	struct mkw_space *space = NULL;
+	struct rig rig;
+
+	CHECK_EQ(mkw_space_create(&options, &space), -EINVAL);
+	options.dirty_limit_bytes = 0;
+	options.resident_limit_bytes = 4 * PAGE - 1;
+	CHECK_EQ(mkw_space_create(&options, &space), -EINVAL);
+	CHECK(mkw_error_message()[0] != '\0');
+	CHECK(!space);
+	rig_open(&rig, NULL, 4, MKW_RDWR);
+	CHECK_EQ(mkw_set_limits(rig.handle, 0, PAGE), -EINVAL);
+	CHECK_EQ(mkw_set_limits(rig.handle, PAGE, 0), -EINVAL);
+	CHECK_EQ(rig_stat(&rig).dirty_limit_bytes + rig_stat(&rig).resident_limit_bytes, 0);
+	CHECK_EQ(mkw_set_limits(rig.handle, 4 * PAGE, 2 * PAGE), 0);
 	rig_close(&rig);
 }
 

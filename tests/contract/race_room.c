@@ -107,13 +107,14 @@ TEST(own_limit_own_progress,
 	rig_open(&manual, NULL, 4, MKW_RDWR | MKW_MANUAL);
 	rig_add(&other, &manual, 4, MKW_RDWR);
 	CHECK_EQ(mkw_advise(manual.view, 4 * PAGE, MKW_RANDOM), 0);
-	CHECK_EQ(mkw_set_limits(manual.handle, 0, PAGE), 0);
+	CHECK_EQ(mkw_set_limits(manual.handle, 0, 2 * PAGE), 0);
 	*rig_word(manual.view, 0) = 1;
+	*rig_word(manual.view, 1) = 1;
 	*rig_word(other.view, 0) = 1;
 	test_gate_arm(other.store, SCRIPT_WRITE, SCRIPT_ENTRY, SCRIPT_ANY);
 	rig_sync_start(&sync, other.handle);
 	REQUIRE(test_gate_wait_arrived(other.store, SCRIPT_WRITE, SCRIPT_ENTRY, 1));
-	CHECK_EQ(try_write(manual.view + PAGE, 1, NULL), -ENOBUFS);
+	CHECK_EQ(try_write(manual.view + 2 * PAGE, 1, NULL), -ENOBUFS);
 	test_gate_release(other.store, SCRIPT_WRITE, SCRIPT_ENTRY);
 	CHECK_EQ(rig_sync_join(&sync), 0);
 	rig_leave(&other);

@@ -716,18 +716,18 @@ TEST(own_file_never_waits,
      "4.3 a system call on the file itself gets EFAULT in place of waiting for write-back, for "
      "room or for a thaw")
 {
-	const struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = PAGE};
+	const struct mkw_space_options options = {RIG_QUIET, .dirty_limit_bytes = 2 * PAGE};
 	int file = pattern_file(2 * PAGE);
-	struct rig rig = {.pages = 2};
+	struct rig rig = {.pages = 3};
 	struct rig_sync sync;
 
 	REQUIRE_EQ(fstat(file, &over_file_stat), 0);
-	over_file = rig.store = script_create(2 * PAGE);
+	over_file = rig.store = script_create(3 * PAGE);
 	REQUIRE_EQ(mkw_store_register(&over_driver), 0);
 	REQUIRE_EQ(mkw_space_create(&options, &rig.space), 0);
 	REQUIRE_EQ(mkw_open(rig.space, "over:x", MKW_RDWR | MKW_MANUAL, &rig.handle), 0);
-	rig.view = rig_map(rig.handle, 2, 0);
-	CHECK_EQ(mkw_advise(rig.view, 2 * PAGE, MKW_RANDOM), 0);
+	rig.view = rig_map(rig.handle, 3, 0);
+	CHECK_EQ(mkw_advise(rig.view, 3 * PAGE, MKW_RANDOM), 0);
 
 	/* Where nothing has to be waited for it is served. */
 	CHECK_EQ(pread(file, rig.view + PAGE, PAGE, 0), PAGE);
@@ -735,6 +735,7 @@ TEST(own_file_never_waits,
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 
 	*rig_word(rig.view, 0) = 1;
+	*rig_word(rig.view, 2) = 1;
 	test_gate_arm(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY, SCRIPT_ANY);
 	rig_sync_start(&sync, rig.handle);
 	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_WRITE, SCRIPT_ENTRY, 1));
