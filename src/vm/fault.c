@@ -499,6 +499,10 @@ static void fault_free(struct fault *f)
 /* Whoever waits at the page tries the access again. */
 static void fault_wake(struct fault *f)
 {
+	/* A thread that was refused leaves its wait by that, and tries again if it does not believe
+	 * it; a wake would only make it disbelieve. */
+	if (atomic_load(latest_place(f->tid)) == latest_word(f->tid, LATEST_ANSWERED))
+		return;
 	mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
 }
 

@@ -406,20 +406,22 @@ static void ask_for_run(struct world *w, struct access *writer)
 TEST_EACH_BACKEND(r2_5_untaken_run_is_given_back,
 		  "2.5 pages of a run that were granted and could not be locked are given back")
 {
-	struct api_call discard;
+	struct api_call punch;
 	struct access writer;
 	struct world w;
 
 	ask_for_run(&w, &writer);
-	/* Page 1 is being discarded, and what was reserved of it is given back already. */
+	/* Page 1 is being punched, and what was reserved of it is given back already. */
+	test_gate_arm(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, SCRIPT_ANY);
 	test_gate_arm(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, SCRIPT_ANY);
-	api_start(&discard, &w, mkw_discard, PAGE, PAGE);
-	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, 1));
+	api_start(&punch, &w, mkw_punch, PAGE, PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, 1));
 	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
-	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, 2));
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT, 1));
+	test_gate_release(w.store, SCRIPT_PUNCH, SCRIPT_EXIT);
 	test_gate_release(w.store, SCRIPT_UNRESERVE, SCRIPT_EXIT);
 	CHECK_EQ(access_join(&writer), 0);
-	CHECK_EQ(api_join(&discard), 0);
+	CHECK_EQ(api_join(&punch), 0);
 	CHECK_EQ(script_reserved(w.store), 1);
 	CHECK(script_page_reserved(w.store, 0));
 	world_end(&w);
