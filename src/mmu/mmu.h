@@ -117,6 +117,9 @@ void *frames_data(struct frames *frames, uint64_t offset, size_t length);
  * its faults. Not inherited by fork. view->mmu, backend, length, writable, frames, offset are set.
  * -ENOTSUP: this backend is not available. */
 int mmu_view_map(struct mmu_view *view);
+/* Let threads in. Until then an access to it is a SIGSEGV: a thread that still tries an access to
+ * what was mapped there before must not find a view that nobody has armed. */
+int mmu_view_open(struct mmu_view *view);
 /* Wake whoever waits in it and unmap. */
 void mmu_view_unmap(struct mmu_view *view);
 

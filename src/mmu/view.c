@@ -32,7 +32,6 @@ static int view_register(int fd, void *address, size_t length)
 
 int mmu_view_map(struct mmu_view *view)
 {
-	int prot = PROT_READ | (view->writable ? PROT_WRITE : 0);
 	int fd = view->backend == MMU_INLINE ? inline_descriptor(view->mmu) : view->mmu->uffd;
 	void *p;
 	int err;
@@ -40,7 +39,7 @@ int mmu_view_map(struct mmu_view *view)
 	if (fd < 0)
 		return mkw_set_error(fd == -EMFILE || fd == -ENFILE ? fd : -ENOTSUP,
 				     "inline views are not possible here");
-	p = mmap(NULL, view->length, prot, MAP_SHARED | MAP_NORESERVE, frames_fd(view->frames),
+	p = mmap(NULL, view->length, PROT_NONE, MAP_SHARED | MAP_NORESERVE, frames_fd(view->frames),
 		 (off_t)view->offset);
 	if (p == MAP_FAILED)
 		return mkw_set_error(-errno, "no room for a view of %zu bytes: %m", view->length);
@@ -52,6 +51,13 @@ int mmu_view_map(struct mmu_view *view)
 	}
 	view->address = (uintptr_t)p;
 	return 0;
+}
+
+int mmu_view_open(struct mmu_view *view)
+{
+	int prot = PROT_READ | (view->writable ? PROT_WRITE : 0);
+
+	return mprotect((void *)view->address, view->length, prot) ? -errno : 0;
 }
 
 void mmu_view_unmap(struct mmu_view *view)

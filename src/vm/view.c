@@ -257,22 +257,22 @@ int views_arm(struct region *r, size_t slot, size_t count)
 
 /* ---- Mapping ------------------------------------------------------------------------------ */
 
-/* Arm a new view where frames are, and map them. => views_lock held for writing. */
-static int view_populate_region(struct view *v, struct region *r)
+/* Arm a new view where frames are. => views_lock held for writing, region->lock. */
+static int view_arm_region(struct view *v, struct region *r, uint64_t first, uint64_t count)
 {
-	uint64_t first = r->first, count = REGION_PAGES;
-	int error = 0;
-
-	if (!view_clip(v, &first, &count))
-		return 0;
-	env_lock(&r->lock);
 	if (r->resident == 0 && r->locked == 0) {
 		memset(r->unarmed, 0xff, sizeof(r->unarmed));
-		env_unlock(&r->lock);
 		return 0;
 	}
-	if (v->mmu.writable)
-		error = mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	return v->mmu.writable ? mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT)
+			       : 0;
+}
+
+/* Map what is there: cheaper in runs than by the kernel, page by page. => region->lock held. */
+static int view_map_region(struct view *v, struct region *r, uint64_t first, uint64_t count)
+{
+	int error = 0;
+
 	for (size_t i = first - r->first, end = i + count; i < end && error == 0;) {
 		size_t from = i;
 		while (i < end && r->pages[i].state != PAGE_ABSENT)
@@ -283,23 +283,29 @@ static int view_populate_region(struct view *v, struct region *r)
 		else
 			i++;
 	}
-	env_unlock(&r->lock);
 	return error;
 }
 
-static int view_populate(struct view *v)
+static int view_each_region(struct view *v,
+			    int (*fn)(struct view *, struct region *, uint64_t, uint64_t))
 {
 	struct region *r;
 	uint64_t next = v->first;
 	int error = 0;
 
 	while (error == 0 && (r = region_next(v->object, next)) != NULL) {
+		uint64_t first = r->first, count = REGION_PAGES;
+		bool inside = view_clip(v, &first, &count);
+
+		if (inside) {
+			env_lock(&r->lock);
+			error = fn(v, r, first, count);
+			env_unlock(&r->lock);
+		}
 		next = r->first + REGION_PAGES;
-		if (r->first < v->first + v->count)
-			error = view_populate_region(v, r);
-		else
-			next = OBJECT_PAGES_MAX;
 		region_put(r);
+		if (!inside)
+			break;
 	}
 	return error;
 }
@@ -358,8 +364,10 @@ static void view_free(struct view *v)
 	free(v);
 }
 
+static void view_drain(struct view *v);
+
 /* In the object's list before it is armed, so that a page filled meanwhile arms it too; in the
- * table last: nobody has its address yet. */
+ * table before a thread can fault in it. */
 static int view_add(struct view *v)
 {
 	struct object *o = v->object;
@@ -371,17 +379,28 @@ static int view_add(struct view *v)
 				     error == -ENOTSUP ? " (see `mkwrite doctor`)" : "");
 	env_write_lock(&o->views_lock);
 	list_push_back(&o->views, &v->link);
-	error = view_populate(v);
+	error = view_each_region(v, view_arm_region);
 	env_write_unlock(&o->views_lock);
 	if (error == 0)
 		error = table_insert(v);
-	if (error == 0)
-		return 0;
+	if (error == 0) {
+		error = mmu_view_open(&v->mmu);
+		if (error == 0) {
+			/* If it cannot, the kernel maps page by page. */
+			env_read_lock(&o->views_lock);
+			view_each_region(v, view_map_region);
+			env_read_unlock(&o->views_lock);
+			return 0;
+		}
+		table_remove(v);
+		atomic_fetch_or(&v->refs, VIEW_DYING);
+		view_drain(v);
+	}
 	env_write_lock(&o->views_lock);
 	mmu_view_unmap(&v->mmu);
 	list_remove(&v->link);
 	env_write_unlock(&o->views_lock);
-	return mkw_set_error(error, "cannot map the cached pages: errno %d", -error);
+	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
 }
 
 int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,

@@ -212,6 +212,7 @@ static inline void rig_create(void)
 			.frames = rig.frames,
 		};
 		REQUIRE_EQ(mmu_view_map(&rig.view[i]), 0);
+		REQUIRE_EQ(mmu_view_open(&rig.view[i]), 0);
 		REQUIRE_EQ(mmu_protect(&rig.view[i], rig.view[i].address, rig.view[i].length), 0);
 	}
 	rig.made = true;
