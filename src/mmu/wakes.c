@@ -16,24 +16,28 @@
 
 #define PLACES 16384u
 
+/* TSan takes a lock of its own around an atomic access, and holds it while a program's atomic
+ * access to a view waits for the very wake that is counted here. */
+#define UNWATCHED __attribute__((no_sanitize("thread")))
+
 static _Atomic uint64_t clock_now;
 static struct {
 	_Atomic uint64_t ended; /* when the last wake did */
 	_Atomic uint32_t under_way;
 } woken[PLACES];
 
-static size_t place_of(uintptr_t address)
+UNWATCHED static size_t place_of(uintptr_t address)
 {
 	return address / MKW_PAGE_SIZE % PLACES;
 }
 
 /* How many places the pages of a stretch have. */
-static size_t places_in(size_t length)
+UNWATCHED static size_t places_in(size_t length)
 {
 	return length / MKW_PAGE_SIZE < PLACES ? length / MKW_PAGE_SIZE : PLACES;
 }
 
-void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length)
+UNWATCHED void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length)
 {
 	if (view->backend == MMU_INLINE)
 		return; /* nobody waits there */
@@ -41,7 +45,7 @@ void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length)
 		atomic_fetch_add(&woken[place_of(address + i * MKW_PAGE_SIZE)].under_way, 1);
 }
 
-void wake_end(const struct mmu_view *view, uintptr_t address, size_t length)
+UNWATCHED void wake_end(const struct mmu_view *view, uintptr_t address, size_t length)
 {
 	uint64_t now;
 
@@ -59,12 +63,12 @@ void wake_end(const struct mmu_view *view, uintptr_t address, size_t length)
 	}
 }
 
-uint64_t wake_clock(void)
+UNWATCHED uint64_t wake_clock(void)
 {
 	return atomic_load(&clock_now);
 }
 
-bool mmu_woken_since(uintptr_t address, uint64_t time)
+UNWATCHED bool mmu_woken_since(uintptr_t address, uint64_t time)
 {
 	size_t place = place_of(address);
 
