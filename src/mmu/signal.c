@@ -192,6 +192,20 @@ static void take_refusal(siginfo_t *info, void *context)
 		refuse_here(info, context, &refusal, true);
 }
 
+/*
+ * An access in an inline view faults, and by the time its handler looks the view is unmapped: what
+ * the kernel has for it now is a SIGSEGV. So an access that nobody knows is tried once more, and is
+ * somebody else's when it comes again.
+ */
+static bool first_time(const siginfo_t *info)
+{
+	static _Thread_local void *tried __attribute__((tls_model("initial-exec")));
+	bool first = info->si_code == BUS_ADRERR && info->si_addr != tried;
+
+	tried = first ? info->si_addr : NULL;
+	return first;
+}
+
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
@@ -200,7 +214,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 		window_pass((uint32_t)(uintptr_t)info->si_addr);
 	else if (info->si_code == REFUSED_CODE)
 		take_refusal(info, context);
-	else if (!serve_inline(info, context))
+	else if (!serve_inline(info, context) && !first_time(info))
 		chain(&before_bus, sig, info, context,
 		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
 	errno = saved;
