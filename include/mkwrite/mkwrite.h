@@ -102,7 +102,7 @@ struct mkw_stat {
 	uint64_t pages_filled;
 	uint64_t notifications; /* calls of page_mkwrite */
 	uint64_t pages_granted; /* pages made writable by them */
-	uint64_t refusals;	/* accesses refused */
+	uint64_t refusals;	/* refusals made; one that came too late is made again */
 	uint64_t writes;	/* runs handed to writepages */
 	uint64_t pages_written;
 	uint64_t pages_unwritten; /* granted pages found unwritten, given back */

@@ -303,9 +303,8 @@ static void refuse_undisturbed(int fd, unsigned stores, unsigned reads)
 		CHECK_EQ(rig_word(views[0], GRANTED)[i], counts[i] + atomic_load(&hammers[i].done));
 	}
 	/* A call that comes while another's refusal shuts the page is refused by the kernel, and
-	 * not reported. */
+	 * not reported; a refusal that comes too late for its thread is made again. */
 	CHECK(rig_stat(&rig).refusals >= 2 * stores + (reads > 0));
-	CHECK(rig_stat(&rig).refusals <= 2 * stores + reads);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	rig_check_stored(&rig);
 	CHECK_EQ(mkw_unmap(views[1], 16 * PAGE), 0);
