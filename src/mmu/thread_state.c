@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,7 +120,7 @@ static bool syscall_names(const struct thread_state *state, uint64_t dev, uint64
 void thread_state_settle(pid_t tid, struct thread_state *state)
 {
 	/* An event can be read before its thread has gone to sleep; that takes microseconds. */
-	struct timespec pause = {.tv_nsec = 50000};
+	struct timespec pause = {.tv_nsec = 100000};
 
 	for (int i = 0; i < 20; i++) {
 		thread_state_read(tid, state);
@@ -203,13 +202,9 @@ size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max)
 {
 	struct thread_state state;
 
-	for (int i = 0; i < 16 && max > 0; i++) {
-		thread_state_read(tid, &state);
-		if (state.mode == THREAD_SYSCALL)
-			return syscall_stores(&state, extents, max);
-		if (state.mode != THREAD_RUNNING)
-			return 0;
-		sched_yield();
-	}
-	return 0;
+	if (max == 0)
+		return 0;
+	/* One that runs is given time to go to sleep in its call, if it is in one. */
+	thread_state_settle(tid, &state);
+	return state.mode == THREAD_SYSCALL ? syscall_stores(&state, extents, max) : 0;
 }

@@ -364,7 +364,7 @@ TEST(direct_read_into_view,
      "design, I/O straight into a view: an O_DIRECT read into clean pages is "
      "stored in whole, although a sync runs at any time")
 {
-	struct direct_reader reader = {.rounds = test_rounds(60)};
+	struct direct_reader reader = {.rounds = test_rounds(10)};
 	static unsigned char bytes[DIRECT_PAGES * MKW_PAGE_SIZE]
 		__attribute__((aligned(MKW_PAGE_SIZE)));
 	char paths[2][RIG_PATH_MAX];
