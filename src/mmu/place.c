@@ -13,7 +13,7 @@
 
 #include <sched.h>
 
-#define LOOK_EVENTS	  256
+#define LOOK_EVENTS	  64
 #define LOOKS_SAVED	  4 /* looks that may follow each other; one more every LOOK_PACE events */
 #define LOOK_PACE	  8
 #define WINDOW_ALONE	  16 /* events, while there is one reader */
