@@ -84,13 +84,16 @@ static void batch_unlock(struct batch *b)
 /* Give reservations of unused grants back, still under the page locks: nobody can ask anew. */
 static void batch_unreserve(const struct batch *b)
 {
-	const struct region *r = b->region;
+	struct region *r = b->region;
+	bool give[REGION_PAGES];
 
+	env_lock(&r->lock);
+	for (size_t i = 0; i < b->count; i++)
+		give[i] = !b->written[i] && (r->pages[b->slots[i]].flags & PAGE_HELD) == 0;
+	env_unlock(&r->lock);
 	for (size_t i = 0; i < b->count;) {
 		size_t n = 0;
-		while (i + n < b->count && !b->written[i + n] &&
-		       (r->pages[b->slots[i + n]].flags & PAGE_HELD) == 0 &&
-		       b->slots[i + n] == b->slots[i] + n)
+		while (i + n < b->count && give[i + n] && b->slots[i + n] == b->slots[i] + n)
 			n++;
 		if (n > 0)
 			op_unreserve(r->object, r->first + b->slots[i], n);
