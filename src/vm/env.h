@@ -41,23 +41,38 @@ struct env_cond {
 };
 typedef pthread_t env_thread;
 
+/* Where a lock was taken, for reports: debug builds only. */
+#ifdef MKW_DEBUG
+#define ENV_STRING_(x) #x
+#define ENV_STRING(x)  ENV_STRING_(x)
+#define ENV_HERE       __FILE_NAME__ ":" ENV_STRING(__LINE__)
+#else
+#define ENV_HERE NULL
+#endif
+#define env_lock(m)		    env_lock_at((m), ENV_HERE)
+#define env_read_lock(l)	    env_read_lock_at((l), ENV_HERE)
+#define env_write_lock(l)	    env_write_lock_at((l), ENV_HERE)
+#define env_wait(c, m)		    env_wait_at((c), (m), ENV_HERE)
+#define env_wait_until(c, m, until) env_wait_until_at((c), (m), (until), ENV_HERE)
+
 void env_mutex_init(struct env_mutex *m, enum env_rank rank);
 void env_mutex_destroy(struct env_mutex *m);
-void env_lock(struct env_mutex *m);
+void env_lock_at(struct env_mutex *m, const char *where);
 void env_unlock(struct env_mutex *m);
 
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank);
 void env_rwlock_destroy(struct env_rwlock *l);
-void env_read_lock(struct env_rwlock *l);
+void env_read_lock_at(struct env_rwlock *l, const char *where);
 void env_read_unlock(struct env_rwlock *l);
-void env_write_lock(struct env_rwlock *l);
+void env_write_lock_at(struct env_rwlock *l, const char *where);
 void env_write_unlock(struct env_rwlock *l);
 
 void env_cond_init(struct env_cond *c);
 void env_cond_destroy(struct env_cond *c);
-void env_wait(struct env_cond *c, struct env_mutex *m);
+void env_wait_at(struct env_cond *c, struct env_mutex *m, const char *where);
 /* False: the time came before a signal. */
-bool env_wait_until(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns);
+bool env_wait_until_at(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns,
+		       const char *where);
 void env_signal(struct env_cond *c);
 void env_broadcast(struct env_cond *c);
 

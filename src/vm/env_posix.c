@@ -24,15 +24,17 @@ static _Thread_local struct {
 	struct {
 		enum env_rank rank;
 		const void *lock;
+		const char *where;
 	} held[HELD_MAX];
 } locks;
 
-static void rank_push(enum env_rank rank, const void *lock)
+static void rank_push(enum env_rank rank, const void *lock, const char *where)
 {
 	for (unsigned i = 0; i < locks.count; i++)
 		assert(locks.held[i].rank < rank && "lock taken out of rank order");
 	assert(locks.count < HELD_MAX);
 	locks.held[locks.count].rank = rank;
+	locks.held[locks.count].where = where;
 	locks.held[locks.count++].lock = lock;
 }
 
@@ -54,10 +56,11 @@ void env_assert_unlocked(void)
 	assert(locks.count == 0 && "a lock is held across what may sleep");
 }
 #else
-static void rank_push(enum env_rank rank, const void *lock)
+static void rank_push(enum env_rank rank, const void *lock, const char *where)
 {
 	(void)rank;
 	(void)lock;
+	(void)where;
 }
 static void rank_pop(const void *lock)
 {
@@ -81,9 +84,9 @@ void env_mutex_destroy(struct env_mutex *m)
 	pthread_mutex_destroy(&m->mutex);
 }
 
-void env_lock(struct env_mutex *m)
+void env_lock_at(struct env_mutex *m, const char *where)
 {
-	rank_push(m->rank, m);
+	rank_push(m->rank, m, where);
 	pthread_mutex_lock(&m->mutex);
 }
 
@@ -110,9 +113,9 @@ void env_rwlock_destroy(struct env_rwlock *l)
 	pthread_rwlock_destroy(&l->lock);
 }
 
-void env_read_lock(struct env_rwlock *l)
+void env_read_lock_at(struct env_rwlock *l, const char *where)
 {
-	rank_push(l->rank, l);
+	rank_push(l->rank, l, where);
 	pthread_rwlock_rdlock(&l->lock);
 }
 
@@ -122,9 +125,9 @@ void env_read_unlock(struct env_rwlock *l)
 	rank_pop(l);
 }
 
-void env_write_lock(struct env_rwlock *l)
+void env_write_lock_at(struct env_rwlock *l, const char *where)
 {
-	rank_push(l->rank, l);
+	rank_push(l->rank, l, where);
 	pthread_rwlock_wrlock(&l->lock);
 }
 
@@ -151,18 +154,21 @@ void env_cond_destroy(struct env_cond *c)
 	pthread_cond_destroy(&c->cond);
 }
 
-void env_wait(struct env_cond *c, struct env_mutex *m)
+void env_wait_at(struct env_cond *c, struct env_mutex *m, const char *where)
 {
+	(void)where;
 	pthread_cond_wait(&c->cond, &m->mutex);
 }
 
-bool env_wait_until(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns)
+bool env_wait_until_at(struct env_cond *c, struct env_mutex *m, uint64_t deadline_ns,
+		       const char *where)
 {
 	struct timespec ts = {
 		.tv_sec = (time_t)(deadline_ns / 1000000000u),
 		.tv_nsec = (long)(deadline_ns % 1000000000u),
 	};
 
+	(void)where;
 	return pthread_cond_timedwait(&c->cond, &m->mutex, &ts) != ETIMEDOUT;
 }
 
