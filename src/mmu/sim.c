@@ -34,6 +34,7 @@ struct frames {
 	char *bytes; /* kept from run to run */
 	bool exists[PAGES_MAX];
 	uint64_t top;
+	uint64_t drop_from, drop_to; /* pages that are being dropped: who faults there waits */
 };
 
 struct sim_view {
@@ -226,6 +227,7 @@ int frames_create(struct frames **frames)
 				return -ENOMEM;
 		}
 		memset(f->exists, 0, sizeof(f->exists));
+		f->drop_from = f->drop_to = 0;
 		f->top = 0;
 		f->used = true;
 		*frames = f;
@@ -534,6 +536,8 @@ int frames_drop(struct frames *f, uint64_t offset, uint64_t length)
 	uint64_t from = offset / MKW_PAGE_SIZE, to = (offset + length) / MKW_PAGE_SIZE;
 
 	sim_host_point("drops the frame of page", from);
+	f->drop_from = from;
+	f->drop_to = to;
 	for (unsigned n = 0; n < VIEWS_MAX; n++)
 		for (size_t i = 0; views[n].view != NULL && i < views[n].pages; i++)
 			if (views[n].view->frames == f && frame_of(&views[n], i) - from < to - from)
@@ -545,6 +549,8 @@ int frames_drop(struct frames *f, uint64_t offset, uint64_t length)
 				flush(&views[n], i, 1);
 	for (uint64_t page = from; page < to && page < f->top; page++)
 		f->exists[page] = false;
+	f->drop_to = f->drop_from = 0;
+	sim_host_wake(f, true);
 	return 0;
 }
 
@@ -695,6 +701,14 @@ static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
 	return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
 }
 
+/* shmem_fault in Linux waits for a hole punch over its page. */
+static bool is_dropped(const struct sim_view *v, size_t i)
+{
+	const struct frames *f = v->view->frames;
+
+	return frame_of(v, i) >= f->drop_from && frame_of(v, i) < f->drop_to;
+}
+
 /* Until the access can be made: where. NULL: *error. */
 static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal,
 			   int *error)
@@ -716,6 +730,10 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 		if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
 			return NULL;
 		i = (address - v->view->address) / MKW_PAGE_SIZE;
+		if (v->cached[self][i] < need && v->entries[i] < need && is_dropped(v, i)) {
+			sim_host_wait("waits for the frame to go", v->view->frames);
+			continue;
+		}
 		if (v->cached[self][i] < need)
 			v->cached[self][i] = (uint8_t)walk(v, i, access);
 		if (v->cached[self][i] >= need)
