@@ -20,6 +20,7 @@
 #define STEPS_MAX  20000
 #define JUMPS_MAX  60
 #define CHANGES	   4u
+#define FAIR_FROM  4000u /* steps: from then on a random schedule is fair */
 
 struct decision {
 	uint8_t count, index; /* 0: no deviation */
@@ -115,6 +116,8 @@ static unsigned decide_random(void *arg, const struct choice *c)
 	for (unsigned i = 1; i < c->count; i++)
 		if (pct.priority[c->thread[i]] > pct.priority[c->thread[best]])
 			best = i;
+	if (c->step > FAIR_FROM)
+		best = (unsigned)(random_next() % c->count);
 	decision_note(c, best);
 	return best;
 }

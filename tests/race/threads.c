@@ -44,7 +44,7 @@ struct thread {
 	const void *object; /* of may */
 	const void *key;    /* WAITING for */
 	uint64_t deadline_ns, waiting_since;
-	bool timed_out, begun;
+	bool timed_out, begun, favored;
 	jmp_buf at;
 	ucontext_t context;
 	char *stack;
@@ -229,11 +229,14 @@ static void choice_fill(struct choice *c)
 	c->preempts = can_run(&threads[current]);
 	if (c->preempts)
 		c->thread[c->count++] = (uint8_t)current;
-	for (unsigned n = 1; n < used + (c->preempts ? 0 : 1); n++) {
-		unsigned i = (current + n) % used;
-		if (can_run(&threads[i]))
-			c->thread[c->count++] = (uint8_t)i;
-	}
+	/* A program that can go on does so before the library's own threads undo what it was given:
+	 * they could do that for ever. */
+	for (unsigned favored = 2; favored-- > 0;)
+		for (unsigned n = 1; n < used + (c->preempts ? 0 : 1); n++) {
+			unsigned i = (current + n) % used;
+			if (threads[i].favored == favored && can_run(&threads[i]))
+				c->thread[c->count++] = (uint8_t)i;
+		}
 }
 
 /* Nobody can run: the time comes that somebody waits for. False: nobody does. */
@@ -373,8 +376,14 @@ unsigned thread_start(const char *name, void (*fn)(void *), void *arg)
 	t->state = READY;
 	t->may = NULL;
 	t->begun = false;
+	t->favored = false;
 	memcpy(t->locals, locals_first, locals_bytes);
 	return used++;
+}
+
+void thread_favor(unsigned thread)
+{
+	threads[thread].favored = true;
 }
 
 static bool is_done(const void *thread)

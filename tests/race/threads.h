@@ -52,6 +52,8 @@ void threads_explore(bool on);
 /* ---- For simulated threads ---------------------------------------------------------------- */
 
 unsigned thread_start(const char *name, void (*fn)(void *), void *arg);
+/* Its turn comes before that of others. */
+void thread_favor(unsigned thread);
 void thread_join(unsigned thread);
 unsigned thread_self(void);
 /* Differs from that of every thread of every run before. */

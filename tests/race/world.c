@@ -358,7 +358,8 @@ void world_main(void *scenario)
 	names_give();
 	running = 0;
 	for (unsigned i = 0; i < PROGRAMS_MAX && sc->programs[i] != NULL; i++, running++)
-		thread_start(names[i], program_main, (void *)(uintptr_t)sc->programs[i]);
+		thread_favor(thread_start(names[i], program_main,
+					  (void *)(uintptr_t)sc->programs[i]));
 	threads_explore(true);
 	thread_step("waits for the programs", &running, 0, NULL, programs_done);
 	threads_explore(false);
