@@ -60,7 +60,8 @@ bool model_had(const struct model *m, unsigned word, uint64_t value, uint64_t ti
 enum answer { ANSWER_LOCKED, ANSWER_EARLY, ANSWER_ZERO, ANSWER_GROW };
 
 struct race_store {
-	uint64_t bytes[WORDS], durable[WORDS]; /* written, and synced */
+	uint64_t bytes[WORDS], durable[WORDS];	    /* written, and synced */
+	unsigned changes[WORDS], synced[WORDS]; /* how often; of that: durable */
 	bool granted[PAGES];		       /* asked since it was last written or given back */
 	bool stored[PAGES];		       /* not a hole */
 	enum answer answer;		       /* how page_mkwrite says yes */

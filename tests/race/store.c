@@ -112,6 +112,12 @@ static void race_unreserve(void *store, struct mkw_object *object, uint64_t firs
 		s->granted[page] = false;
 }
 
+static void word_set(struct race_store *s, unsigned word, uint64_t value)
+{
+	s->bytes[word] = value;
+	s->changes[word]++;
+}
+
 static void words_read(const struct mkw_wb_run *run, uint64_t *words)
 {
 	for (size_t i = 0; i < run->count && i < PAGES; i++) {
@@ -145,7 +151,7 @@ static void run_write(struct race_store *s, const struct mkw_wb_run *run)
 		s->stored[page] = true;
 		for (unsigned k = 0; k < 2; k++)
 			if (i * MKW_PAGE_SIZE + k * TAIL < run->length_bytes)
-				s->bytes[page * 2 + k] = words[2 * i + k];
+				word_set(s, (unsigned)(page * 2 + k), words[2 * i + k]);
 	}
 }
 
@@ -173,7 +179,7 @@ static void words_clear(struct race_store *s, uint64_t from, uint64_t to)
 {
 	for (unsigned w = 0; w < WORDS; w++)
 		if (word_offset(w) >= from && word_offset(w) < to)
-			s->bytes[w] = 0;
+			word_set(s, w, 0);
 	for (unsigned page = 0; page < PAGES; page++)
 		if ((uint64_t)page * MKW_PAGE_SIZE >= from &&
 		    (uint64_t)(page + 1) * MKW_PAGE_SIZE <= to) {
@@ -215,19 +221,25 @@ static int race_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 static int race_fsync(void *store, struct mkw_object *object, uint64_t offset, uint64_t length)
 {
 	struct race_store *s = store;
+	unsigned changes[WORDS];
 	uint64_t bytes[WORDS];
 
 	(void)object;
 	(void)offset;
 	(void)length;
 	memcpy(bytes, s->bytes, sizeof(bytes));
+	memcpy(changes, s->changes, sizeof(changes));
 	point("store: fsync", 0);
 	if (s->sync_fails > 0) {
 		s->sync_fails--;
 		return -EIO;
 	}
-	/* What was written while it ran need not be durable. */
-	memcpy(s->durable, bytes, sizeof(bytes));
+	/* What was written while it ran need not be durable; nothing durable becomes undone. */
+	for (unsigned w = 0; w < WORDS; w++)
+		if (changes[w] > s->synced[w]) {
+			s->durable[w] = bytes[w];
+			s->synced[w] = changes[w];
+		}
 	return 0;
 }
 
