@@ -483,6 +483,10 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	}
 	if (granted)
 		return notify_commit(f, vr);
+	/* Its own lock failed. What it has reserved may be another question's by now: it cannot
+	 * know, and leaves that to us (mkw_run_lock). */
+	if (!vr->locked && vr->tried_count > 0)
+		detached_unreserve(vr);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);
 }

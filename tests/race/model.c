@@ -25,6 +25,7 @@ static struct value *value_add(struct word *w, uint64_t value)
 		threads_fail("the model has no room for another value");
 	v = &w->values[w->count++];
 	*v = (struct value){.value = value, .since = model_now(), .until = NOW};
+	v->last = v->since;
 	return v;
 }
 
@@ -42,7 +43,7 @@ static void values_close(struct word *w, uint64_t older_than, uint64_t except)
 	for (unsigned i = 0; i < w->count; i++) {
 		struct value *v = &w->values[i];
 
-		if (v->until == NOW && v->calls == 0 && !v->sticky && v->since < older_than &&
+		if (v->until == NOW && v->calls == 0 && !v->sticky && v->last < older_than &&
 		    v->value != except)
 			v->until = time;
 	}
@@ -73,10 +74,11 @@ void model_call_end(struct model *m, unsigned word, uint64_t value, uint64_t beg
 	for (unsigned i = 0; i < w->count; i++) {
 		struct value *v = &w->values[i];
 
-		v->sticky &= !done || v->since > begun;
+		v->sticky &= !done || v->last > begun;
 		if (v->since != begun || v->value != value)
 			continue;
 		v->calls = 0;
+		v->last = model_now();
 		if (!done)
 			v->until = model_now();
 	}

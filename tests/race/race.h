@@ -31,6 +31,7 @@ static inline uint64_t word_offset(unsigned word)
 #define VALUES_MAX 48
 struct value {
 	uint64_t value, since, until; /* until UINT64_MAX: it may be there now */
+	uint64_t last;		      /* when it may have been put there last */
 	unsigned calls;		      /* under way that may put it there */
 	bool sticky;		      /* past the end of the object: it comes and goes */
 };

@@ -48,10 +48,10 @@ static mkw_fault_t race_fault(void *store, struct mkw_object *object, struct mkw
 	return MKW_FAULT_LOCKED;
 }
 
-static void grant(struct race_store *s, const struct mkw_run *run, bool granted)
+static void grant(struct race_store *s, const struct mkw_run *run)
 {
 	for (uint64_t page = run->first; page < run->first + run->count && page < PAGES; page++)
-		s->granted[page] = granted;
+		s->granted[page] = true;
 }
 
 static mkw_fault_t race_page_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
@@ -76,14 +76,14 @@ static mkw_fault_t race_page_mkwrite(void *store, struct mkw_object *object, str
 	}
 	switch (s->answer) {
 	case ANSWER_ZERO: /* the old way: the library locks */
-		grant(s, run, true);
+		grant(s, run);
 		point("store: page_mkwrite answers 0", run->page);
 		return 0;
 	case ANSWER_EARLY: /* lock, then reserve */
 		error = mkw_run_lock(run);
 		if (error != 0)
 			return mkw_fault_from_errno(error);
-		grant(s, run, true);
+		grant(s, run);
 		point("store: page_mkwrite answers LOCKED", run->page);
 		return MKW_FAULT_LOCKED;
 	case ANSWER_GROW:
@@ -92,14 +92,11 @@ static mkw_fault_t race_page_mkwrite(void *store, struct mkw_object *object, str
 	default:
 		break;
 	}
-	/* Reserve before the lock (3.2). What the lock cuts off comes back by unreserve. */
-	grant(s, run, true);
+	/* Reserve before the lock (3.2). What the lock cuts off, or all of it should it fail, comes
+	 * back by unreserve. */
+	grant(s, run);
 	point("store: page_mkwrite has reserved", run->page);
-	error = mkw_run_lock(run);
-	if (error == 0)
-		return MKW_FAULT_LOCKED;
-	grant(s, run, false);
-	return mkw_fault_from_errno(error);
+	return mkw_fault_from_errno(mkw_run_lock(run));
 }
 
 static void race_unreserve(void *store, struct mkw_object *object, uint64_t first, uint64_t count)

@@ -396,6 +396,19 @@ void thread_join(unsigned thread)
 	thread_step("join", &threads[thread], 0, NULL, is_done);
 }
 
+static bool others_wait(const void *self)
+{
+	for (unsigned i = 0; i < used; i++)
+		if (&threads[i] != self && can_run(&threads[i]))
+			return false;
+	return true;
+}
+
+void threads_settle(void)
+{
+	thread_step("waits until nobody can go on", &threads[current], 0, NULL, others_wait);
+}
+
 unsigned thread_self(void)
 {
 	return current;

@@ -55,6 +55,8 @@ unsigned thread_start(const char *name, void (*fn)(void *), void *arg);
 /* Its turn comes before that of others. */
 void thread_favor(unsigned thread);
 void thread_join(unsigned thread);
+/* Wait until no other thread can go on without the clock. One at a time. */
+void threads_settle(void);
 unsigned thread_self(void);
 /* Differs from that of every thread of every run before. */
 int thread_tid(void);

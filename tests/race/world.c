@@ -299,6 +299,7 @@ static void world_end(void)
 	int64_t left;
 	int error;
 
+	threads_settle();
 	for (unsigned i = 0; i < OBJECTS; i++)
 		if (world.handles[i] != NULL)
 			object_check(i);
