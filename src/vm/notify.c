@@ -148,7 +148,8 @@ static bool run_try_page(const struct vm_run *vr, size_t slot)
 	       !object_in_range_op(vr->region->object, vr->region->first + slot);
 }
 
-int mkw_run_lock(struct mkw_run *run)
+/* where: given by a store whose locks are checked. */
+static int run_lock(struct mkw_run *run, const char *where)
 {
 	struct vm_run *vr = vm_run_of(run);
 	struct region *r = vr->region;
@@ -157,6 +158,8 @@ int mkw_run_lock(struct mkw_run *run)
 
 	if (r == NULL || vr->locked)
 		return mkw_set_error(-EINVAL, "mkw_run_lock is for page_mkwrite, once");
+	if (where != NULL && order_take_pages(where) != 0)
+		return -EDEADLK;
 	vr->tried_first = run->first;
 	vr->tried_count = run->count;
 	env_lock(&r->lock);
@@ -176,7 +179,19 @@ int mkw_run_lock(struct mkw_run *run)
 	run->first = r->first + from;
 	run->count = to - from;
 	vr->locked = true;
+	vr->locked_at = where;
 	return 0;
+}
+
+/* In brackets: with MKW_CHECK_LOCKS it is a macro, too. */
+int(mkw_run_lock)(struct mkw_run *run)
+{
+	return run_lock(run, NULL);
+}
+
+int mkw_run_lock_at(struct mkw_run *run, const char *where)
+{
+	return run_lock(run, where);
 }
 
 /* => region->lock held. */
@@ -475,7 +490,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		ask_end(f, vr, true, 0);
 		return fault_refuse(f, -EIO);
 	}
-	if (granted && !vr->locked && mkw_run_lock(&vr->run) != 0) {
+	if (granted && !vr->locked && run_lock(&vr->run, NULL) != 0) {
 		/* The old 0, and the page went away: S4.1. */
 		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);

@@ -20,7 +20,8 @@ void world_make_with(struct world *w, uint64_t size_bytes, const struct mkw_spac
 	struct mkw_space_options own = *options;
 
 	memset(w, 0, sizeof(*w));
-	own.log = log_note;
+	if (own.log == NULL)
+		own.log = log_note;
 	REQUIRE_EQ(mkw_space_create(&own, &w->space), 0);
 	w->store = script_create(size_bytes);
 	w->open_flags = MKW_RDWR | MKW_MANUAL;
