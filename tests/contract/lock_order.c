@@ -206,7 +206,7 @@ static void *writing_main(void *arg)
 }
 
 /* All that a program can do to the object, once. */
-static void everything(struct world *w)
+static void everything_with(struct world *w, const char *assignment)
 {
 	uint64_t free_bytes, total_bytes;
 	unsigned char bytes[PAGE];
@@ -224,8 +224,13 @@ static void everything(struct world *w)
 	CHECK_EQ(mkw_unreserve(w->view, 2 * PAGE), 0);
 	CHECK_EQ(mkw_freeze(w->handle), 0);
 	CHECK_EQ(mkw_thaw(w->handle), 0);
-	CHECK_EQ(mkw_control(w->handle, "capacity=100"), 0);
+	CHECK_EQ(mkw_control(w->handle, assignment), 0);
 	CHECK_EQ(mkw_capacity(w->handle, &free_bytes, &total_bytes), 0);
+}
+
+static void everything(struct world *w)
+{
+	everything_with(w, "capacity=100");
 }
 
 TEST_EACH_BACKEND(s2_4_right_order,
@@ -630,4 +635,54 @@ TEST_EACH_BACKEND(s2_4_other_object, "S2.4 the page lock of another object is an
 	world_end(&w);
 	CHECK(script_destroy(store));
 	CHECK_EQ(reports_count(), 0);
+}
+
+/* ---- The library's own stores ------------------------------------------------------------- */
+
+static void need_checked_library(void)
+{
+#ifndef MKW_DEBUG
+	SKIP("this build does not check the library's own locks: buildtype=debug does");
+#endif
+}
+
+static void built_in_test(const char *uri)
+{
+	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
+	struct writing writing[2];
+	struct world w = {0};
+
+	options.log = reports_log;
+	REQUIRE_EQ(mkw_space_create(&options, &w.space), 0);
+	REQUIRE_EQ(mkw_open(w.space, uri, MKW_RDWR, &w.handle), 0);
+	w.view = world_map(&w, 0, SCENE_PAGES, MKW_READ | MKW_WRITE);
+	for (unsigned i = 0; i < 2; i++) {
+		writing[i] = (struct writing){.world = &w, .number = i + 1};
+		test_thread_start(&writing[i].thread, writing_main, &writing[i]);
+	}
+	for (unsigned i = 0; i < test_rounds(5); i++)
+		everything_with(&w, "quota=1M");
+	for (unsigned i = 0; i < 2; i++)
+		test_thread_join(&writing[i].thread);
+	CHECK_EQ(mkw_unmap(w.view, SCENE_PAGES * PAGE), 0);
+	CHECK_EQ(mkw_close(w.handle), 0);
+	CHECK_EQ(mkw_space_destroy(w.space, 0), 0);
+	CHECK_EQ(reports_count(), 0);
+}
+
+TEST_EACH_BACKEND(s2_4_mem, "S2.4 the mem store takes its locks in one order, on all ways")
+{
+	need_checked_library();
+	built_in_test("mem:32K?quota=64K");
+}
+
+TEST_EACH_BACKEND(s2_4_file, "S2.4 the file store too")
+{
+	char path[RIG_PATH_MAX], uri[RIG_PATH_MAX + 16];
+
+	need_checked_library();
+	rig_file_make(path, SCENE_PAGES * PAGE);
+	snprintf(uri, sizeof(uri), "file:%s", path);
+	built_in_test(uri);
+	rig_file_remove(path);
 }
