@@ -118,9 +118,11 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
 	run->count += left + right;
 }
 
-/* Wait for the lock of run->page. It is not under write-back: that leaves asked pages alone. =>
- * region->lock held, also on return. False: it is lost. */
-static bool run_wait_page(struct vm_run *vr, size_t slot)
+/* Wait for the lock of run->page. It is not under write-back: that leaves asked pages alone. The
+ * store, inside its operation, does not wait for a range op: that may be calling it under the
+ * page's lock (discard), and want what the store holds meanwhile. => region->lock held, also on
+ * return. False: it is lost. */
+static bool run_wait_page(struct vm_run *vr, size_t slot, bool inside)
 {
 	struct region *r = vr->region;
 	struct page *p = &r->pages[slot];
@@ -130,7 +132,9 @@ static bool run_wait_page(struct vm_run *vr, size_t slot)
 	if (p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0)
 		return true;
 	sleeper_init(&sleeper);
-	while ((ours = p->ask == vr->ask) && (p->flags & PAGE_LOCKED) != 0) {
+	while ((ours = p->ask == vr->ask &&
+		       !(inside && object_in_range_op(r->object, vr->run.page))) &&
+	       (p->flags & PAGE_LOCKED) != 0) {
 		list_push_back(&r->waiters, &sleeper.waiter.link);
 		env_unlock(&r->lock);
 		sleeper_sleep(&sleeper);
@@ -148,8 +152,8 @@ static bool run_try_page(const struct vm_run *vr, size_t slot)
 	       !object_in_range_op(vr->region->object, vr->region->first + slot);
 }
 
-/* where: given by a store whose locks are checked. */
-static int run_lock(struct mkw_run *run, const char *where)
+/* inside: by the store. where: given by one whose locks are checked. */
+static int run_lock(struct mkw_run *run, bool inside, const char *where)
 {
 	struct vm_run *vr = vm_run_of(run);
 	struct region *r = vr->region;
@@ -164,7 +168,7 @@ static int run_lock(struct mkw_run *run, const char *where)
 	vr->tried_count = run->count;
 	env_lock(&r->lock);
 	/* A range op has seen to it that no page of its range is locked: it stays so to its end. */
-	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object) ||
+	if (!run_wait_page(vr, slot, inside) || run->page >= object_pages(r->object) ||
 	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
@@ -186,12 +190,12 @@ static int run_lock(struct mkw_run *run, const char *where)
 /* In brackets: with MKW_CHECK_LOCKS it is a macro, too. */
 int(mkw_run_lock)(struct mkw_run *run)
 {
-	return run_lock(run, NULL);
+	return run_lock(run, true, NULL);
 }
 
 int mkw_run_lock_at(struct mkw_run *run, const char *where)
 {
-	return run_lock(run, where);
+	return run_lock(run, true, where);
 }
 
 /* => region->lock held. */
@@ -490,7 +494,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		ask_end(f, vr, true, 0);
 		return fault_refuse(f, -EIO);
 	}
-	if (granted && !vr->locked && run_lock(&vr->run, NULL) != 0) {
+	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0) {
 		/* The old 0, and the page went away: S4.1. */
 		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);

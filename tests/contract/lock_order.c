@@ -255,6 +255,34 @@ TEST_EACH_BACKEND(s2_4_right_order,
 	CHECK(journal_taken > 0 && extents_taken > 0);
 }
 
+TEST_EACH_BACKEND(s2_4_discard_beside_a_question,
+		  "S2.4 discard gives reservations back while page_mkwrite has the journal")
+{
+	struct api_call discard;
+	struct access a;
+	struct world w;
+
+	scene_make(&w);
+	journal_hook(w.store);
+	world_open(&w, SCENE_PAGES * PAGE);
+	put(w.view, 'a');
+	script_fail(w.store, SCRIPT_WRITE, 1, 1, -EIO);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), -EIO);
+	/* Dirty, and asked for again: both have something to do with the page. */
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, SCRIPT_ANY);
+	access_write(&a, w.view, 'b');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	api_start(&discard, &w, mkw_discard, 0, PAGE);
+	api_wait_blocked(&discard); /* by the journal, in unreserve */
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	CHECK_EQ(api_join(&discard), 0);
+	CHECK_EQ(access_join(&a), 0);
+	CHECK_EQ(get(w.view), 'b');
+	CHECK_EQ(get(w.view + 1), script_pattern(1, 1));
+	world_end(&w);
+	CHECK_EQ(reports_count(), 0);
+}
+
 /* ---- The page lock first ------------------------------------------------------------------ */
 
 static mkw_fault_t ask_page_first(struct mkw_run *run)
