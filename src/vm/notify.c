@@ -288,7 +288,8 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 /* ---- Its end ------------------------------------------------------------------------------ */
 
 /* => region->lock held. Pages still asked for by this question, outside the run that was locked:
- * the store granted them, we could not take them. They stay asked until unreserve has run. */
+ * the store granted them, we could not take them. They stay asked until unreserve has run. A dirty
+ * one, which was asked for again, needs the reservation for its write-back. */
 static void lost_unreserve(struct vm_run *vr)
 {
 	struct region *r = vr->region;
@@ -296,7 +297,7 @@ static void lost_unreserve(struct vm_run *vr)
 	for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0;) {
 		size_t from = i;
 		while (i < vr->asked_to && r->pages[i].ask == vr->ask &&
-		       (r->pages[i].flags & PAGE_HELD) == 0)
+		       (r->pages[i].flags & PAGE_HELD) == 0 && !page_is_charged(&r->pages[i]))
 			i++;
 		if (i == from) {
 			ask_clear(r, i++, vr->ask);
@@ -370,6 +371,36 @@ static void detached_unreserve(struct vm_run *vr)
 		}
 		env_unlock(&r->lock);
 	}
+}
+
+/* => no lock held. The page was lost to a range op. If it is dirty, the end of that decides whose
+ * its reservation is: the page's if it is still there, and ours to return if it is not. */
+static void lost_await_end(struct vm_run *vr)
+{
+	struct region *r = vr->region;
+	struct object *o = r->object;
+	const struct page *p = &r->pages[vr->run.page & (REGION_PAGES - 1)];
+	struct sleeper sleeper;
+	bool undecided;
+
+	sleeper_init(&sleeper);
+	mmu_sleep_begin(o->space->mmu);
+	do {
+		env_lock(&r->lock);
+		undecided = p->ask == vr->ask && page_is_charged(p) &&
+			    object_in_range_op(o, vr->run.page);
+		env_unlock(&r->lock);
+		env_lock(&o->lock);
+		if (undecided && !list_empty(&o->range_ops)) {
+			list_push_back(&o->waiters, &sleeper.waiter.link);
+			env_unlock(&o->lock);
+			sleeper_sleep(&sleeper);
+		} else {
+			env_unlock(&o->lock);
+		}
+	} while (undecided);
+	mmu_sleep_end(o->space->mmu);
+	sleeper_destroy(&sleeper);
 }
 
 static void asking_end(struct object *o)
@@ -496,6 +527,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	}
 	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0) {
 		/* The old 0, and the page went away: S4.1. */
+		lost_await_end(vr);
 		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);
 		return fault_answer(f, MKW_FAULT_NOPAGE);
