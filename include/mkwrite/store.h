@@ -79,7 +79,8 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count);
 
 /* page_mkwrite: lock the run's pages and look whether they are still the object's. May sleep for
  * run->page; other pages are only tried and the run is cut where that fails. 0, or -EFAULT with
- * nothing locked: answer MKW_FAULT_NOPAGE (contract 3.2, S4.4). */
+ * nothing locked: answer MKW_FAULT_NOPAGE (contract 3.2, S4.4). -EDEADLK: see the order of locks.
+ */
 int mkw_run_lock(struct mkw_run *run);
 void mkw_run_unlock(struct mkw_run *run);
 
