@@ -142,6 +142,7 @@ static void scene_make(struct world *w)
 
 static void scene_open(struct world *w, mkw_fault_t (*ask)(struct mkw_run *run))
 {
+	test_not_under_tsan();
 	scene_make(w);
 	scene.ask = ask;
 	script_ops(w->store)->page_mkwrite = scene_mkwrite;
@@ -383,6 +384,7 @@ TEST_EACH_BACKEND(s2_4_fault_has_pages_locked,
 {
 	struct world w;
 
+	test_not_under_tsan();
 	scene_make(&w);
 	script_hook(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, journal_in_fault, NULL);
 	world_open(&w, SCENE_PAGES * PAGE);

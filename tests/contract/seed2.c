@@ -548,6 +548,7 @@ TEST_EACH_BACKEND(
 	api_start(&punch, &w, mkw_punch, 0, PAGE);
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_PUNCH, SCRIPT_ENTRY, 1));
 	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT);
+	test_wait_until(script_running(w.store, SCRIPT_MKWRITE) == 0);
 	access_wait_blocked(&a); /* by the range */
 	CHECK_EQ(script_calls(w.store, SCRIPT_UNRESERVE), 0);
 	test_gate_release(w.store, SCRIPT_PUNCH, SCRIPT_ENTRY);
@@ -578,10 +579,11 @@ TEST_EACH_BACKEND(s2_6_dropped_dirty_page,
 	test_gate_arm(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, SCRIPT_ANY);
 	access_write(&a, w.view, 'b');
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
-	script_fail(w.store, SCRIPT_MKWRITE, 1, 1, -EDQUOT);
+	script_fail(w.store, SCRIPT_MKWRITE, 1, SCRIPT_FOREVER, -EDQUOT);
 	api_start(&punch, &w, mkw_punch, 0, PAGE);
 	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, 1));
 	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	test_wait_until(script_running(w.store, SCRIPT_MKWRITE) == 0);
 	access_wait_blocked(&a);
 	test_gate_release(w.store, SCRIPT_PUNCH, SCRIPT_EXIT);
 	CHECK_EQ(api_join(&punch), 0);
