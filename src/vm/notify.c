@@ -373,32 +373,43 @@ static void detached_unreserve(struct vm_run *vr)
 	}
 }
 
-/* => no lock held. The page was lost to a range op. If it is dirty, the end of that decides whose
- * its reservation is: the page's if it is still there, and ours to return if it is not. */
-static void lost_await_end(struct vm_run *vr)
+/* A dirty page was lost to a range op that has not ended. */
+static bool lost_is_undecided(const struct vm_run *vr)
 {
 	struct region *r = vr->region;
-	struct object *o = r->object;
 	const struct page *p = &r->pages[vr->run.page & (REGION_PAGES - 1)];
-	struct sleeper sleeper;
 	bool undecided;
 
+	env_lock(&r->lock);
+	undecided = p->ask == vr->ask && page_is_charged(p) &&
+		    object_in_range_op(r->object, vr->run.page);
+	env_unlock(&r->lock);
+	return undecided;
+}
+
+/* => no lock held. The end of the range op decides whose the reservation of such a page is: the
+ * page's if it is still there, and ours to return if it is not. A thread that the range op may wait
+ * for does not wait for it: rather a reservation too many than one too few. */
+static void lost_await_end(const struct fault *f, const struct vm_run *vr)
+{
+	struct object *o = vr->region->object;
+	struct sleeper sleeper;
+
+	if (!lost_is_undecided(vr) || fault_in_syscall_on(f, o))
+		return;
 	sleeper_init(&sleeper);
 	mmu_sleep_begin(o->space->mmu);
 	do {
-		env_lock(&r->lock);
-		undecided = p->ask == vr->ask && page_is_charged(p) &&
-			    object_in_range_op(o, vr->run.page);
-		env_unlock(&r->lock);
+		bool waits;
+
 		env_lock(&o->lock);
-		if (undecided && !list_empty(&o->range_ops)) {
+		waits = !list_empty(&o->range_ops);
+		if (waits)
 			list_push_back(&o->waiters, &sleeper.waiter.link);
-			env_unlock(&o->lock);
+		env_unlock(&o->lock);
+		if (waits)
 			sleeper_sleep(&sleeper);
-		} else {
-			env_unlock(&o->lock);
-		}
-	} while (undecided);
+	} while (lost_is_undecided(vr));
 	mmu_sleep_end(o->space->mmu);
 	sleeper_destroy(&sleeper);
 }
@@ -527,7 +538,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	}
 	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0) {
 		/* The old 0, and the page went away: S4.1. */
-		lost_await_end(vr);
+		lost_await_end(f, vr);
 		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);
 		return fault_answer(f, MKW_FAULT_NOPAGE);

@@ -432,6 +432,9 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
  * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
  * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
+/* The fault's thread sits in a system call on the file beneath: it may not be let to wait for what
+ * may need that file. Then EDEADLK and a sentence are set. */
+bool fault_in_syscall_on(const struct fault *f, const struct object *o);
 /* The store's answer that is no success, or the VM's own refusal. */
 enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
