@@ -291,7 +291,8 @@ bool sim_frame_exists(const struct frames *f, uint64_t page)
 static struct sim_view *view_at(uintptr_t address)
 {
 	for (unsigned i = 0; i < VIEWS_MAX; i++)
-		if (views[i].view != NULL && address - views[i].view->address < views[i].view->length)
+		if (views[i].view != NULL &&
+		    address - views[i].view->address < views[i].view->length)
 			return &views[i];
 	return NULL;
 }

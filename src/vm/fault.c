@@ -129,7 +129,7 @@ void fault_unlock(struct fault *f)
  * fault (write-back of that file, a fill by another thread) may need it (4.3). It cannot be let to
  * wait for that.
  */
-static bool fault_in_syscall_on(const struct fault *f, const struct object *o)
+bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 {
 	if (f->kind != FAULT_EVENT || o->ino == 0 ||
 	    !mmu_thread_in_syscall_on(f->tid, o->dev, o->ino))

@@ -3,8 +3,8 @@
  * env_sim.c - the environment of src/vm (env.h) on simulated threads, in place of env_posix.c.
  *
  * A simulated lock lives in the memory of the real one, whose static initializers leave its first
- * words zero. Ranks are always checked, also that nothing is held where nothing may be; what is made
- * and not unmade by the end of a run is counted (env_sim_live).
+ * words zero. Ranks are always checked, also that nothing is held where nothing may be; what is
+ * made and not unmade by the end of a run is counted (env_sim_live).
  */
 #include "env_sim.h"
 
@@ -13,9 +13,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <lock/rank.h>
 #include <vm/env.h>
-
-#define HELD_MAX 16
 
 struct sim_lock {
 	int32_t writer; /* thread + 1 */
@@ -31,59 +30,15 @@ int64_t env_sim_live(void)
 	return live;
 }
 
-/* ---- Ranks -------------------------------------------------------------------------------- */
-
-static _Thread_local struct {
-	unsigned count;
-	struct {
-		enum env_rank rank;
-		const void *lock;
-		const char *where;
-	} held[HELD_MAX];
-} locks;
-
-static void rank_check(enum env_rank rank, const char *where)
-{
-	for (unsigned i = 0; i < locks.count; i++)
-		if (locks.held[i].rank >= rank)
-			threads_fail("a lock of rank %u is taken at %s below one of rank %u taken "
-				     "at %s",
-				     rank, where, locks.held[i].rank, locks.held[i].where);
-}
-
-static void rank_push(enum env_rank rank, const void *lock, const char *where)
-{
-	if (locks.count == HELD_MAX)
-		threads_fail("too many locks held");
-	locks.held[locks.count].rank = rank;
-	locks.held[locks.count].where = where;
-	locks.held[locks.count++].lock = lock;
-}
-
-static void rank_pop(const void *lock)
-{
-	for (unsigned i = locks.count; i-- > 0;) {
-		if (locks.held[i].lock != lock)
-			continue;
-		for (; i + 1 < locks.count; i++)
-			locks.held[i] = locks.held[i + 1];
-		locks.count--;
-		return;
-	}
-	threads_fail("unlock of a lock that is not held");
-}
-
 void env_assert_unlocked(void)
 {
-	if (locks.count > 0)
-		threads_fail("the lock taken at %s is held across what may sleep",
-			     locks.held[0].where);
+	rank_assert_none("doing what may sleep for a store");
 }
 
 /*
  * Free lists of the slab, streams, and the table of threads inside operations: nothing that a rule
- * is about depends on who comes first there, and nothing in them is a point, so that their locks are
- * always free. They would be a third of all points.
+ * is about depends on who comes first there, and nothing in them is a point, so that their locks
+ * are always free. They would be a third of all points.
  */
 static bool place_is_quiet(const char *where)
 {
@@ -162,11 +117,10 @@ void env_lock_at(struct env_mutex *m, const char *where)
 {
 	struct sim_lock *l = sim_mutex(m);
 
-	rank_check(m->rank, where);
+	rank_take(m->rank, m, "a", where);
 	if (!place_is_quiet(where))
 		thread_step("locks", m, 0, where, lock_is_free);
 	l->writer = (int32_t)thread_self() + 1;
-	rank_push(m->rank, m, where);
 }
 
 void env_unlock(struct env_mutex *m)
@@ -176,7 +130,7 @@ void env_unlock(struct env_mutex *m)
 	if (l->writer != (int32_t)thread_self() + 1)
 		threads_fail("unlock of a mutex of another thread");
 	l->writer = 0;
-	rank_pop(m);
+	rank_drop(m);
 }
 
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank)
@@ -192,23 +146,22 @@ void env_rwlock_destroy(struct env_rwlock *l)
 
 void env_read_lock_at(struct env_rwlock *l, const char *where)
 {
-	rank_check(l->rank, where);
+	rank_take(l->rank, l, "a", where);
 	thread_step("read-locks", l, 0, where, lock_is_readable);
 	sim_rwlock(l)->readers++;
-	rank_push(l->rank, l, where);
 }
 
 void env_read_unlock(struct env_rwlock *l)
 {
 	sim_rwlock(l)->readers--;
-	rank_pop(l);
+	rank_drop(l);
 }
 
 void env_write_lock_at(struct env_rwlock *l, const char *where)
 {
 	struct sim_lock *lock = sim_rwlock(l);
 
-	rank_check(l->rank, where);
+	rank_take(l->rank, l, "a", where);
 	/* From here on it keeps readers out, before it has the lock. */
 	thread_step("wants to write-lock", l, 0, where, NULL);
 	lock->writers_waiting++;
@@ -216,13 +169,12 @@ void env_write_lock_at(struct env_rwlock *l, const char *where)
 		thread_step("write-locks", l, 0, where, lock_is_free);
 	lock->writers_waiting--;
 	lock->writer = (int32_t)thread_self() + 1;
-	rank_push(l->rank, l, where);
 }
 
 void env_write_unlock(struct env_rwlock *l)
 {
 	sim_rwlock(l)->writer = 0;
-	rank_pop(l);
+	rank_drop(l);
 }
 
 /* ---- Waits -------------------------------------------------------------------------------- */
@@ -247,8 +199,7 @@ bool env_wait_until_at(struct env_cond *c, struct env_mutex *m, uint64_t deadlin
 
 	if (l->writer != (int32_t)thread_self() + 1)
 		threads_fail("a wait at %s without its mutex", where);
-	if (locks.count != 1)
-		threads_fail("a wait at %s with another lock held", where);
+	rank_wait(m, where);
 	l->writer = 0;
 	told = thread_wait("waits", c, deadline_ns, where, lock_is_free, m);
 	l->writer = (int32_t)thread_self() + 1;
@@ -300,8 +251,8 @@ void env_nap(uint64_t ns)
 	thread_wait("naps", &nap, threads_now_ns() + ns, NULL, NULL, NULL);
 }
 
-/* Large pieces are the slab's, which needs no zeros: they are kept for the next run, or each run would
- * wait for the kernel's. ASan watches real ones. */
+/* Large pieces are the slab's, which needs no zeros: they are kept for the next run, or each run
+ * would wait for the kernel's. ASan watches real ones. */
 #ifdef __SANITIZE_ADDRESS__
 #define KEEP_MIN SIZE_MAX
 #else
@@ -310,7 +261,7 @@ void env_nap(uint64_t ns)
 static struct kept {
 	struct kept *next;
 	size_t size;
-} *kept;
+} * kept;
 
 void *env_alloc(size_t size)
 {

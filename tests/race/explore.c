@@ -6,9 +6,9 @@
  *
  * Without a deviation a thread goes on until it waits or ends, and then it is the turn of the next
  * in a circle. The bound is on deviations: taking the processor from a thread that could go on, or
- * giving it to another than the next (delay bounding: Emmi, Qadeer and Rakamaric, POPL 2011). So all
- * schedules with as many preemptions are among those explored in which nobody is passed over, and
- * libraries' own threads that come and go do not multiply them.
+ * giving it to another than the next (delay bounding: Emmi, Qadeer and Rakamaric, POPL 2011). So
+ * all schedules with as many preemptions are among those explored in which nobody is passed over,
+ * and libraries' own threads that come and go do not multiply them.
  */
 #include "explore.h"
 
@@ -16,11 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEPTH_MAX  32768
-#define STEPS_MAX  20000
-#define JUMPS_MAX  60
-#define CHANGES	   4u
-#define FAIR_FROM  4000u /* steps: from then on a random schedule is fair */
+#define DEPTH_MAX 32768
+#define STEPS_MAX 20000
+#define JUMPS_MAX 60
+#define CHANGES	  4u
+#define FAIR_FROM 4000u /* steps: from then on a random schedule is fair */
 
 struct decision {
 	uint8_t count, index; /* 0: no deviation */

@@ -13,12 +13,12 @@ struct exploration {
 	/* given */
 	unsigned bound;		/* deviations: explore.c */
 	uint64_t schedules_max; /* of the exhaustive part; 0: no limit */
-	uint64_t random;      /* schedules */
+	uint64_t random;	/* schedules */
 	uint64_t seed;
 	const char *replay; /* NULL, or the one schedule to run: "12=1,40=2" */
 	/* answered */
 	uint64_t schedules, random_schedules;
-	bool complete; /* all up to the bound */
+	bool complete;	    /* all up to the bound */
 	uint32_t steps_max; /* of the longest */
 	unsigned jumps_most;
 	bool failed;

@@ -20,7 +20,7 @@
 static struct exploration plan = {.bound = 2, .random = 0, .seed = 1};
 static struct {
 	uint64_t schedules, random, failed;
-} *total;
+} * total;
 
 static void line_print(void *arg, const char *line)
 {
@@ -63,7 +63,8 @@ static void explore_apart(unsigned number, const struct scenario *s)
 		_exit(0);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
-		printf("not ok %u - %s: ended with status %#x\n", number, s->name, (unsigned)status);
+		printf("not ok %u - %s: ended with status %#x\n", number, s->name,
+		       (unsigned)status);
 		total->failed++;
 	}
 }

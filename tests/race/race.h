@@ -10,7 +10,7 @@
 #include <vm/vm.h>
 
 #define OBJECTS	     2
-#define PAGES	     4	 /* of an object, at most */
+#define PAGES	     4		 /* of an object, at most */
 #define WORDS	     (PAGES * 2) /* tracked words: the first of a page and one in its second half */
 #define VIEWS	     4
 #define PROGRAMS_MAX 4
@@ -61,11 +61,11 @@ bool model_had(const struct model *m, unsigned word, uint64_t value, uint64_t ti
 enum answer { ANSWER_LOCKED, ANSWER_EARLY, ANSWER_ZERO, ANSWER_GROW };
 
 struct race_store {
-	uint64_t bytes[WORDS], durable[WORDS];	    /* written, and synced */
+	uint64_t bytes[WORDS], durable[WORDS];	/* written, and synced */
 	unsigned changes[WORDS], synced[WORDS]; /* how often; of that: durable */
-	bool granted[PAGES];		       /* asked since it was last written or given back */
-	bool stored[PAGES];		       /* not a hole */
-	enum answer answer;		       /* how page_mkwrite says yes */
+	bool granted[PAGES];			/* asked since it was last written or given back */
+	bool stored[PAGES];			/* not a hole */
+	enum answer answer;			/* how page_mkwrite says yes */
 	bool defers;
 	/* Answers to come, before the right one: */
 	unsigned refuse, retry, nopage, fill_fails, fill_retries, write_fails, write_not_yet,

@@ -404,15 +404,20 @@ static const struct {
 	const char *name;
 	void (*fn)(unsigned n);
 } verbs[] = {
-	{"write", do_write},   {"alias", do_alias},	    {"read", do_read},
-	{"peek", do_peek},     {"pread", do_pread},	    {"pwrite", do_pwrite},
-	{"sync", do_sync},     {"msync", do_msync},	    {"flush", do_flush},
-	{"reclaim", do_reclaim}, {"shrink", do_shrink},	    {"cut", do_cut},
-	{"grow", do_grow},     {"punch", do_punch},	    {"discard", do_discard},
-	{"invalidate", do_invalidate}, {"reserve", do_reserve}, {"hold", do_hold},
-	{"letgo", do_letgo},   {"freeze", do_freeze},	    {"unmap", do_unmap},
-	{"map", do_map},       {"mapover", do_mapover},	    {"other", do_other},
-	{"close", do_close},   {"wake", do_wake},	    {"room", do_room},
+	{"write", do_write},	 {"alias", do_alias},
+	{"read", do_read},	 {"peek", do_peek},
+	{"pread", do_pread},	 {"pwrite", do_pwrite},
+	{"sync", do_sync},	 {"msync", do_msync},
+	{"flush", do_flush},	 {"reclaim", do_reclaim},
+	{"shrink", do_shrink},	 {"cut", do_cut},
+	{"grow", do_grow},	 {"punch", do_punch},
+	{"discard", do_discard}, {"invalidate", do_invalidate},
+	{"reserve", do_reserve}, {"hold", do_hold},
+	{"letgo", do_letgo},	 {"freeze", do_freeze},
+	{"unmap", do_unmap},	 {"map", do_map},
+	{"mapover", do_mapover}, {"other", do_other},
+	{"close", do_close},	 {"wake", do_wake},
+	{"room", do_room},
 };
 
 void script_run(const char *script)

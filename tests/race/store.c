@@ -2,7 +2,8 @@
 /*
  * store.c - the store of a schedule. It keeps the tracked words only, what has been synced apart
  * from what has been written, and holds the library to store.h: pages are written only when they
- * were asked for since they were last written (I1), and their bytes stay as they are meanwhile (I4).
+ * were asked for since they were last written (I1), and their bytes stay as they are meanwhile
+ * (I4).
  */
 #include "race.h"
 #include "threads.h"
@@ -118,8 +119,7 @@ static void word_set(struct race_store *s, unsigned word, uint64_t value)
 static void words_read(const struct mkw_wb_run *run, uint64_t *words)
 {
 	for (size_t i = 0; i < run->count && i < PAGES; i++) {
-		memcpy(&words[2 * i], (const char *)run->data + i * MKW_PAGE_SIZE,
-		       sizeof(*words));
+		memcpy(&words[2 * i], (const char *)run->data + i * MKW_PAGE_SIZE, sizeof(*words));
 		memcpy(&words[2 * i + 1], (const char *)run->data + i * MKW_PAGE_SIZE + TAIL,
 		       sizeof(*words));
 	}

@@ -309,8 +309,7 @@ static void world_end(void)
 			     (unsigned long long)stat.dirty_bytes);
 	for (unsigned i = 0; i < VIEWS; i++)
 		if (world.views[i].mapped)
-			must(mkw_unmap((void *)world.views[i].address,
-				       world.pages * MKW_PAGE_SIZE),
+			must(mkw_unmap((void *)world.views[i].address, world.pages * MKW_PAGE_SIZE),
 			     "the last unmap");
 	if (world.second != NULL)
 		mkw_close(world.second);
@@ -359,8 +358,8 @@ void world_main(void *scenario)
 	names_give();
 	running = 0;
 	for (unsigned i = 0; i < PROGRAMS_MAX && sc->programs[i] != NULL; i++, running++)
-		thread_favor(thread_start(names[i], program_main,
-					  (void *)(uintptr_t)sc->programs[i]));
+		thread_favor(
+			thread_start(names[i], program_main, (void *)(uintptr_t)sc->programs[i]));
 	threads_explore(true);
 	thread_step("waits for the programs", &running, 0, NULL, programs_done);
 	threads_explore(false);
