@@ -264,8 +264,8 @@ static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, boo
 	}
 	error = op_truncate(o, size_bytes);
 	if (error == 0) {
-		/* Not before: a sync that runs meanwhile has to wait for pages that stay, should the
-		 * store fail. */
+		/* Not before: a sync that runs meanwhile has to wait for pages that stay, should
+		 * the store fail. */
 		o->size_bytes = size_bytes;
 		object_detach(o, (size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT,
 			      OBJECT_PAGES_MAX - 1, true);
