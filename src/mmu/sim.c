@@ -394,6 +394,7 @@ void mmu_view_unmap(struct mmu_view *view)
 	struct sim_view *v = sim_of(view);
 
 	sim_host_point("unmaps the view", view->address);
+	v->open = false; /* who faults from here on finds no mapping */
 	memset(v->entries, SIM_NONE, v->pages);
 	sim_host_point("flushes the view", view->address);
 	flush(v, 0, v->pages);
@@ -727,16 +728,18 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 		if (*error != 0)
 			return NULL;
 		v = view_at(address);
-		*error = -EACCES;
-		if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
-			return NULL;
-		i = (address - v->view->address) / MKW_PAGE_SIZE;
-		if (v->cached[self][i] < need && v->entries[i] < need && is_dropped(v, i)) {
-			sim_host_wait("waits for the frame to go", v->view->frames);
-			continue;
-		}
-		if (v->cached[self][i] < need)
+		i = v != NULL ? (address - v->view->address) / MKW_PAGE_SIZE : 0;
+		/* What is cached needs nothing else to be there still. */
+		if (v == NULL || v->cached[self][i] < need) {
+			*error = -EACCES;
+			if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
+				return NULL;
+			if (v->entries[i] < need && is_dropped(v, i)) {
+				sim_host_wait("waits for the frame to go", v->view->frames);
+				continue;
+			}
 			v->cached[self][i] = (uint8_t)walk(v, i, access);
+		}
 		if (v->cached[self][i] >= need)
 			return (uint64_t *)(void *)(v->view->frames->bytes + v->view->offset +
 						    (address - v->view->address));
