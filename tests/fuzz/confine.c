@@ -63,7 +63,7 @@ int confine_directory(void)
 
 	if (scratch_fd >= 0)
 		return scratch_fd;
-	if (!where)
+	if (!where || !*where)
 		where = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
 	snprintf(scratch, sizeof(scratch), "%s/mkwrite-fuzz-XXXXXX", where);
 	EXPECT(mkdtemp(scratch), "no scratch directory %s", scratch);

@@ -126,7 +126,7 @@ static void page_zero(struct model_page *p, size_t from, size_t end, bool whole)
 	if (!whole)
 		return;
 	memset(p->stored, 0, PAGE);
-	p->unsure = false;
+	p->unsure = p->kept = false;
 }
 
 void model_punch(struct model *m, uint64_t offset, uint64_t length)
@@ -155,6 +155,7 @@ void model_synced(struct model *m, uint64_t first, uint64_t last)
 		if (p->index < first || p->index > last)
 			continue;
 		memcpy(p->stored, p->now, PAGE);
+		p->kept |= p->written;
 		p->written = p->listed = p->unsure = false;
 	}
 }
@@ -164,7 +165,16 @@ void model_unsure(struct model *m, uint64_t first, uint64_t last)
 	for (struct model_page *p = m->pages; p; p = p->next) {
 		if (p->index < first || p->index > last || !p->written)
 			continue;
-		p->unsure = true;
+		p->unsure = p->kept = true;
 		p->listed = false;
 	}
+}
+
+uint64_t model_kept(const struct model *m)
+{
+	uint64_t count = 0;
+
+	for (const struct model_page *p = m->pages; p; p = p->next)
+		count += p->kept;
+	return count;
 }

@@ -17,6 +17,7 @@ struct model_page {
 	bool written; /* since the store had it for certain: now and stored may differ */
 	bool listed;  /* must be among the dirty ranges */
 	bool unsure;  /* what the store has is not known */
+	bool kept;    /* the store may keep bytes of it, zeros perhaps */
 	unsigned char now[4096], stored[4096];
 };
 
@@ -43,5 +44,8 @@ void model_punch(struct model *m, uint64_t offset, uint64_t length);
 /* [first, last], in pages: the store has them now; or has got some of them, perhaps. */
 void model_synced(struct model *m, uint64_t first, uint64_t last);
 void model_unsure(struct model *m, uint64_t first, uint64_t last);
+
+/* How many pages the store may keep. */
+uint64_t model_kept(const struct model *m);
 
 #endif

@@ -30,6 +30,18 @@ void result_check(const struct object *o, bool loose, long long result, long lon
 
 /* ---- Looking at bytes --------------------------------------------------------------------- */
 
+void bytes_compare(const struct object *o, uint64_t offset, size_t count)
+{
+	size_t i = 0;
+
+	if (!memcmp(world.buffer, world.wanted, count))
+		return;
+	while (world.buffer[i] == world.wanted[i])
+		i++;
+	EXPECT(false, "%s: byte %llu is %#x, not %#x", o->uri, (unsigned long long)(offset + i),
+	       world.buffer[i], world.wanted[i]);
+}
+
 static void page_verify(struct object *o, struct mkw_handle *handle, uint64_t index, bool strict)
 {
 	struct model *m = &o->model;
@@ -46,9 +58,7 @@ static void page_verify(struct object *o, struct mkw_handle *handle, uint64_t in
 	if (got < 0)
 		return;
 	model_read(m, offset, world.wanted, PAGE);
-	for (size_t i = 0; i < wanted; i++)
-		EXPECT(world.buffer[i] == world.wanted[i], "%s: byte %llu is %#x, not %#x", o->uri,
-		       (unsigned long long)(offset + i), world.buffer[i], world.wanted[i]);
+	bytes_compare(o, offset, wanted);
 }
 
 void object_verify(struct object *o, struct mkw_handle *handle, bool strict)
@@ -83,11 +93,8 @@ static void file_verify(struct object *o)
 		memset(world.buffer, 0, PAGE);
 		EXPECT(pread(fd, world.buffer, PAGE, (off_t)(p->index * PAGE)) >= 0, "%s: %s",
 		       plain, strerror(errno));
-		for (size_t i = 0; i < PAGE; i++)
-			EXPECT(world.buffer[i] == p->now[i],
-			       "%s: byte %llu of the file is %#x, not %#x", o->uri,
-			       (unsigned long long)(p->index * PAGE + i), world.buffer[i],
-			       p->now[i]);
+		memcpy(world.wanted, p->now, PAGE);
+		bytes_compare(o, p->index * PAGE, PAGE);
 	}
 	close(fd);
 }
@@ -104,7 +111,7 @@ void object_ended(struct object *o, int result)
 	else
 		model_clear(&o->model);
 	model_synced(&o->model, 0, UINT64_MAX);
-	o->limited = o->waits = false;
+	o->limited = o->waits = o->reserved = false;
 	o->faulty = o->errors || o->quota;
 	if (!o->file)
 		o->blind = false;
@@ -152,7 +159,7 @@ static void object_heal(struct object *o, struct mkw_handle *handle)
 	o->faulty = o->limited = false;
 }
 
-static uint64_t object_dirty(struct mkw_handle *handle)
+uint64_t object_dirty(struct mkw_handle *handle)
 {
 	struct mkw_stat stat = {0};
 
@@ -193,6 +200,12 @@ static void quota_verify(struct handle *h)
 
 	if (!o->quota || o->file || o->views || !(h->flags & MKW_RDWR) || o->freezes)
 		return;
+	EXPECT(!mkw_capacity(h->handle, &free_bytes, &total), "%s: no capacity", o->uri);
+	if (o->manual && !o->reserved && !o->errors && !o->blind)
+		EXPECT(total - free_bytes <= model_kept(&o->model) * PAGE,
+		       "%s: %llu bytes used, %llu pages kept", o->uri,
+		       (unsigned long long)(total - free_bytes),
+		       (unsigned long long)model_kept(&o->model));
 	EXPECT(!mkw_truncate(h->handle, 0), "%s: cannot be emptied", o->uri);
 	model_truncate(&o->model, 0);
 	EXPECT(!mkw_capacity(h->handle, &free_bytes, &total) && free_bytes == total,

@@ -14,7 +14,7 @@
 #define VIEWS	     8u
 #define OBJECT_BYTES ((uint64_t)1 << 46) /* the largest there can be */
 #define FAR_BYTES    ((uint64_t)1 << 40) /* from here on file system and memory may say no */
-#define BUFFER_BYTES (80 * PAGE)
+#define BUFFER_BYTES (48 * PAGE)
 
 struct object {
 	char uri[200]; /* "": not chosen yet */
@@ -22,11 +22,12 @@ struct object {
 	uint64_t first_size_bytes; /* of mem */
 	/* while it is open */
 	bool manual, readonly;
-	bool faulty;  /* its store may refuse anything */
-	bool limited; /* has limits of its own */
-	bool waits;   /* refused writers sleep: nothing must be refused */
-	bool blind;   /* the model has lost it */
-	bool dead;    /* an end failed: not to be opened again */
+	bool faulty;   /* its store may refuse anything */
+	bool limited;  /* has limits of its own */
+	bool waits;    /* refused writers sleep: nothing must be refused */
+	bool blind;    /* the model has lost it */
+	bool reserved; /* by mkw_reserve, perhaps to the end */
+	bool dead;     /* an end failed: not to be opened again */
 	unsigned handles, views, freezes;
 	struct model model;
 };
@@ -68,8 +69,14 @@ static inline bool object_soft(const struct object *o)
 void result_check(const struct object *o, bool loose, long long result, long long wanted,
 		  const char *file, int line);
 
+/* world.buffer has what was read at offset, world.wanted what should be there. */
+void bytes_compare(const struct object *o, uint64_t offset, size_t count);
+
 /* Reads what the model has, and what surrounds it. strict: no read may fail. */
 void object_verify(struct object *o, struct mkw_handle *handle, bool strict);
+
+/* What is charged as dirty. */
+uint64_t object_dirty(struct mkw_handle *handle);
 
 /* The last handle or view has gone, and result was the answer. */
 void object_ended(struct object *o, int result);
