@@ -42,8 +42,7 @@ static void scratch_remove(void)
 /* The library's way to files must lead here, or nothing may be tried at all. */
 static void scratch_verify(void)
 {
-	static const char *const uris[] = {"file:/fuzz-a", "file:../../../../../fuzz-b",
-					   "file:fuzz-c"};
+	static const char *const uris[] = {"file:/fuzz-a", "file:../fuzz-b", "file:fuzz-c"};
 	static const char *const names[] = {"fuzz-a", "fuzz-b", "fuzz-c"};
 
 	for (size_t i = 0; i < 3; i++) {
