@@ -5,12 +5,15 @@
 #include "fuzz/fuzz.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#define PATIENCE_S	20u /* with one input */
 #define MAPS_LOOK_EVERY 64u /* reading the list of mappings costs more than most inputs */
 
 _Noreturn void fuzz_fail(const char *file, int line, const char *format, ...)
@@ -94,6 +97,36 @@ static unsigned mappings_count(void)
 	return count;
 }
 
+/* ---- Hangs -------------------------------------------------------------------------------- */
+
+/* The library keeps signals away from a thread that sleeps in it: an alarm would not be heard. */
+static _Atomic unsigned inputs_begun, inputs_ended;
+
+static void *watch(void *unused)
+{
+	unsigned input = 0, seconds = 0;
+
+	(void)unused;
+	for (;; seconds++) {
+		sleep(1);
+		if (inputs_begun == inputs_ended || inputs_begun != input)
+			seconds = 0;
+		input = inputs_begun;
+		EXPECT(seconds < PATIENCE_S, "no end after %u s", seconds);
+	}
+	return NULL;
+}
+
+static void watch_start(void)
+{
+	pthread_t thread;
+
+	EXPECT(!pthread_create(&thread, NULL, watch, NULL), "no thread");
+	pthread_detach(thread);
+}
+
+/* ---- One input ---------------------------------------------------------------------------- */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static unsigned runs, descriptors, mappings;
@@ -101,11 +134,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!runs) {
 		/* What the first input sets up once and for all is no leak. */
 		confine_directory();
+		watch_start();
 		fuzz_one((const uint8_t *)"", 0);
 		descriptors = descriptors_count();
 		mappings = mappings_count();
 	}
+	inputs_begun++;
 	fuzz_one(data, size);
+	inputs_ended++;
 	confine_empty();
 	unsigned now = descriptors_count();
 

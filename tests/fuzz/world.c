@@ -170,10 +170,12 @@ uint64_t object_dirty(struct mkw_handle *handle)
 	return stat.dirty_bytes;
 }
 
-/* Nothing that was written may have been lost. */
+/* Nothing that was written may have been lost. Under a limit of the space others' pages may leave
+ * no room for reading. */
 static void handle_settle(struct handle *h)
 {
 	struct object *o = h->object;
+	bool strict = !world.limited;
 	unsigned tries = 0;
 	int error;
 
@@ -186,10 +188,10 @@ static void handle_settle(struct handle *h)
 	EXPECT(!object_dirty(h->handle), "%s: synced, and dirty", o->uri);
 	EXPECT(mkw_dirty_ranges(h->handle, 0, 0, NULL, 0) == 0, "%s: synced, and listed", o->uri);
 	model_synced(&o->model, 0, UINT64_MAX);
-	object_verify(o, h->handle, true);
+	object_verify(o, h->handle, strict);
 	error = mkw_invalidate(h->handle, 0, 0);
 	EXPECT(!error, "%s: invalidate: %d", o->uri, error);
-	object_verify(o, h->handle, true);
+	object_verify(o, h->handle, strict);
 }
 
 /* Without views and pages a store with a quota has promised nothing. */
