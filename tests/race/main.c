@@ -2,8 +2,12 @@
 /*
  * main.c - explore scenarios, each in a process of its own, and report in TAP.
  *
- *   PROGRAM [--bound=N] [--schedules=N] [--random=N] [--seed=N] [--list] [NAME-PART...]
+ *   PROGRAM [--bound=N] [--schedules=N] [--random=N] [--seed=N] [--lots=N] [--stop] [--list]
+ *           [NAME-PART...]
  *   PROGRAM --replay=SCHEDULE NAME     the story of one schedule, as a failure printed it
+ *
+ * MKW_TEST_HEAVY=1 in the environment, or a sanitizer in the program, changes what is tried without
+ * options (plan_default).
  */
 #include "explore.h"
 #include "scenarios.h"
@@ -17,7 +21,8 @@
 
 #define STORY_LINES 160
 
-static struct exploration plan = {.bound = 2, .random = 0, .seed = 1};
+static struct exploration plan;
+static uint64_t lots; /* scenarios drawn by lot */
 static struct {
 	uint64_t schedules, random, failed;
 } * total;
@@ -69,6 +74,26 @@ static void explore_apart(unsigned number, const struct scenario *s)
 	}
 }
 
+/* All orders with few deviations, a part of those with more, and some by chance. */
+static void plan_default(void)
+{
+	const char *heavy = getenv("MKW_TEST_HEAVY");
+
+	plan = (struct exploration){.bound = 2, .schedules_max = 1500, .random = 100, .seed = 1};
+	lots = 200;
+#ifdef __SANITIZE_ADDRESS__
+	plan.bound = 1;
+	plan.random = 5;
+#endif
+	if (heavy == NULL || strcmp(heavy, "0") == 0)
+		return;
+#ifndef __SANITIZE_ADDRESS__
+	plan.schedules_max = 0;
+#endif
+	plan.random = 1000;
+	lots = 2000;
+}
+
 static bool wanted(const struct scenario *s, char **parts)
 {
 	if (*parts == NULL)
@@ -94,17 +119,24 @@ int main(int argc, char **argv)
 {
 	bool list = false;
 	unsigned number = 0;
-	uint64_t bound = plan.bound;
+	uint64_t bound;
+	bool stop = false;
 	int i;
+
+	plan_default();
+	bound = plan.bound;
 
 	for (i = 1; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
 		if (strcmp(argv[i], "--list") == 0)
 			list = true;
+		else if (strcmp(argv[i], "--stop") == 0)
+			stop = true;
 		else if (strncmp(argv[i], "--replay=", 9) == 0)
 			plan.replay = argv[i] + 9;
 		else if (!number_option(argv[i], "--bound", &bound) &&
 			 !number_option(argv[i], "--schedules", &plan.schedules_max) &&
 			 !number_option(argv[i], "--random", &plan.random) &&
+			 !number_option(argv[i], "--lots", &lots) &&
 			 !number_option(argv[i], "--seed", &plan.seed)) {
 			fprintf(stderr, "no such option: %s\n", argv[i]);
 			return 2;
@@ -115,7 +147,7 @@ int main(int argc, char **argv)
 		     0);
 	if (total == MAP_FAILED)
 		return 2;
-	for (size_t n = 0; n < scenario_count(); n++) {
+	for (size_t n = 0; n < scenario_count() + lots && !(stop && total->failed > 0); n++) {
 		const struct scenario *s = scenario(n);
 
 		if (!wanted(s, &argv[i]))

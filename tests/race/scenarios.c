@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * scenarios.c - what is explored: scenarios written for a rule each, and every pair of actions from
- * three beginnings. Words of the scripts: script.c; options: world.c.
+ * scenarios.c - what is explored: scenarios written for a rule each; every pair of actions from
+ * three beginnings; and any number drawn by lot. Words of the scripts: script.c; options: world.c.
  */
 #include "scenarios.h"
 
@@ -160,6 +160,86 @@ size_t scenario_count(void)
 	return WRITTEN + BEGINNINGS * PAIRS;
 }
 
+/* ---- By lot ------------------------------------------------------------------------------- */
+
+static uint64_t lot_state;
+
+static unsigned lot(unsigned below)
+{
+	uint64_t z = lot_state += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return (unsigned)((z ^ z >> 31) % below);
+}
+
+static const char *one_of(const char *const *words, unsigned count)
+{
+	return words[lot(count)];
+}
+#define ONE_OF(words) one_of((words), sizeof(words) / sizeof(*(words)))
+
+static const char *const lot_verbs[] = {
+	"write0", "write1", "write2",	  "write4",   "alias0",	  "alias2",  "alias4",	"read0",
+	"read2",  "read4",  "peek0",	  "pread0",   "pwrite0",  "pwrite2", "pwrite4", "sync",
+	"sync",	  "flush",  "flush",	  "reclaim",  "msync",	  "shrink",  "cut",	"grow",
+	"punch0", "punch1", "invalidate", "reserve0", "reserve1", "freeze",  "write0",	"write2",
+};
+static const char *const lot_answers[] = {"", "early", "zero", "grow"};
+static const char *const lot_limits[] = {
+	"", "", "dirty=2", "resident=4 denied", "dirty=2 resident=4 denied", "resident=5 denied",
+};
+static const char *const lot_failures[] = {
+	"",
+	"",
+	"",
+	"holes",
+	"holes refuse=2",
+	"retry=2",
+	"nopage=2",
+	"fails write_fails=2",
+	"fails not_yet=2",
+	"fails sync_fails=1",
+	"fails cut_fails=1",
+	"fails fill_fails=1",
+	"defer holes refuse=2",
+	"fill_retries=2",
+};
+static const char *const lot_machines[] = {"", "", "inline", "workers=2"};
+static const char *const lot_sizes[] = {"pages=2", "pages=3", "pages=4"};
+static const char *const lot_befores[] = {
+	"", "write0 write2", "read0 read2", "write0 alias2 read0", "cut write0", "write2 sync",
+};
+
+/* The scenario of a number above the others: a function of it alone. */
+static const struct scenario *scenario_by_lot(size_t n)
+{
+	static char name[40], options[160], programs[PROGRAMS_MAX][64];
+	static struct scenario made;
+	unsigned threads;
+
+	lot_state = n;
+	made = (struct scenario){.name = name, .options = options};
+	snprintf(name, sizeof(name), "lot %zu", n);
+	snprintf(options, sizeof(options), "%s %s %s %s %s", ONE_OF(lot_sizes), ONE_OF(lot_answers),
+		 ONE_OF(lot_limits), ONE_OF(lot_failures), ONE_OF(lot_machines));
+	made.before = ONE_OF(lot_befores);
+	threads = 2 + lot(3);
+	for (unsigned t = 0; t < threads; t++) {
+		unsigned words = 1 + lot(3);
+		size_t length = 0;
+
+		for (unsigned w = 0; w < words; w++)
+			length +=
+				(size_t)snprintf(programs[t] + length, sizeof(programs[t]) - length,
+						 "%s%s", w > 0 ? " " : "", ONE_OF(lot_verbs));
+		made.programs[t] = programs[t];
+	}
+	return &made;
+}
+
+/* ---- All ---------------------------------------------------------------------------------- */
+
 /* One view can be unmapped once, one handle closed. */
 static const char *second_of(size_t a, size_t b)
 {
@@ -181,6 +261,8 @@ const struct scenario *scenario(size_t n)
 
 	if (n < WRITTEN)
 		return &written[n];
+	if (n >= scenario_count())
+		return scenario_by_lot(n - scenario_count());
 	n -= WRITTEN;
 	b = n % PAIRS;
 	while (b >= ACTIONS - a) {

@@ -5,6 +5,7 @@
 
 #include "race.h"
 
+/* Written ones and pairs; numbers above are drawn by lot, each the same every time. */
 size_t scenario_count(void);
 /* Valid until the next call. */
 const struct scenario *scenario(size_t n);

@@ -3,6 +3,8 @@
  * script.c - what the threads of a schedule do: a script is words with blanks between, each a call
  * or an access, some with a number behind. Each knows what it may answer, and tells the model.
  *
+ * Numbers wrap at the object's size.
+ *
  *   writeN aliasN readN peekN   word N through the first view, the second view
  *   preadN pwriteN              word N by a call
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
@@ -403,21 +405,22 @@ static void do_room(unsigned n)
 static const struct {
 	const char *name;
 	void (*fn)(unsigned n);
+	bool pages; /* its number is a page's, not a word's */
 } verbs[] = {
-	{"write", do_write},	 {"alias", do_alias},
-	{"read", do_read},	 {"peek", do_peek},
-	{"pread", do_pread},	 {"pwrite", do_pwrite},
-	{"sync", do_sync},	 {"msync", do_msync},
-	{"flush", do_flush},	 {"reclaim", do_reclaim},
-	{"shrink", do_shrink},	 {"cut", do_cut},
-	{"grow", do_grow},	 {"punch", do_punch},
-	{"discard", do_discard}, {"invalidate", do_invalidate},
-	{"reserve", do_reserve}, {"hold", do_hold},
-	{"letgo", do_letgo},	 {"freeze", do_freeze},
-	{"unmap", do_unmap},	 {"map", do_map},
-	{"mapover", do_mapover}, {"other", do_other},
-	{"close", do_close},	 {"wake", do_wake},
-	{"room", do_room},
+	{"write", do_write, false},	{"alias", do_alias, false},
+	{"read", do_read, false},	{"peek", do_peek, false},
+	{"pread", do_pread, false},	{"pwrite", do_pwrite, false},
+	{"sync", do_sync, false},	{"msync", do_msync, false},
+	{"flush", do_flush, false},	{"reclaim", do_reclaim, false},
+	{"shrink", do_shrink, false},	{"cut", do_cut, false},
+	{"grow", do_grow, false},	{"punch", do_punch, true},
+	{"discard", do_discard, true},	{"invalidate", do_invalidate, false},
+	{"reserve", do_reserve, true},	{"hold", do_hold, true},
+	{"letgo", do_letgo, true},	{"freeze", do_freeze, false},
+	{"unmap", do_unmap, false},	{"map", do_map, false},
+	{"mapover", do_mapover, false}, {"other", do_other, false},
+	{"close", do_close, false},	{"wake", do_wake, false},
+	{"room", do_room, false},
 };
 
 void script_run(const char *script)
@@ -432,7 +435,8 @@ void script_run(const char *script)
 				continue;
 			found = true;
 			threads_note("%.*s", (int)length, script);
-			verbs[i].fn((unsigned)strtoul(script + letters, NULL, 10));
+			verbs[i].fn((unsigned)strtoul(script + letters, NULL, 10) %
+				    (verbs[i].pages ? world.pages : 2 * world.pages));
 		}
 		if (!found)
 			threads_fail("no such verb: %.*s", (int)length, script);

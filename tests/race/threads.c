@@ -451,7 +451,7 @@ struct run_result threads_run(const struct run_options *given, void (*main)(void
 	waits = 0;
 	story_length = 0;
 	memset(names, 0, sizeof(names));
-	thread_start("main", main, arg);
+	thread_favor(thread_start("main", main, arg));
 	if (_setjmp(home) == 0)
 		enter(&threads[0], &home_shadow);
 	arrived(home_shadow, false);
