@@ -527,6 +527,15 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 	return fault_refuse(f, error);
 }
 
+/* The run could not be locked; what the store reserved for it is not needed. */
+static enum step notify_lost(struct fault *f, struct vm_run *vr, mkw_fault_t code)
+{
+	lost_await_end(f, vr);
+	detached_unreserve(vr);
+	ask_end(f, vr, true, 0);
+	return fault_answer(f, code);
+}
+
 static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t code)
 {
 	bool granted = (code & ~(MKW_FAULT_MAJOR | MKW_FAULT_LOCKED)) == 0;
@@ -536,19 +545,15 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		ask_end(f, vr, true, 0);
 		return fault_refuse(f, -EIO);
 	}
-	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0) {
-		/* The old 0, and the page went away: S4.1. */
-		lost_await_end(f, vr);
-		detached_unreserve(vr);
-		ask_end(f, vr, true, 0);
-		return fault_answer(f, MKW_FAULT_NOPAGE);
-	}
+	/* The old 0, and the page went away: S4.1. */
+	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0)
+		return notify_lost(f, vr, MKW_FAULT_NOPAGE);
 	if (granted)
 		return notify_commit(f, vr);
 	/* Its own lock failed. What it has reserved may be another question's by now: it cannot
 	 * know, and leaves that to us (mkw_run_lock). */
 	if (!vr->locked && vr->tried_count > 0)
-		detached_unreserve(vr);
+		return notify_lost(f, vr, code);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);
 }
