@@ -373,16 +373,18 @@ static void detached_unreserve(struct vm_run *vr)
 	}
 }
 
-/* A dirty page was lost to a range op that has not ended. */
+/* A dirty page that was tried is in a range op that has not ended. It may have been detached and
+ * dirtied anew since we asked: that it is no more ours says nothing. */
 static bool lost_is_undecided(const struct vm_run *vr)
 {
 	struct region *r = vr->region;
-	const struct page *p = &r->pages[vr->run.page & (REGION_PAGES - 1)];
-	bool undecided;
+	bool undecided = false;
 
 	env_lock(&r->lock);
-	undecided = p->ask == vr->ask && page_is_charged(p) &&
-		    object_in_range_op(r->object, vr->run.page);
+	for (size_t i = 0; i < vr->tried_count && !undecided; i++)
+		undecided =
+			page_is_charged(&r->pages[(vr->tried_first + i) & (REGION_PAGES - 1)]) &&
+			object_in_range_op(r->object, vr->tried_first + i);
 	env_unlock(&r->lock);
 	return undecided;
 }

@@ -50,7 +50,8 @@ static void report(unsigned number, const struct scenario *s, const struct explo
 	if (e->failed || e->replay != NULL)
 		threads_story(line_print, NULL);
 	if (e->failed)
-		printf("# %s\n# again: --replay=%s '%s'\n", e->message, e->schedule, s->name);
+		printf("# %s\n# again: --lots=%llu --replay=%s '%s'\n", e->message,
+		       (unsigned long long)lots, e->schedule, s->name);
 }
 
 /* A scenario that crashes takes none of the others with it. */

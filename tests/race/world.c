@@ -246,8 +246,9 @@ static void world_make(const struct scenario *sc)
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut");
 	world.freezes = script_has(sc, "freeze");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover");
-	world.limited = option(sc, "denied") > 0;
 	world.tolerant = option(sc, "fails") > 0;
+	/* Where writing fails, so does waiting for it. */
+	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
 	world.reports_max = 200; /* the flusher may take a page back before its writer runs */
 	world.next_value = 1000;
 	world.live_before = env_sim_live();
