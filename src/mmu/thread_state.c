@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -173,12 +175,57 @@ static size_t vector_extents(uint64_t address, uint64_t count, struct mmu_extent
 	return n;
 }
 
+/* File systems that read by copying, unless O_DIRECT is asked for. */
+static bool copies_when_buffered(int fd)
+{
+	static const uint64_t known[] = {
+		TMPFS_MAGIC,	   RAMFS_MAGIC,	     EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,
+		BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC,
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if ((uint64_t)fs.f_type == known[i])
+			return true;
+	return false;
+}
+
+/* Not those of AF_ALG, which hands the pages to a device. */
+static bool socket_copies(int fd)
+{
+	socklen_t size = sizeof(int);
+	int domain;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+	       (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6);
+}
+
+/* Does a read of it copy into the memory it is given, and so fault again where that is protected?
+ * In doubt no: then it keeps hold of the pages, and a device stores to them later. */
+static bool descriptor_copies(uint64_t descriptor)
+{
+	struct stat st;
+	int fd = descriptor <= INT32_MAX ? (int)descriptor : -1, flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fstat(fd, &st) != 0)
+		return false;
+	if (S_ISSOCK(st.st_mode))
+		return socket_copies(fd);
+	if (S_ISFIFO(st.st_mode))
+		return true;
+	return S_ISREG(st.st_mode) && (flags & O_DIRECT) == 0 && copies_when_buffered(fd);
+}
+
 static size_t syscall_stores(const struct thread_state *state, struct mmu_extent *extents,
 			     size_t max)
 {
 	const uint64_t *a = state->argument;
 	struct msghdr message;
 
+	if (descriptor_copies(a[0]))
+		return 0;
 	switch (state->number) {
 	case SYS_read:
 	case SYS_pread64:
