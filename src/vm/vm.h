@@ -455,6 +455,7 @@ struct space {
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
 	uint64_t last_id;
+	uint64_t ended; /* objects that have, so far */
 	unsigned handles;
 	unsigned interval_ms;
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
