@@ -269,7 +269,8 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 /* ---- Its end ------------------------------------------------------------------------------ */
 
 /* => region->lock held. Pages still asked for by this question, outside the run that was locked:
- * the store granted them, we could not take them. They stay asked until unreserve has run. */
+ * the store granted them, we could not take them. They stay asked until unreserve has run. One that
+ * is dirty was asked for again, and needs what it has. */
 static void lost_unreserve(struct vm_run *vr)
 {
 	struct region *r = vr->region;
@@ -277,7 +278,7 @@ static void lost_unreserve(struct vm_run *vr)
 	for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0;) {
 		size_t from = i;
 		while (i < vr->asked_to && r->pages[i].ask == vr->ask &&
-		       (r->pages[i].flags & PAGE_HELD) == 0)
+		       !page_is_charged(&r->pages[i]) && (r->pages[i].flags & PAGE_HELD) == 0)
 			i++;
 		if (i == from) {
 			ask_clear(r, i++, vr->ask);
