@@ -155,7 +155,7 @@ static int write_extend(struct object *o, uint64_t end)
 		error = size >= end ? 0 : object_resize(o, end, size);
 		if (error == -EAGAIN && error_last() == 0)
 			continue; /* somebody else changed the size */
-		if (error != -EBUSY || !is_frozen(o))
+		if (error <= 0)
 			break;
 		env_lock(&o->lock);
 		if (is_frozen(o)) {

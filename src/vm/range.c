@@ -217,15 +217,15 @@ static int check_not_frozen(struct object *o)
 	return 0;
 }
 
-/* Begin a change of size, from the page on that has its end. An error: it was not begun. A freeze
- * that comes later waits for its end (4.5). */
+/* Begin a change of size, from the page on that has its end. An error, or 1: it was not begun. A
+ * freeze that comes later waits for its end (4.5). */
 static int resize_begin(struct object *o, struct range_op *op, uint64_t from_bytes,
 			uint64_t old_bytes)
 {
 	int error;
 
 	range_op_begin(o, op, from_bytes >> PAGE_SHIFT, OBJECT_PAGES_MAX - 1);
-	error = check_not_frozen(o);
+	error = check_not_frozen(o) != 0;
 	if (error == 0 && o->size_bytes != old_bytes)
 		error = -EAGAIN; /* somebody else changed it before we began */
 	if (error != 0)
@@ -335,7 +335,7 @@ int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
 		error = object_resize(h->object, size_bytes, h->object->size_bytes);
 	while (error == -EAGAIN && error_last() == 0);
 	env_unshield(&shield);
-	return error;
+	return error > 0 ? -EBUSY : error;
 }
 
 /* ---- Ranges ------------------------------------------------------------------------------- */

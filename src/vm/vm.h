@@ -267,7 +267,7 @@ void range_op_begin(struct object *o, struct range_op *op, uint64_t first, uint6
 void range_op_end(struct object *o, struct range_op *op);
 /* Wake whoever waits at the object. */
 void object_wake(struct object *o);
-/* -EAGAIN without a sentence: the size was not old_bytes any more. */
+/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen. */
 int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
 /* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
