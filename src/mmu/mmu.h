@@ -146,8 +146,10 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
 
 /* Refuse the access of thread tid: SIGBUS at the address if it faulted in user mode, EFAULT if in a
  * system call; nobody else is disturbed. If the thread blocks or ignores SIGBUS without handler the
- * process dies of it, as the kernel would do (force_sig_fault). No lock held. */
-void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid);
+ * process dies of it, as the kernel would do (force_sig_fault). A thread that was woken since
+ * `reported` (mmu_report_time) is woken again at most. No lock held. */
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid,
+		uint64_t reported);
 
 /* A time before the report that the calling handler thread serves was read; in other threads the
  * end of time. */

@@ -163,13 +163,20 @@ static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
 	}
 }
 
+/* A thread with a signal pending faults in its call over and over, and each time is refused: once a
+ * window has let it go the others are for nothing, and would keep those who come next waiting. */
 static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_access access,
-			     pid_t tid, const struct thread_state *blocked)
+			     pid_t tid, uint64_t reported, const struct thread_state *blocked)
 {
 	int whole = PROT_READ | (view->writable ? PROT_WRITE : 0);
 	int less = access == MMU_WRITE ? PROT_READ : PROT_NONE;
 
 	window_lock();
+	if (mmu_woken_since(page, reported)) {
+		window_unlock();
+		mmu_wake(view, page, MKW_PAGE_SIZE); /* or that was another page's wake */
+		return;
+	}
 	window.last_ticket += window.last_ticket + 1 == 0 ? 2 : 1;
 	atomic_store(&window.ticket, window.last_ticket);
 	count_call(view->mmu);
@@ -189,7 +196,8 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 	window_unlock();
 }
 
-void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid)
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid,
+		uint64_t reported)
 {
 	uintptr_t page = address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
 	struct thread_state state;
@@ -198,5 +206,5 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 	if (state.mode == THREAD_USER)
 		refuse_by_signal(address, tid);
 	else if (state.mode != THREAD_GONE)
-		refuse_by_window(view, page, access, tid, &state);
+		refuse_by_window(view, page, access, tid, reported, &state);
 }

@@ -529,7 +529,7 @@ static bool fault_deliver(struct fault *f)
 		return true;
 	}
 	mmu_sleep_begin(s->mmu);
-	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid);
+	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
 	mmu_sleep_end(s->mmu);
 	return true;
 }
