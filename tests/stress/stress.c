@@ -156,7 +156,7 @@ _Noreturn void stress_fail(struct stress *s, const struct object *o, const char 
 			  (unsigned long long)o->model.least_bytes, o->model.block);
 	for (unsigned i = 0; i < s->threads; i++)
 		trace_show(s->worker[i], o);
-	CHECK(!"the run above");
+	CHECK_STR("what was found above", "nothing");
 	test_stop();
 }
 
