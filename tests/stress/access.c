@@ -10,6 +10,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define HAMMER_ROUNDS 50u
+
 /* ---- Instructions ------------------------------------------------------------------------- */
 
 struct touch {
@@ -137,12 +139,17 @@ void step_store(struct worker *w)
 {
 	struct view *v = worker_view(w, true);
 	size_t first, count;
+	unsigned again;
 	int error;
 
 	if (v == NULL || !worker_extent(w, &v->object->model, v->first, v->pages,
 					worker_one_in(w, 8) ? EXTENT_WORDS : 6, &first, &count))
 		return;
-	view_store(w, v, first, count, &error);
+	/* Now and then so often that a write-back comes in between. */
+	again = worker_one_in(w, 8) && count <= 6 ? HAMMER_ROUNDS : 0;
+	do
+		view_store(w, v, first, count, &error);
+	while (error == 0 && again-- > 0);
 }
 
 void step_load(struct worker *w)

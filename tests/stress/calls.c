@@ -4,6 +4,9 @@
  */
 #include "stress.h"
 
+#include <string.h>
+
+#define FROZEN_LOOKS  20u  /* at one page */
 #define DURABLE_WORDS 256u /* looked at in the store after each sync */
 
 struct range {
@@ -135,6 +138,23 @@ static void step_invalidate(struct worker *w)
 		promise_check(w, &r, &p, "invalidate", false);
 }
 
+/* A page of the frozen object: nobody stores now, so the store has what the library reads. */
+static void check_frozen_page(struct worker *w, const struct range *r)
+{
+	uint64_t at = r->offset & ~(uint64_t)(PAGE - 1), size = model_size(&r->o->model, r->handle);
+	unsigned char read[PAGE], stored[PAGE];
+	ssize_t n;
+
+	if (at >= size)
+		return;
+	n = mkw_pread(r->handle, read, PAGE, r->o->model.bias_bytes + at);
+	if (n <= 0 || !object_stored(r->o, at, stored, (size_t)n, true))
+		return;
+	if (memcmp(read, stored, (size_t)n) != 0)
+		stress_fail(w->stress, r->o, "frozen, page %llu is not what is stored",
+			    (unsigned long long)(at / PAGE));
+}
+
 static void step_freeze(struct worker *w)
 {
 	struct range r = any_range(w);
@@ -148,6 +168,8 @@ static void step_freeze(struct worker *w)
 	/* Nobody stores now; what this thread knows is in the store. */
 	promise_note(w, &r, &p);
 	promise_check(w, &r, &p, "freeze", true);
+	for (unsigned i = 0; i < FROZEN_LOOKS; i++)
+		check_frozen_page(w, &r);
 	error = mkw_truncate(r.handle, mkw_size(r.handle));
 	if (error != -EBUSY)
 		stress_fail(w->stress, r.o, "truncate of a frozen object: errno %d", -error);

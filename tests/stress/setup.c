@@ -244,7 +244,9 @@ void stress_make(struct stress *s)
 		options.resident_limit_bytes =
 			options.dirty_limit_bytes + (12 + stress_below(s, 40)) * PAGE;
 	}
-	options.writeback_interval_ms = 1 + (unsigned)stress_below(s, 20);
+	/* Who is denied room waits for two of these, and with manual objects that is often. */
+	options.writeback_interval_ms =
+		1 + (unsigned)stress_below(s, (s->kind->with & WITH_MANUAL) != 0 ? 2 : 20);
 	mkw_store_register(&probe_driver); /* again: EEXIST */
 	memset(probed, 0, sizeof(probed));
 	REQUIRE_EQ(mkw_space_create(&options, &s->space), 0);
