@@ -39,10 +39,10 @@ static void *ring(void *arg)
 	(void)*(volatile char *)mmu->doorbell.page;
 	madvise((void *)mmu->doorbell.page, MKW_PAGE_SIZE, MADV_DONTNEED);
 	/* Under the lock: whoever sees that it is over may join at once. */
-	pthread_mutex_lock(&mmu->pool.lock);
+	machine_lock(&mmu->pool.lock);
 	atomic_store(&mmu->doorbell.ringing, false);
 	pthread_cond_signal(&mmu->pool.left);
-	pthread_mutex_unlock(&mmu->pool.lock);
+	machine_unlock(&mmu->pool.lock);
 	return NULL;
 }
 

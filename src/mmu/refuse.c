@@ -105,12 +105,12 @@ void window_pass(uint32_t ticket)
 
 void window_lock(void)
 {
-	pthread_mutex_lock(&window.lock);
+	machine_lock(&window.lock);
 }
 
 void window_unlock(void)
 {
-	pthread_mutex_unlock(&window.lock);
+	machine_unlock(&window.lock);
 }
 
 static int send_sigbus(pid_t tid, int code, uintptr_t value)

@@ -88,6 +88,26 @@ static bool fault_answer_latest(const struct fault *f)
 	       expected >> LATEST_TID_SHIFT != (uint64_t)f->tid;
 }
 
+/*
+ * A report's time is from before the read that brought it, which may have waited long: a wake since
+ * then need not have been this thread's. A fault that was dropped for such a wake comes again,
+ * woken by whoever resumed it; should the reader have been waiting all the while, its report is as
+ * old again, and so for ever. So the word of a dropped fault is kept, and if it comes again with an
+ * old report the reader itself wakes it: what it reads next is newer than that.
+ */
+static _Atomic uint64_t dropped[LATEST_PLACES];
+
+static void fault_note_dropped(const struct fault *f)
+{
+	atomic_store(&dropped[(unsigned)f->tid % LATEST_PLACES], fault_latest_word(f));
+}
+
+static bool fault_came_again_old(const struct fault *f)
+{
+	return atomic_load(&dropped[(unsigned)f->tid % LATEST_PLACES]) == fault_latest_word(f) &&
+	       mmu_woken_since(f->address, f->reported);
+}
+
 /* ---- Parking ------------------------------------------------------------------------------ */
 
 bool fault_before_park(struct fault *f)
@@ -129,7 +149,7 @@ void fault_unlock(struct fault *f)
  * fault (write-back of that file, a fill by another thread) may need it (4.3). It cannot be let to
  * wait for that.
  */
-static bool fault_in_syscall_on(const struct fault *f, const struct object *o)
+bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 {
 	if (f->kind != FAULT_EVENT || o->ino == 0 ||
 	    !mmu_thread_in_syscall_on(f->tid, o->dev, o->ino))
@@ -247,8 +267,10 @@ enum step fault_refuse(struct fault *f, int error)
 {
 	/* Its thread may have been let go by the service of another fault: if not it comes again.
 	 */
-	if (f->kind == FAULT_EVENT && mmu_woken_since(f->address, f->reported))
+	if (f->kind == FAULT_EVENT && mmu_woken_since(f->address, f->reported)) {
+		fault_note_dropped(f);
 		return STEP_DROPPED;
+	}
 	COUNT(f->object, refusals, 1);
 	refusal_fill(f, error);
 	return STEP_REFUSED;
@@ -591,6 +613,11 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	f->reported = mmu_report_time();
 	fault_init(f, v, FAULT_EVENT, address, access);
 	atomic_store(latest_place(tid), fault_latest_word(f));
+	if (fault_came_again_old(f)) {
+		fault_wake(f);
+		fault_free(f);
+		return;
+	}
 	fault_run(f);
 }
 
