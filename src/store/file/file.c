@@ -52,17 +52,22 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 {
 	struct file *file = store;
 	struct stat st;
+	uint64_t before;
 	int error = 0, result;
 
 	if (size_bytes > INT64_MAX)
 		return mkw_set_error(-EFBIG, "%s: the largest size is %lld bytes", file->name,
 				     (long long)INT64_MAX);
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
+	before = atomic_load(&file->size_bytes);
+	if (size_bytes < before)
+		atomic_store(&file->size_bytes, size_bytes);
 	result = fstat(file->fd, &st);
 	if (!result)
 		do
 			result = ftruncate(file->fd, (off_t)size_bytes);
 		while (result && errno == EINTR);
+	atomic_store(&file->size_bytes, result ? before : size_bytes);
 	if (result) {
 		error = mkw_set_error(-errno, "%s: the size cannot be changed to %llu: %s",
 				      file->name, (unsigned long long)size_bytes,
@@ -74,7 +79,7 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 		extents_forget(file, object, (size_bytes + MKW_PAGE_SIZE - 1) / MKW_PAGE_SIZE,
 			       UINT64_MAX);
 	}
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	return error;
 }
 
@@ -83,7 +88,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	struct file *file = store;
 	int error = 0, result;
 
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	do
 		result = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				   (off_t)offset, (off_t)length);
@@ -96,7 +101,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	else
 		error = mkw_set_error(-errno, "%s: no hole can be made at %llu: %s", file->name,
 				      (unsigned long long)offset, strerrordesc_np(errno));
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	atomic_store(&file->resized, true);
 	if (error != -EOPNOTSUPP)
 		return error;
@@ -140,6 +145,8 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	struct file *file = store;
 	struct stat st;
 	bool all = atomic_exchange(&file->resized, false);
+	/* Not the object's size: it is told after the file was cut. */
+	uint64_t expected = atomic_load(&file->size_bytes), now;
 	int result;
 
 	(void)offset;
@@ -156,11 +163,13 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 		return mkw_set_error(-errno, "%s: cannot be made durable: %s", file->name,
 				     strerrordesc_np(errno));
 	}
-	if (!file->device && (uint64_t)st.st_size < mkw_object_size(object))
-		return mkw_set_error(-EIO,
-				     "%s: the file shrank under us: %llu bytes long, %llu expected",
-				     file->name, (unsigned long long)st.st_size,
-				     (unsigned long long)mkw_object_size(object));
+	now = atomic_load(&file->size_bytes);
+	if (now < expected)
+		expected = now;
+	if (!file->device && (uint64_t)st.st_size < expected)
+		return mkw_set_error(
+			-EIO, "%s: the file shrank under us: %llu bytes long, %llu expected",
+			file->name, (unsigned long long)st.st_size, (unsigned long long)expected);
 	return 0;
 }
 
@@ -177,7 +186,7 @@ static int file_control(void *store, struct mkw_object *object, const char *key,
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	int64_t used = extents_used_bytes(file);
 
 	if (used < 0)
@@ -187,7 +196,7 @@ static int file_control(void *store, struct mkw_object *object, const char *key,
 				      (unsigned long long)bytes, (long long)used);
 	else
 		atomic_store(&file->quota_bytes, bytes);
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	if (!error)
 		mkw_object_wake(object);
 	return error;
@@ -250,6 +259,7 @@ static int file_attach(void *store, struct mkw_object *object)
 		error = device_claim(file);
 	if (error || file->device)
 		return error;
+	atomic_store(&file->size_bytes, file->truncate ? 0 : file->opened_size_bytes);
 	if (file->truncate) {
 		atomic_store(&file->resized, true);
 		if (!ftruncate(file->fd, 0))
@@ -273,7 +283,7 @@ static void file_free(struct file *file)
 		close(file->direct_fd);
 	if (file->claim_fd >= 0)
 		close(file->claim_fd);
-	pthread_mutex_destroy(&file->alloc_lock);
+	store_lock_destroy(&file->alloc_lock);
 	chunkmap_destroy(&file->chunks);
 	free(file->path);
 	free(file);
@@ -285,6 +295,8 @@ static void file_release(void *store)
 	file_free(store);
 }
 
+static const struct mkw_lock_class alloc_class = {.name = "file alloc", .rank = ALLOC_RANK};
+
 static struct file *file_alloc(void)
 {
 	struct file *file = calloc(1, sizeof(*file));
@@ -294,7 +306,7 @@ static struct file *file_alloc(void)
 		mkw_set_error(-ENOMEM, "file: no memory for a store");
 		return NULL;
 	}
-	pthread_mutex_init(&file->alloc_lock, NULL);
+	store_lock_init(&file->alloc_lock, &alloc_class);
 	file->fd = file->direct_fd = file->claim_fd = -1;
 	atomic_store(&file->quota_bytes, UINT64_MAX);
 	file->extent_pages = (unsigned)(EXTENT_DEFAULT_BYTES / MKW_PAGE_SIZE);

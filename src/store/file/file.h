@@ -24,8 +24,9 @@ struct file {
 	char name[48]; /* the same for sentences, or its end */
 	bool device, writable, truncate, was_linked;
 	uint64_t opened_size_bytes;
+	_Atomic uint64_t size_bytes; /* by our own doing; when it is being cut: what it will be */
 
-	pthread_mutex_t alloc_lock;
+	struct store_lock alloc_lock;
 	struct chunkmap chunks;
 	unsigned extent_pages;
 	_Atomic uint64_t quota_bytes;	 /* UINT64_MAX: none */
