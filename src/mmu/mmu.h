@@ -146,8 +146,10 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
 
 /* Refuse the access of thread tid: SIGBUS at the address if it faulted in user mode, EFAULT if in a
  * system call; nobody else is disturbed. If the thread blocks or ignores SIGBUS without handler the
- * process dies of it, as the kernel would do (force_sig_fault). No lock held. */
-void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid);
+ * process dies of it, as the kernel would do (force_sig_fault). A thread that was woken since
+ * `reported` (mmu_report_time) is woken again at most. No lock held. */
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid,
+		uint64_t reported);
 
 /* A time before the report that the calling handler thread serves was read; in other threads the
  * end of time. */
@@ -166,8 +168,9 @@ struct mmu_extent {
 	uintptr_t address;
 	size_t length;
 };
-/* Where the system call that tid is inside of may still be storing to: at most max extents, none if
- * it is in user mode, in no call that stores, or gone. A call handed to io_uring is not seen. A
+/* Where the system call that tid is inside of may still be storing to past every protection, having
+ * taken hold of the pages (O_DIRECT): at most max extents, none if it is in user mode, in no call
+ * that does, or gone. A call handed to io_uring is not seen. A
  * thread that runs is looked at several times, until it sleeps or has to be taken for one in user
  * mode. */
 size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max);

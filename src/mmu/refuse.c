@@ -45,6 +45,33 @@ static struct {
 	unsigned repeats;
 } window = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/*
+ * For whom windows were opened, and where. A report can be read when its thread has just been woken
+ * into its window and has not left its wait yet: it looks new, and the thread is somewhere else by
+ * the time it is refused. So the first report after a window is answered by a wake: who is still
+ * there comes again. A thread that shares a place with another costs that one nothing but a fault.
+ */
+#define PLACES 1024u
+static _Atomic uint64_t let_go[PLACES];
+
+static uint64_t let_go_key(pid_t tid, uintptr_t page)
+{
+	return (uint64_t)tid << 40 ^ page / MKW_PAGE_SIZE;
+}
+
+static void let_go_note(pid_t tid, uintptr_t page)
+{
+	atomic_store(&let_go[(unsigned)tid % PLACES], let_go_key(tid, page));
+}
+
+/* Once for each note. */
+static bool let_go_take(pid_t tid, uintptr_t page)
+{
+	uint64_t key = let_go_key(tid, page);
+
+	return atomic_compare_exchange_strong(&let_go[(unsigned)tid % PLACES], &key, 0);
+}
+
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, long timeout_ns)
 {
 	struct timespec timeout = {.tv_sec = timeout_ns / 1000000000,
@@ -163,17 +190,25 @@ static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
 	}
 }
 
+/* A thread with a signal pending faults in its call over and over, and each time is refused: once a
+ * window has let it go the others are for nothing, and would keep those who come next waiting. */
 static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_access access,
-			     pid_t tid, const struct thread_state *blocked)
+			     pid_t tid, uint64_t reported, const struct thread_state *blocked)
 {
 	int whole = PROT_READ | (view->writable ? PROT_WRITE : 0);
 	int less = access == MMU_WRITE ? PROT_READ : PROT_NONE;
 
 	window_lock();
+	if (mmu_woken_since(page, reported)) {
+		window_unlock();
+		mmu_wake(view, page, MKW_PAGE_SIZE); /* or that was another page's wake */
+		return;
+	}
 	window.last_ticket += window.last_ticket + 1 == 0 ? 2 : 1;
 	atomic_store(&window.ticket, window.last_ticket);
 	count_call(view->mmu);
 	if (mprotect((void *)page, MKW_PAGE_SIZE, less) == 0) {
+		let_go_note(tid, page);
 		await_passage(view, page, tid, blocked);
 		count_call(view->mmu);
 		/* It merges with its neighbours again and so adds no mapping; but never leave it.
@@ -189,14 +224,19 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 	window_unlock();
 }
 
-void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid)
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid,
+		uint64_t reported)
 {
 	uintptr_t page = address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
 	struct thread_state state;
 
+	if (let_go_take(tid, page)) {
+		mmu_wake(view, page, MKW_PAGE_SIZE);
+		return;
+	}
 	thread_state_settle(tid, &state);
 	if (state.mode == THREAD_USER)
 		refuse_by_signal(address, tid);
 	else if (state.mode != THREAD_GONE)
-		refuse_by_window(view, page, access, tid, &state);
+		refuse_by_window(view, page, access, tid, reported, &state);
 }

@@ -576,10 +576,12 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 	wake_end(view, address, length);
 }
 
-void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid)
+void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access, pid_t tid,
+		uint64_t reported)
 {
 	struct cpu *cpu = &cpus[sim_host_cpu_of(tid)];
 
+	(void)reported;
 	(void)view;
 	(void)access;
 	sim_host_point("queues a refusal", address);

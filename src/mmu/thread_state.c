@@ -8,12 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -88,12 +90,19 @@ bool thread_signals_read(pid_t tid, struct thread_signals *signals)
 	return true;
 }
 
+/* Whatever the number stands for by now. Not by fstat: to TSan that is a use of a descriptor that
+ * another thread may be closing. */
+static bool descriptor_stat(uint64_t descriptor, struct stat *st)
+{
+	return descriptor <= INT32_MAX &&
+	       syscall(SYS_newfstatat, (int)descriptor, "", st, AT_EMPTY_PATH) == 0;
+}
+
 static bool descriptor_is(uint64_t descriptor, uint64_t dev, uint64_t ino)
 {
 	struct stat st;
 
-	return descriptor <= INT32_MAX && fstat((int)descriptor, &st) == 0 && st.st_dev == dev &&
-	       st.st_ino == ino;
+	return descriptor_stat(descriptor, &st) && st.st_dev == dev && st.st_ino == ino;
 }
 
 /* Does the system call name the file? Which arguments are descriptors depends on the call; where
@@ -173,12 +182,57 @@ static size_t vector_extents(uint64_t address, uint64_t count, struct mmu_extent
 	return n;
 }
 
+/* File systems that read by copying, unless O_DIRECT is asked for. */
+static bool copies_when_buffered(int fd)
+{
+	static const uint64_t known[] = {
+		TMPFS_MAGIC,	   RAMFS_MAGIC,	     EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,
+		BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC,
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if ((uint64_t)fs.f_type == known[i])
+			return true;
+	return false;
+}
+
+/* Not those of AF_ALG, which hands the pages to a device. */
+static bool socket_copies(int fd)
+{
+	socklen_t size = sizeof(int);
+	int domain;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+	       (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6);
+}
+
+/* Does a read of it copy into the memory it is given, and so fault again where that is protected?
+ * In doubt no: then it keeps hold of the pages, and a device stores to them later. */
+static bool descriptor_copies(uint64_t descriptor)
+{
+	struct stat st;
+	int fd = descriptor <= INT32_MAX ? (int)descriptor : -1, flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || !descriptor_stat(descriptor, &st))
+		return false;
+	if (S_ISSOCK(st.st_mode))
+		return socket_copies(fd);
+	if (S_ISFIFO(st.st_mode))
+		return true;
+	return S_ISREG(st.st_mode) && (flags & O_DIRECT) == 0 && copies_when_buffered(fd);
+}
+
 static size_t syscall_stores(const struct thread_state *state, struct mmu_extent *extents,
 			     size_t max)
 {
 	const uint64_t *a = state->argument;
 	struct msghdr message;
 
+	if (descriptor_copies(a[0]))
+		return 0;
 	switch (state->number) {
 	case SYS_read:
 	case SYS_pread64:

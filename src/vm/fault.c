@@ -42,20 +42,15 @@
  * A signal interrupts a thread's wait, and it faults anew: at the same access, or in its handler at
  * another. So it may have several faults under way, of which one may be refused to it, and only
  * while it is at that access: a SIGBUS would reach it wherever it is. For the whole process the
- * latest access of each thread is kept: tid above, a hash of address and access below, ANSWERED
- * once it was refused. Threads whose tids share a place overwrite each other: then nothing is
- * known, and a refusal is delivered.
+ * latest access of each thread is kept: tid above, a hash of address and access below, with a bit
+ * that says whether it was refused. Threads whose tids share a place overwrite each other: then
+ * nothing is known, and a refusal is delivered.
  */
 #define LATEST_PLACES	 16384
 #define LATEST_TID_SHIFT 40
-#define LATEST_ANSWERED	 0
+#define LATEST_OPEN	 1u /* not refused */
 
 static _Atomic uint64_t latest[LATEST_PLACES];
-
-static uint64_t latest_word(pid_t tid, uint64_t below)
-{
-	return (uint64_t)tid << LATEST_TID_SHIFT | below;
-}
 
 static _Atomic uint64_t *latest_place(pid_t tid)
 {
@@ -66,7 +61,12 @@ static uint64_t fault_latest_word(const struct fault *f)
 {
 	uint64_t hash = ((uint64_t)f->address << 1 | (f->access == MMU_WRITE)) * 0x9e3779b97f4a7c15;
 
-	return latest_word(f->tid, hash >> (64 - LATEST_TID_SHIFT) | 1);
+	return (uint64_t)f->tid << LATEST_TID_SHIFT | hash >> (64 - LATEST_TID_SHIFT) | LATEST_OPEN;
+}
+
+static uint64_t fault_answered_word(const struct fault *f)
+{
+	return fault_latest_word(f) & ~(uint64_t)LATEST_OPEN;
 }
 
 /* Is its thread at another access by now, or was it refused this one? */
@@ -84,7 +84,7 @@ static bool fault_answer_latest(const struct fault *f)
 	uint64_t expected = fault_latest_word(f);
 
 	return atomic_compare_exchange_strong(latest_place(f->tid), &expected,
-					      latest_word(f->tid, LATEST_ANSWERED)) ||
+					      fault_answered_word(f)) ||
 	       expected >> LATEST_TID_SHIFT != (uint64_t)f->tid;
 }
 
@@ -521,9 +521,10 @@ static void fault_free(struct fault *f)
 /* Whoever waits at the page tries the access again. */
 static void fault_wake(struct fault *f)
 {
-	/* A thread that was refused leaves its wait by that, and tries again if it does not believe
-	 * it; a wake would only make it disbelieve. */
-	if (atomic_load(latest_place(f->tid)) == latest_word(f->tid, LATEST_ANSWERED))
+	/* A thread that was refused this leaves its wait by that, and tries again if it does not
+	 * believe it; a wake would only make it disbelieve. One that was refused something else may
+	 * be here, though a late report of that looked like its latest. */
+	if (atomic_load(latest_place(f->tid)) == fault_answered_word(f))
 		return;
 	mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
 }
@@ -551,7 +552,7 @@ static bool fault_deliver(struct fault *f)
 		return true;
 	}
 	mmu_sleep_begin(s->mmu);
-	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid);
+	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
 	mmu_sleep_end(s->mmu);
 	return true;
 }

@@ -156,8 +156,8 @@ static int write_extend(struct object *o, uint64_t end)
 		error = size >= end ? 0 : object_resize(o, end, size);
 		if (error == -EAGAIN && error_last() == 0)
 			continue; /* somebody else changed the size */
-		if (error != -EINPROGRESS || error_last() != 0)
-			break; /* of the store, or none */
+		if (error <= 0)
+			break;
 		env_lock(&o->lock);
 		if (is_frozen(o)) {
 			list_push_back(&o->waiters, &sleeper.waiter.link);

@@ -234,9 +234,10 @@ static void store_release(const struct mkw_open_args *args)
 		args->ops->release(args->store);
 }
 
-/* args->store becomes an object's, or is released. */
+/* args->store becomes an object's, or is released. -ESTALE without a sentence: an object of the
+ * space has ended since `ended` was read, and args may tell of its storage as it was before. */
 static int object_open(struct space *s, const struct mkw_open_args *args, bool own_on_error,
-		       struct mkw_handle **handle)
+		       uint64_t ended, struct mkw_handle **handle)
 {
 	struct mkw_handle *h;
 	struct object *o;
@@ -257,7 +258,10 @@ static int object_open(struct space *s, const struct mkw_open_args *args, bool o
 		}
 		goto release;
 	}
-	error = open_new(s, o, args->flags, handle);
+	if (args->identity_length != 0 && s->ended != ended)
+		error = -ESTALE;
+	else
+		error = open_new(s, o, args->flags, handle);
 	env_unlock(&s->lock);
 	if (error == 0)
 		return 0;
@@ -285,9 +289,24 @@ static int open_check(struct mkw_space *space, unsigned flags, struct mkw_handle
 	return 0;
 }
 
-int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mkw_handle **handle)
+/* One try: as object_open. */
+static int open_uri(struct space *s, const char *uri, unsigned flags, struct mkw_handle **handle)
 {
 	struct mkw_open_args args = {0};
+	uint64_t ended;
+	int error;
+
+	error_clear();
+	env_lock(&s->lock);
+	ended = s->ended;
+	env_unlock(&s->lock);
+	error = mkw_store_open(uri, flags, &args);
+	args.flags = flags;
+	return error != 0 ? error : object_open(s, &args, true, ended, handle);
+}
+
+int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mkw_handle **handle)
+{
 	struct env_shield shield;
 	int error;
 
@@ -298,10 +317,10 @@ int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mk
 	if (error != 0)
 		return error;
 	env_shield(&shield);
-	error = mkw_store_open(uri, flags, &args);
-	args.flags = flags;
-	if (error == 0)
-		error = object_open(space_of(space), &args, true, handle);
+	/* A try that was too early has made the storage, if that was asked for. */
+	while ((error = open_uri(space_of(space), uri, flags, handle)) == -ESTALE &&
+	       error_last() == 0)
+		flags &= ~MKW_EXCL;
 	env_unshield(&shield);
 	return error;
 }
@@ -321,7 +340,7 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
 	if (error != 0)
 		return error;
 	env_shield(&shield);
-	error = object_open(space_of(space), &args, false, handle);
+	error = object_open(space_of(space), &args, false, 0, handle);
 	env_unshield(&shield);
 	return error;
 }
@@ -384,6 +403,7 @@ static void object_destroy(struct object *o)
 	/* Only now: who opens the same storage again must not meet what the store held. */
 	env_lock(&s->lock);
 	list_remove(&o->link);
+	s->ended++;
 	env_broadcast(&s->closed);
 	env_unlock(&s->lock);
 	object_free(o);

@@ -210,27 +210,23 @@ static int tail_zero(struct object *o, uint64_t size_bytes)
 	return error == 0 ? 0 : mkw_set_error(error, "cannot zero the last page");
 }
 
-static int say_frozen(void)
-{
-	return mkw_set_error(-EBUSY, "the object is frozen");
-}
-
 static int check_not_frozen(struct object *o)
 {
-	return atomic_load(&o->frozen) != 0 ? say_frozen() : 0;
+	if (atomic_load(&o->frozen) != 0)
+		return mkw_set_error(-EBUSY, "the object is frozen");
+	return 0;
 }
 
-/* Begin a change of size, from the page on that has its end. An error: it was not begun. A freeze
- * that comes later waits for its end (4.5). */
+/* Begin a change of size, from the page on that has its end. An error, or 1: it was not begun. A
+ * freeze that comes later waits for its end (4.5). */
 static int resize_begin(struct object *o, struct range_op *op, uint64_t from_bytes,
 			uint64_t old_bytes)
 {
-	int error = 0;
+	int error;
 
 	range_op_begin(o, op, from_bytes >> PAGE_SHIFT, OBJECT_PAGES_MAX - 1);
-	if (atomic_load(&o->frozen) != 0)
-		error = -EINPROGRESS;
-	else if (o->size_bytes != old_bytes)
+	error = check_not_frozen(o) != 0;
+	if (error == 0 && o->size_bytes != old_bytes)
 		error = -EAGAIN; /* somebody else changed it before we began */
 	if (error != 0)
 		range_op_end(o, op);
@@ -338,10 +334,8 @@ int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
 	do
 		error = object_resize(h->object, size_bytes, h->object->size_bytes);
 	while (error == -EAGAIN && error_last() == 0);
-	if (error == -EINPROGRESS && error_last() == 0)
-		error = say_frozen();
 	env_unshield(&shield);
-	return error;
+	return error > 0 ? -EBUSY : error;
 }
 
 /* ---- Ranges ------------------------------------------------------------------------------- */

@@ -158,6 +158,7 @@ void region_tree_free(void **node, unsigned level)
 void region_put(struct region *r)
 {
 	struct object *o = r->object;
+	bool last;
 
 	/* Not the last reference, or worth keeping: no lock. A region whose counts are not zero
 	 * cannot get empty but by somebody who holds a reference. */
@@ -165,9 +166,13 @@ void region_put(struct region *r)
 	while (refs > 1)
 		if (atomic_compare_exchange_weak(&r->refs, &refs, refs - 1))
 			return;
+	/* Reclaim's clock may come by a reference at any time, and evict. */
+	env_lock(&r->lock);
 	env_lock(&o->lock);
-	if (atomic_fetch_sub(&r->refs, 1) == 1 && r->resident == 0 && r->locked == 0 &&
-	    r->held == 0)
+	last = atomic_fetch_sub(&r->refs, 1) == 1 && r->resident == 0 && r->locked == 0 &&
+	       r->held == 0;
+	env_unlock(&r->lock);
+	if (last)
 		region_free(o, r);
 	env_unlock(&o->lock);
 }

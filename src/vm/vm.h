@@ -267,8 +267,7 @@ void range_op_begin(struct object *o, struct range_op *op, uint64_t first, uint6
 void range_op_end(struct object *o, struct range_op *op);
 /* Wake whoever waits at the object. */
 void object_wake(struct object *o);
-/* Without a sentence: -EAGAIN, the size was not old_bytes any more; -EINPROGRESS, the object is
- * frozen. */
+/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen. */
 int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
 /* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
@@ -459,6 +458,7 @@ struct space {
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
 	uint64_t last_id;
+	uint64_t ended; /* objects that have, so far */
 	unsigned handles;
 	unsigned interval_ms;
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);

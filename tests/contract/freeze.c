@@ -214,6 +214,39 @@ TEST(freeze_stops_pwrite, "4.5 mkw_pwrite waits while the object is frozen, mkw_
 	rig_close(&rig);
 }
 
+struct grower {
+	struct mkw_handle *handle;
+	unsigned rounds;
+	struct test_thread thread;
+};
+
+static void *grower_run(void *arg)
+{
+	struct grower *grower = arg;
+
+	for (unsigned i = 0; i < grower->rounds; i++)
+		CHECK_EQ(mkw_pwrite(grower->handle, "x", 1, i), 1);
+	return NULL;
+}
+
+TEST(freeze_against_growth, "4.5 mkw_pwrite past the end of an object that is being frozen and "
+			    "thawed waits, and is never refused")
+{
+	struct grower grower = {.rounds = test_rounds(3000)};
+	struct rig rig;
+
+	rig_open(&rig, NULL, 1, MKW_RDWR);
+	REQUIRE_EQ(mkw_truncate(rig.handle, 0), 0);
+	grower.handle = rig.handle;
+	test_thread_start(&grower.thread, grower_run, &grower);
+	while (!atomic_load(&grower.thread.ended)) {
+		CHECK_EQ(mkw_freeze(rig.handle), 0);
+		CHECK_EQ(mkw_thaw(rig.handle), 0);
+	}
+	test_thread_join(&grower.thread);
+	rig_close(&rig);
+}
+
 TEST(freeze_stops_system_call, "4.5 4.7 read(2) into a view of a frozen object waits, and goes on")
 {
 	struct io_call call = {.result = 0};
@@ -342,13 +375,18 @@ static void *freeze_run(void *arg)
 
 /* A write whose notification is under way when the freeze comes: it is drained, or held back, and
  * either way what the store has is what the views show. */
-static void freeze_against_grant(enum script_point point)
+static void freeze_against_grant(enum script_point point, bool dirty)
 {
 	struct freeze_call freeze;
 	struct rig_writer writer;
 	struct rig rig;
 
 	rig_open(&rig, NULL, 8, MKW_RDWR);
+	if (dirty) { /* and to be asked for again (5.4) */
+		CHECK_EQ(mkw_truncate(rig.handle, 2 * PAGE + 100), 0);
+		*rig_word(rig.view, 2) = 4;
+		CHECK_EQ(mkw_truncate(rig.handle, 8 * PAGE), 0);
+	}
 	test_gate_arm(rig.store, SCRIPT_MKWRITE, point, 2);
 	rig_writer_start(&writer, rig_word(rig.view, 2), 5);
 	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_MKWRITE, point, 1));
@@ -373,12 +411,18 @@ static void freeze_against_grant(enum script_point point)
 
 TEST_EACH_BACKEND(freeze_drains_before_grant, "4.5 3.2 freezing while the store is being asked")
 {
-	freeze_against_grant(SCRIPT_ENTRY);
+	freeze_against_grant(SCRIPT_ENTRY, false);
 }
 
 TEST_EACH_BACKEND(freeze_drains_after_grant, "4.5 3.2 freezing while a granted run is still locked")
 {
-	freeze_against_grant(SCRIPT_EXIT);
+	freeze_against_grant(SCRIPT_EXIT, false);
+}
+
+TEST_EACH_BACKEND(freeze_drains_dirty, "4.5 2.5 freezing while the store is asked again for a page "
+				       "that is dirty: it keeps its reservation")
+{
+	freeze_against_grant(SCRIPT_ENTRY, true);
 }
 
 TEST(freeze_gives_grants_back, "4.5 contract 11: a frozen object has nothing granted ahead")

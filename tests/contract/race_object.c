@@ -53,14 +53,15 @@ TEST(leave_at_once, "the last handles and views of an object may go at the same 
 
 /* ---- Opening what is being ended ---------------------------------------------------------- */
 
-static struct script_store *stores[2];
+static struct script_store *stores[3];
 static unsigned opened;
+static uint64_t stored_bytes;
 
 static int twice_open(struct mkw_open_args *args)
 {
 	args->ops = script_ops(stores[opened]);
 	args->store = stores[opened++];
-	args->size_bytes = PAGE;
+	args->size_bytes = stored_bytes;
 	memcpy(args->identity, "twice", 5);
 	args->identity_length = 5;
 	return 0;
@@ -94,15 +95,18 @@ static void *closer_run(void *arg)
 	return NULL;
 }
 
+/* What the storage was like when the opening began is not what the one before leaves. */
 TEST(attach_after_release,
-     "storage opened while its last handle is being closed is attached after it was released")
+     "storage opened while its last handle is being closed is looked at and attached after it was "
+     "released")
 {
 	struct opener opener = {0};
 	struct test_thread closer;
 	struct mkw_handle *handle;
 
-	stores[0] = script_create(PAGE);
-	stores[1] = script_create(PAGE);
+	stored_bytes = PAGE;
+	for (size_t i = 0; i < 3; i++)
+		stores[i] = script_create(2 * PAGE);
 	REQUIRE_EQ(mkw_store_register(&twice_driver), 0);
 	REQUIRE_EQ(mkw_space_create(NULL, &opener.space), 0);
 	REQUIRE_EQ(mkw_open(opener.space, "twice:x", MKW_RDWR, &handle), 0);
@@ -112,12 +116,16 @@ TEST(attach_after_release,
 	test_thread_start(&opener.thread, opener_run, &opener);
 	CHECK_STUCK(&opener.thread);
 	CHECK_EQ(script_calls(stores[1], SCRIPT_ATTACH), 0);
+	stored_bytes = 2 * PAGE;
 	test_gate_release(stores[0], SCRIPT_RELEASE, SCRIPT_ENTRY);
 	test_thread_join(&closer);
 	test_thread_join(&opener.thread);
-	CHECK_EQ(script_calls(stores[1], SCRIPT_ATTACH), 1);
+	CHECK_EQ(script_calls(stores[1], SCRIPT_ATTACH), 0);
+	CHECK_EQ(script_calls(stores[1], SCRIPT_RELEASE), 1);
+	CHECK_EQ(script_calls(stores[2], SCRIPT_ATTACH), 1);
+	CHECK_EQ(mkw_size(opener.handle), 2 * PAGE);
 	CHECK_EQ(mkw_close(opener.handle), 0);
 	CHECK_EQ(mkw_space_destroy(opener.space, 0), 0);
-	CHECK(script_destroy(stores[0]));
-	CHECK(script_destroy(stores[1]));
+	for (size_t i = 0; i < 3; i++)
+		CHECK(script_destroy(stores[i]));
 }

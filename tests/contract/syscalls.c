@@ -397,6 +397,70 @@ TEST(direct_read_into_view,
 	rig_close(&rig);
 }
 
+/* ---- Calls that wait for write-back ------------------------------------------------------- */
+
+static const struct mkw_space_options two_dirty = {RIG_QUIET,
+						   .dirty_limit_bytes = 2 * MKW_PAGE_SIZE};
+
+/* Its first pages are written while it waits for room for the next: copying, it faults again. */
+TEST(call_over_dirty_limit, "6.6 a system call that stores more than may be dirty ends")
+{
+	const size_t length = 8 * PAGE;
+	int file = pattern_file(length);
+
+	for (size_t w = 0; w < WAYS_IN; w++) {
+		struct rig rig;
+
+		test_note("%s", ways_in[w].name);
+		rig_open(&rig, &two_dirty, 16, MKW_RDWR);
+		CHECK_EQ(ways_in[w].read(file, rig.view + 100, length), length);
+		CHECK(is_pattern(rig.view + 100, 0, length));
+		CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+		rig_check_stored(&rig);
+		rig_close(&rig);
+	}
+	close(file);
+}
+
+struct pipe_reader {
+	int pipe[2];
+	unsigned char *to;
+	struct test_thread thread;
+};
+
+static void *pipe_reader_run(void *arg)
+{
+	struct pipe_reader *reader = arg;
+
+	CHECK_EQ(read(reader->pipe[0], reader->to, 2 * PAGE), 2 * PAGE);
+	return NULL;
+}
+
+TEST(freeze_within_call, "4.5 a freeze does not wait for a system call that waits for its thaw")
+{
+	static const char bytes[2 * MKW_PAGE_SIZE] = {1};
+	struct pipe_reader reader;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 4, MKW_RDWR);
+	REQUIRE_EQ(mkw_advise(rig.view, 4 * PAGE, MKW_RANDOM), 0);
+	REQUIRE_EQ(pipe(reader.pipe), 0);
+	REQUIRE_EQ(write(reader.pipe[1], bytes, sizeof(bytes)), sizeof(bytes));
+	reader.to = rig.view;
+	test_gate_arm(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1);
+	test_thread_start(&reader.thread, pipe_reader_run, &reader);
+	REQUIRE(test_gate_wait_arrived(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	CHECK_EQ(mkw_freeze(rig.handle), 0);
+	test_gate_release(rig.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	CHECK_STUCK(&reader.thread);
+	CHECK_EQ(rig_dirty_pages(&rig), 0);
+	CHECK_EQ(mkw_thaw(rig.handle), 0);
+	test_thread_join(&reader.thread);
+	close(reader.pipe[0]);
+	close(reader.pipe[1]);
+	rig_close(&rig);
+}
+
 /* ---- The object's own reads and writes ---------------------------------------------------- */
 
 TEST_EACH_BACKEND(pwrite_from_own_view,

@@ -99,6 +99,33 @@ TEST_EACH_BACKEND(mmu_refuse_absent,
 	rig_destroy();
 }
 
+/* The handler has two reports of one access, as a thread makes that has a signal pending: when it
+ * comes to the second, the first has been answered. */
+static void refuse_twice(struct rig *r, struct mmu_view *view, uintptr_t address,
+			 enum mmu_access access, pid_t tid)
+{
+	uint64_t before = mmu_report_time();
+
+	r->on_fault = rig_serve;
+	mmu_wake(view, address & ~(PAGE - 1), PAGE);
+	mmu_refuse(view, address, access, tid, before);
+}
+
+TEST(mmu_refuse_let_go, "a refusal whose thread was woken since it faulted refuses nothing")
+{
+	int zero;
+
+	rig_create();
+	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	for (unsigned i = 0; i < test_rounds(100); i++) {
+		rig.on_fault = refuse_twice;
+		CHECK_EQ(read(zero, (char *)rig_at(0, 3) + OFFSET, 64), 64);
+		CHECK_EQ(mmu_protect(&rig.view[0], (uintptr_t)rig_at(0, 3), PAGE), 0);
+	}
+	close(zero);
+	rig_destroy();
+}
+
 static void refuse_system_calls(void)
 {
 	struct test_thread reader;

@@ -122,7 +122,7 @@ static inline void rig_refuse(struct mmu_view *view, uintptr_t address, enum mmu
 	refused.error = -ENOSPC;
 	refused.tid = tid;
 	if (view->backend != MMU_INLINE)
-		mmu_refuse(view, address, access, tid);
+		mmu_refuse(view, address, access, tid, mmu_report_time());
 }
 
 /* ---- The machine -------------------------------------------------------------------------- */

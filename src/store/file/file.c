@@ -52,17 +52,22 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 {
 	struct file *file = store;
 	struct stat st;
+	uint64_t before;
 	int error = 0, result;
 
 	if (size_bytes > INT64_MAX)
 		return mkw_set_error(-EFBIG, "%s: the largest size is %lld bytes", file->name,
 				     (long long)INT64_MAX);
 	store_lock(&file->alloc_lock);
+	before = atomic_load(&file->size_bytes);
+	if (size_bytes < before)
+		atomic_store(&file->size_bytes, size_bytes);
 	result = fstat(file->fd, &st);
 	if (!result)
 		do
 			result = ftruncate(file->fd, (off_t)size_bytes);
 		while (result && errno == EINTR);
+	atomic_store(&file->size_bytes, result ? before : size_bytes);
 	if (result) {
 		error = mkw_set_error(-errno, "%s: the size cannot be changed to %llu: %s",
 				      file->name, (unsigned long long)size_bytes,
@@ -140,6 +145,8 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	struct file *file = store;
 	struct stat st;
 	bool all = atomic_exchange(&file->resized, false);
+	/* Not the object's size: it is told after the file was cut. */
+	uint64_t expected = atomic_load(&file->size_bytes), now;
 	int result;
 
 	(void)offset;
@@ -156,11 +163,13 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 		return mkw_set_error(-errno, "%s: cannot be made durable: %s", file->name,
 				     strerrordesc_np(errno));
 	}
-	if (!file->device && (uint64_t)st.st_size < mkw_object_size(object))
-		return mkw_set_error(-EIO,
-				     "%s: the file shrank under us: %llu bytes long, %llu expected",
-				     file->name, (unsigned long long)st.st_size,
-				     (unsigned long long)mkw_object_size(object));
+	now = atomic_load(&file->size_bytes);
+	if (now < expected)
+		expected = now;
+	if (!file->device && (uint64_t)st.st_size < expected)
+		return mkw_set_error(
+			-EIO, "%s: the file shrank under us: %llu bytes long, %llu expected",
+			file->name, (unsigned long long)st.st_size, (unsigned long long)expected);
 	return 0;
 }
 
@@ -250,6 +259,7 @@ static int file_attach(void *store, struct mkw_object *object)
 		error = device_claim(file);
 	if (error || file->device)
 		return error;
+	atomic_store(&file->size_bytes, file->truncate ? 0 : file->opened_size_bytes);
 	if (file->truncate) {
 		atomic_store(&file->resized, true);
 		if (!ftruncate(file->fd, 0))

@@ -24,6 +24,7 @@ struct file {
 	char name[48]; /* the same for sentences, or its end */
 	bool device, writable, truncate, was_linked;
 	uint64_t opened_size_bytes;
+	_Atomic uint64_t size_bytes; /* by our own doing; when it is being cut: what it will be */
 
 	struct store_lock alloc_lock;
 	struct chunkmap chunks;
