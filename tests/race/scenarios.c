@@ -133,6 +133,14 @@ static const struct scenario written[] = {
 	{"pread and pwrite against views", "", "", {"pwrite0 pread0", "write0 read0", "sync"}},
 	{"pwrite against shrink", "", "", {"pwrite2", "shrink grow", "read2"}},
 	{"pwrite against punch", "", "", {"pwrite0", "punch0", "read0"}},
+	{"3.4 a refusal reaches its thread where it is",
+	 "workers=2 pages=3",
+	 "shrink",
+	 {"write4 write0 write4", "read4 read0 write4"}},
+	{"3.4 a refusal and a page that comes",
+	 "workers=2 pages=3",
+	 "shrink",
+	 {"write4 write0", "write4 read0", "grow"}},
 	{"two handler threads", "workers=2", "", {"write0", "alias2", "punch1", "sync"}},
 };
 #define WRITTEN (sizeof(written) / sizeof(*written))
