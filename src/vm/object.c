@@ -103,9 +103,10 @@ static struct object *object_new(struct space *s, const struct mkw_open_args *ar
 {
 	struct object *o = calloc(1, sizeof(*o));
 
-	*error = -ENOMEM;
-	if (o == NULL)
+	if (o == NULL) {
+		*error = mkw_set_error(-ENOMEM, "no memory for an object");
 		return NULL;
+	}
 	env_mutex_init(&o->lock, RANK_OBJECT);
 	env_rwlock_init(&o->views_lock, RANK_OBJECT_VIEWS);
 	list_init(&o->link);
