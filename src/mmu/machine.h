@@ -142,7 +142,9 @@ void pool_call_deputy(struct mmu *mmu);
 /* doorbell.c */
 int doorbell_create(struct mmu *mmu);
 void doorbell_destroy(struct mmu *mmu);
-void doorbell_ring(struct mmu *mmu); /* => pool.lock held. Never waits. */
+bool doorbell_ring(struct mmu *mmu); /* => pool.lock held. Never waits. False: no thread for it. */
+/* By the calling thread, which waits for the answer. */
+void doorbell_ring_here(struct mmu *mmu);
 void doorbell_answer(struct mmu *mmu);
 
 /* place.c */

@@ -80,7 +80,9 @@ static void read_events(struct worker *worker)
 			pthread_mutex_unlock(&mmu->pool.lock);
 			reading = false;
 		}
-		if (rung)
+		/* Also on leaving: whoever ends the pool may be ringing in its own thread, and this
+		 * may have been the last that would have read it. */
+		if (rung || (!reading && atomic_load(&mmu->pool.stopping)))
 			doorbell_answer(mmu);
 	}
 }
@@ -182,8 +184,13 @@ void workers_stop(struct mmu *mmu)
 	atomic_store(&pool->stopping, true);
 	pthread_cond_broadcast(&pool->wake);
 	while (pool->readers > 0) {
-		doorbell_ring(mmu);
-		pthread_cond_wait(&pool->left, &pool->lock);
+		if (doorbell_ring(mmu)) {
+			pthread_cond_wait(&pool->left, &pool->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&pool->lock);
+		doorbell_ring_here(mmu);
+		pthread_mutex_lock(&pool->lock);
 	}
 	pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
