@@ -174,6 +174,7 @@ static int write_extend(struct object *o, uint64_t end)
 static ssize_t write_span(struct object *o, const struct span *s, char *staging, bool grow)
 {
 	uint64_t end = (s->page << PAGE_SHIFT) + s->in_page + s->bytes;
+	struct error_record refused;
 	struct env_shield shield;
 	ssize_t n;
 
@@ -187,9 +188,13 @@ static ssize_t write_span(struct object *o, const struct span *s, char *staging,
 		/* Cut off again before the bytes were in: once more. */
 		if (n == -ENXIO && grow && o->size_bytes < end)
 			continue;
-		/* What it was grown for has been refused. */
-		if (n < 0 && grow && size < end)
+		/* What it was grown for has been refused: for that reason, not for one of what follows.
+		 */
+		if (n < 0 && grow && size < end) {
+			error_keep(&refused, (int)n);
 			object_shrink_unused(o, size, end);
+			error_say("cannot write past the end", &refused);
+		}
 		break;
 	}
 	env_unshield(&shield);
