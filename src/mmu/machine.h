@@ -192,6 +192,7 @@ void window_await_end(void);
 
 enum thread_mode {
 	THREAD_GONE,
+	THREAD_UNKNOWN, /* there is no descriptor or no memory to look with */
 	THREAD_RUNNING, /* not waiting: where it is cannot be told */
 	THREAD_USER,	/* waits in a fault of user mode */
 	THREAD_SYSCALL, /* waits inside a system call */
@@ -213,8 +214,8 @@ struct thread_signals {
 	uint64_t blocked, ignored; /* bit n-1: signal n */
 };
 
-/* False: no such thread any more. */
-bool thread_signals_read(pid_t tid, struct thread_signals *signals);
+/* 0; -ESRCH: no such thread any more; another negative errno: it cannot be told. */
+int thread_signals_read(pid_t tid, struct thread_signals *signals);
 
 /* wakes.c: around a call that wakes threads at these pages. */
 void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length);

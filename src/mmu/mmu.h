@@ -169,7 +169,7 @@ struct mmu_extent {
 /* Where the system call that tid is inside of may still be storing to: at most max extents, none if
  * it is in user mode, in no call that stores, or gone. A call handed to io_uring is not seen. A
  * thread that runs is looked at several times, until it sleeps or has to be taken for one in user
- * mode. */
+ * mode. Where nothing can be had of it (no descriptor is left) it may be storing anywhere. */
 size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max);
 
 #endif
