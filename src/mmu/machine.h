@@ -185,6 +185,10 @@ void window_lock(void);
 void window_unlock(void);
 /* In a signal handler: the thread has met the window of this ticket. Returns when it is closed. */
 void window_pass(uint32_t ticket);
+/* Likewise, where the ticket was lost: of the window that may be open now. */
+void window_pass_any(void);
+/* A signal of ours has arrived, or perhaps: false if none is under way. */
+bool signal_arrived(void);
 /* Likewise: until the window that may be open now is closed. */
 void window_await_end(void);
 

@@ -54,7 +54,8 @@ struct mmu_signal_upcalls {
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */
 	bool (*allowed)(uintptr_t address, enum mmu_access access);
-	/* The refusal recorded for the calling thread at address, for a queued SIGBUS. */
+	/* The refusal recorded for the calling thread at address (0: wherever it was), for a queued
+	 * SIGBUS. */
 	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
 	/* Does not return if a guard of the calling thread takes it. */
 	void (*deliver)(const struct mkw_refusal *refusal);

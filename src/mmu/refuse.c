@@ -66,6 +66,11 @@ void window_await_end(void)
 		futex_wait(&window.ticket, ticket, PASSAGE_NS);
 }
 
+void window_pass_any(void)
+{
+	window_pass(atomic_load(&window.ticket));
+}
+
 void window_pass(uint32_t ticket)
 {
 	if (ticket == 0 || atomic_load(&window.ticket) != ticket)
@@ -86,6 +91,18 @@ void window_unlock(void)
 	pthread_mutex_unlock(&window.lock);
 }
 
+/* Signals sent and not arrived. Two that meet arrive as one: it may stay too high. */
+static _Atomic unsigned underway;
+
+bool signal_arrived(void)
+{
+	unsigned before = atomic_load(&underway);
+
+	while (before > 0 && !atomic_compare_exchange_weak(&underway, &before, before - 1))
+		;
+	return before > 0;
+}
+
 static int send_sigbus(pid_t tid, int code, uintptr_t value)
 {
 	siginfo_t info;
@@ -94,11 +111,15 @@ static int send_sigbus(pid_t tid, int code, uintptr_t value)
 	info.si_signo = SIGBUS;
 	info.si_code = code;
 	info.si_addr = (void *)value;
-	return syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info) ? -errno : 0;
+	atomic_fetch_add(&underway, 1);
+	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info) == 0)
+		return 0;
+	signal_arrived();
+	return -errno;
 }
 
-/* What the thread is doing cannot be told now: it tries its access again, and its refusal comes with
- * it. */
+/* What the thread is doing cannot be told now: it tries its access again, and its refusal comes
+ * with it. */
 static void refuse_later(struct mmu_view *view, uintptr_t address)
 {
 	mmu_wake(view, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);

@@ -17,7 +17,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The length of the text read. -ESRCH: the thread is gone; another negative errno: it may be there. */
+/* The length of the text read. -ESRCH: the thread is gone; another negative errno: it may be there.
+ */
 static ssize_t read_file(pid_t tid, const char *name, char *text, size_t size)
 {
 	char path[64];

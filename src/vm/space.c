@@ -32,7 +32,7 @@ void space_log(struct space *s, enum mkw_log_level level, const char *format, ..
 
 static bool signal_refused(uintptr_t address, struct mkw_refusal *refusal)
 {
-	return refusal_find(env_tid(), address, refusal);
+	return refusal_take(env_tid(), address, refusal);
 }
 
 static const struct mmu_signal_upcalls signal_upcalls = {

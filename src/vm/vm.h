@@ -610,7 +610,10 @@ struct vm_run {
 
 /* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
 unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
-bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
+/* For a signal: one that the thread has not been told of, and not gone on from. address 0:
+ * anywhere.
+ */
+bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
 
 /* Guards, for mkw_guard and for store operations. */
