@@ -297,10 +297,12 @@ static void space_end(struct space *s, struct error_record *first)
 			error_keep(first, error);
 	}
 	while ((o = space_pick(s)) != NULL) {
-		int error = object_end(o, true, &gone);
+		int error = object_end(o, true, true, &gone);
 		if (first->error == 0)
 			error_keep(first, error);
 	}
+	if (first->error == 0)
+		*first = s->unheard;
 	space_stop(s);
 	space_free(s);
 }

@@ -254,8 +254,9 @@ int object_release(struct object *o, bool handle);
 int object_freeze(struct object *o);
 void object_thaw(struct object *o);
 bool object_is_dirty(struct object *o);
-/* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
-int object_end(struct object *o, bool discard, bool *gone);
+/* End an object without handles and views; discard drops what cannot be written. heard: the caller
+ * is told what is returned. */
+int object_end(struct object *o, bool discard, bool heard, bool *gone);
 /* With the calling thread's sentence. => object->lock held. */
 void object_record_error(struct object *o, int error);
 /* The handle's unreported error, reported now; 0: none. record may be NULL. */
@@ -456,6 +457,8 @@ struct space {
 	struct list objects;
 	uint64_t last_id;
 	unsigned handles;
+	/* The first error of an object that ended with its last view. */
+	struct error_record unheard;
 	unsigned interval_ms;
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
