@@ -84,6 +84,7 @@ struct pool {
 	/* not guarded */
 	_Atomic bool stopping, kicked;
 	_Atomic bool deep;	   /* the deputy sleeps until it is called */
+	_Atomic bool lacking;	   /* there is no follower, and none could be started */
 	_Atomic uint64_t sleep_ns; /* moving average of what is between mmu_sleep_begin and _end */
 };
 
@@ -114,7 +115,7 @@ static inline void count_call(struct mmu *mmu)
 /* workers.c: the threads. */
 int workers_start(struct mmu *mmu, unsigned count, unsigned max);
 void workers_stop(struct mmu *mmu);
-int worker_start(struct mmu *mmu); /* => pool.lock held */
+int worker_start(struct mmu *mmu); /* => pool.lock held. -EBUSY: there are as many as may be. */
 
 /* A worker's role, the low bits of its word. */
 enum role { FOLLOWING, READING, SERVING, RELIEVED };
@@ -136,7 +137,9 @@ void pool_enlist(struct mmu *mmu, int cpu);
 void pool_dismiss(struct worker *worker);
 void pool_relieve(struct worker *worker); /* another one reads in its place */
 bool pool_reader_at(const struct mmu *mmu, const struct worker *except, int cpu);
-/* A reader has begun to serve: the deputy must be awake. */
+/* A reader has begun to serve: there must be a deputy, */
+void pool_reinforce(struct mmu *mmu);
+/* and it must be awake. */
 void pool_call_deputy(struct mmu *mmu);
 
 /* doorbell.c */

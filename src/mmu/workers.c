@@ -48,6 +48,8 @@ static bool serve(struct worker *worker, const struct uffd_msg *message)
 	atomic_store(&worker->word, word);
 	if (atomic_load(&mmu->pool.deep))
 		pool_call_deputy(mmu);
+	if (atomic_load_explicit(&mmu->pool.lacking, memory_order_relaxed))
+		pool_reinforce(mmu);
 	place_follow(worker, tid);
 	fault_note(message->arg.pagefault.address, !(flags & UFFD_PAGEFAULT_FLAG_WP));
 	mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
@@ -130,7 +132,7 @@ int worker_start(struct mmu *mmu)
 	int err;
 
 	if (pool->count >= pool->max || atomic_load(&pool->stopping))
-		return -EAGAIN;
+		return -EBUSY;
 	worker = calloc(1, sizeof(*worker));
 	if (!worker)
 		return -ENOMEM;
