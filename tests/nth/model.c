@@ -373,7 +373,8 @@ void model_storage(struct model *m, uint64_t pages)
 	m->size = m->most_bytes = pages * PAGE;
 	m->layer = m->layer ? m->layer : "";
 	m->space_options.struct_size = sizeof(m->space_options);
-	m->space_options.writeback_interval_ms = 3600 * 1000;
+	if (!m->space_options.writeback_interval_ms)
+		m->space_options.writeback_interval_ms = 3600 * 1000;
 	m->space_options.log = log_nothing;
 	m->open_flags |= MKW_RDWR;
 	if (m->kind == MODEL_MEM) {
@@ -519,7 +520,7 @@ void model_loop(enum model_store kind, const char *options, void (*scenario)(str
 
 		for (; n < CALLS_MAX && failed < 5; n++) {
 			failed += !run(kind, options, scenario, n, which);
-			if (nth_disarm() < n || only)
+			if (nth_disarm() < n || only || n == model.enough)
 				break;
 		}
 		CHECK(n < CALLS_MAX);

@@ -35,6 +35,7 @@ struct model {
 	bool holes;	   /* the file has no blocks */
 	struct mkw_space_options space_options;
 	unsigned open_flags;
+	uint64_t enough; /* calls; 0: all of them */
 	struct mkw_space *space;
 	struct mkw_handle *handle;
 	unsigned char *view; /* of all of it, writable */

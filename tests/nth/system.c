@@ -431,6 +431,20 @@ static int fill_quota(struct model *m)
 	return model_write(m, 0, 4, 'j');
 }
 
+/* write(2) of a page past the end. */
+static int refused_end(struct model *m)
+{
+	int ends[2], error = model_truncate(m, 7 * PAGE);
+
+	if (error)
+		return error;
+	REQUIRE_EQ(pipe2(ends, O_CLOEXEC), 0);
+	error = write(ends[1], m->view + 7 * PAGE, 1) < 0 ? -errno : 0;
+	close(ends[0]);
+	close(ends[1]);
+	return error == -EFAULT ? 0 : error ? error : -EIO;
+}
+
 static void refusals(struct model *m)
 {
 	m->holes = true;
@@ -441,6 +455,7 @@ static void refusals(struct model *m)
 	STEP(m, refused);
 	STEP(m, refused_call);
 	STEP(m, refused);
+	STEP(m, refused_end);
 	STEP(m, fill_quota);
 	model_end(m);
 }
@@ -450,6 +465,223 @@ TEST_EACH_BACKEND(nth_refusals, "whatever call fails while accesses are refused:
 	model_loop(MODEL_MEM, "?quota=16K", refusals);
 	model_loop(MODEL_TMPFS, "?quota=16K&extent=4K", refusals);
 	model_loop(MODEL_FILE, "?quota=16K&extent=4K", refusals);
+}
+
+static int set_policy(struct model *m, enum mkw_policy policy)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_set_policy(m->handle, policy, NULL, NULL));
+	return error;
+}
+
+static int control(struct model *m, const char *assignment)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_control(m->handle, assignment));
+	return error;
+}
+
+static int write_two(struct model *m)
+{
+	return model_write(m, 6, 2, 'l');
+}
+
+static int write_deferred(struct model *m)
+{
+	int error = set_policy(m, MKW_DEFER);
+
+	return error ? error : write_two(m);
+}
+
+static int sync_refused(struct model *m)
+{
+	int error = model_sync(m);
+
+	m->told += error != 0;
+	return error == -ENOSPC ? 0 : error ? error : -EIO;
+}
+
+static int raise_quota(struct model *m)
+{
+	return control(m, "quota=64K");
+}
+
+static void deferring(struct model *m)
+{
+	m->holes = true;
+	model_begin(m, 8);
+	REQUIRE_EQ(advise_random(m), 0);
+	REQUIRE_EQ(fill_quota(m), 0);
+	model_arm();
+	STEP(m, write_deferred);
+	STEP(m, sync_refused);
+	STEP(m, raise_quota);
+	STEP(m, model_sync);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_deferring, "whatever call fails while refused writes are kept for later")
+{
+	model_loop(MODEL_MEM, "?quota=16K", deferring);
+	model_loop(MODEL_FILE, "?quota=16K&extent=4K", deferring);
+}
+
+struct writer {
+	struct test_thread thread;
+	struct model *model;
+	model_fn fn;
+	int error;
+	struct test_event written, done;
+};
+
+static void *writer_main(void *arg)
+{
+	struct writer *writer = arg;
+
+	writer->error = writer->fn(writer->model);
+	test_event_set(&writer->written);
+	test_event_wait(&writer->done);
+	return NULL;
+}
+
+static void writer_start(struct writer *writer, struct model *m, model_fn fn)
+{
+	*writer = (struct writer){
+		.model = m, .fn = fn, .written = TEST_EVENT_INIT, .done = TEST_EVENT_INIT};
+	test_thread_start(&writer->thread, writer_main, writer);
+}
+
+/* The writer's error, or that of a call made meanwhile. */
+static int writer_end(struct writer *writer, int error)
+{
+	test_event_set(&writer->done);
+	test_thread_join(&writer->thread);
+	if (!error)
+		error = writer->error;
+	return error ? mkw_set_error(error, "the writer, or a call beside it, failed") : 0;
+}
+
+static uint64_t waits_of(struct model *m)
+{
+	struct mkw_stat stat = {0};
+
+	CHECK_EQ(mkw_object_stat(m->handle, &stat, sizeof(stat)), 0);
+	return stat.waits;
+}
+
+/* The writer waits for space until there is some, or is let go when the quota cannot be raised. */
+static int write_waiting(struct model *m)
+{
+	struct writer writer;
+	uint64_t waits = waits_of(m);
+	int error = set_policy(m, MKW_WAIT);
+
+	if (error)
+		return error;
+	writer_start(&writer, m, write_two);
+	/* It waits, or has been refused for another reason, or had its space from an earlier try.
+	 */
+	test_wait_until(test_event_count(&writer.written) > 0 || waits_of(m) > waits);
+	error = raise_quota(m);
+	if (error)
+		set_policy(m, MKW_REFUSE);
+	return writer_end(&writer, error);
+}
+
+static void waiting(struct model *m)
+{
+	m->holes = true;
+	/* Who waits because of an error is asked for again every so often. */
+	m->space_options.writeback_interval_ms = 20;
+	model_begin(m, 8);
+	REQUIRE_EQ(advise_random(m), 0);
+	REQUIRE_EQ(fill_quota(m), 0);
+	model_arm();
+	STEP(m, write_waiting);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_waiting, "whatever call fails while a write waits for space")
+{
+	model_loop(MODEL_MEM, "?quota=16K", waiting);
+	model_loop(MODEL_FILE, "?quota=16K&extent=4K", waiting);
+}
+
+/* ---- Other threads ------------------------------------------------------------------------ */
+
+/* What a living thread wrote: is it inside a call that may be storing there? */
+static int sync_of_writer(struct model *m)
+{
+	struct writer writer;
+	int error;
+
+	writer_start(&writer, m, write_again);
+	test_event_wait(&writer.written);
+	error = model_sync(m);
+	return writer_end(&writer, error);
+}
+
+/* A page of the file into the page of the view that shows it: the store cannot be let to read it.
+ */
+static int read_own_file(struct model *m)
+{
+	int fd = open(m->path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	REQUIRE(fd >= 0);
+	n = pread(fd, m->view + 7 * PAGE, PAGE, 7 * PAGE);
+	if (n < 0)
+		CHECK_EQ(errno, EFAULT);
+	close(fd);
+	return 0;
+}
+
+static void other_threads(struct model *m)
+{
+	model_begin(m, 8);
+	model_arm();
+	STEP(m, sync_of_writer);
+	STEP(m, read_own_file);
+	STEP(m, sync_of_writer);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_threads, "whatever call fails while it is looked at what other threads do")
+{
+	model_loop(MODEL_FILE, "", other_threads);
+}
+
+/* Another space of this process has the file. */
+static int open_twice(struct model *m)
+{
+	struct mkw_handle *handle;
+	struct mkw_space *space;
+	int error;
+
+	IN_LIBRARY(error = mkw_space_create(&m->space_options, &space));
+	if (error)
+		return error;
+	IN_LIBRARY(error = mkw_open(space, m->uri, MKW_RDWR, &handle));
+	if (!CHECK(error != 0))
+		mkw_close(handle);
+	CHECK_EQ(mkw_space_destroy(space, 0), 0);
+	return error == -EBUSY ? 0 : mkw_set_error(error, "not EBUSY");
+}
+
+static void leases(struct model *m)
+{
+	m->enough = 60; /* further on it reads all of /proc */
+	model_begin(m, 1);
+	model_arm();
+	STEP(m, open_twice);
+	model_end(m);
+}
+
+TEST(nth_lease, "whatever call fails while it is looked who else has a file: it is refused")
+{
+	model_loop(MODEL_FILE, "", leases);
 }
 
 /* ---- Limits ------------------------------------------------------------------------------- */
