@@ -140,7 +140,7 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	struct file *file = store;
 	struct stat st;
 	bool all = atomic_exchange(&file->resized, false);
-	int result;
+	int result, earlier = atomic_exchange(&file->write_error, 0);
 
 	(void)offset;
 	(void)length;
@@ -150,6 +150,10 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	while (result && errno == EINTR);
 	if (!result)
 		result = fstat(file->fd, &st);
+	if (!result && earlier) {
+		errno = -earlier;
+		result = -1;
+	}
 	if (result) {
 		if (all)
 			atomic_store(&file->resized, true);
