@@ -104,7 +104,14 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 
 	if (offset >= size)
 		return 0;
-	return file_zero(file, offset, length < size - offset ? length : size - offset);
+	if (length > size - offset)
+		length = size - offset;
+	error = file_zero(file, offset, length);
+	/* They have their blocks now, promised or not. */
+	if (!error)
+		extents_written(file, offset / MKW_PAGE_SIZE,
+				(offset + length + MKW_PAGE_SIZE - 1) / MKW_PAGE_SIZE);
+	return error;
 }
 
 /* ---- Durability --------------------------------------------------------------------------- */
