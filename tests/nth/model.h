@@ -44,6 +44,7 @@ struct model {
 	uint64_t size;
 	uint64_t quiet_pages; /* so many at the beginning are never touched, nor read by views */
 	unsigned told;	      /* errors that calls have returned */
+	bool fired_open;      /* before it was closed */
 	uint64_t doubt_offset, doubt_length; /* bytes that may be zero by now */
 	uint64_t most_bytes;		     /* that were ever part of it */
 	unsigned char bytes[MODEL_PAGES * MKW_PAGE_SIZE];

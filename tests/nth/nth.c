@@ -541,11 +541,20 @@ ssize_t __wrap_pwritev64(int fd, const struct iovec *vector, int count, off_t of
 	return -1;
 }
 
+static _Atomic bool without_fallocate;
+
+void nth_without_fallocate(bool without)
+{
+	atomic_store(&without_fallocate, without);
+}
+
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
 {
 	int error;
 
-	if (descriptor_is_memory(fd))
+	if (atomic_load(&without_fallocate) && !descriptor_is_memory(fd))
+		error = EOPNOTSUPP;
+	else if (descriptor_is_memory(fd))
 		error = FAILS("fallocate of frames", ERRNOS(EINTR));
 	else if (mode & FALLOC_FL_PUNCH_HOLE)
 		error = FAILS("fallocate(PUNCH_HOLE)", ERRNOS(EIO, ENOSPC, EINTR, EOPNOTSUPP));

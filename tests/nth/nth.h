@@ -26,6 +26,8 @@ uint64_t nth_disarm(void);
 bool nth_fired(void);
 /* Was it this call? Then its errno, else 0. */
 int nth_failed(const char *name);
+/* From now on, or no more: files are on a file system that has no fallocate. */
+void nth_without_fallocate(bool without);
 /* Say what was made to fail, as a note of the test: call, errno, where. */
 void nth_tell(void);
 /* Likewise when the process ends by a signal: a hang that the watchdog ends, an assertion. Before
