@@ -55,10 +55,14 @@ static struct {
 
 extern const char __executable_start[];
 
+/* What ended early has a reason, which the next call for the rest meets. */
+static _Thread_local int reason __attribute__((tls_model("initial-exec")));
+
 /* ---- Arming ------------------------------------------------------------------------------- */
 
 void nth_arm(uint64_t nth, unsigned which)
 {
+	reason = 0;
 	atomic_store(&counted, 0);
 	atomic_store(&target, nth);
 	atomic_store(&wanted_errno, which);
@@ -142,6 +146,14 @@ unsigned nth_leave(void)
 void nth_return(unsigned inside)
 {
 	nth_inside = inside;
+}
+
+static int reason_take(void)
+{
+	int error = reason;
+
+	reason = 0;
+	return error;
 }
 
 /* 0, or the errno that it is to fail with. */
@@ -488,26 +500,34 @@ static size_t shortened(size_t count)
 
 ssize_t __wrap_pread64(int fd, void *buffer, size_t count, off_t offset)
 {
-	int error = FAILS("pread", count >= 8192 ? ERRNOS(EIO, NTH_SHORT, EINTR, ENOMEM)
-						 : ERRNOS(EIO, EINTR, ENOMEM));
+	int error = reason_take();
 
 	if (!error)
+		error = FAILS("pread", count >= 8192 ? ERRNOS(NTH_SHORT, EIO, EINTR, ENOMEM)
+						     : ERRNOS(EIO, EINTR, ENOMEM));
+	if (!error)
 		return __real_pread64(fd, buffer, count, offset);
-	if (error == NTH_SHORT)
+	if (error == NTH_SHORT) {
+		reason = EIO;
 		return __real_pread64(fd, buffer, shortened(count), offset);
+	}
 	errno = error;
 	return -1;
 }
 
 static int write_fails(const char *name, int fd, size_t count, const void *site)
 {
+	int error = reason_take();
+
+	if (error)
+		return error;
 	if (descriptor_is_memory(fd))
 		return call_fails(name,
-				  count >= 8192 ? ERRNOS(ENOMEM, NTH_SHORT, ENOSPC, EINTR)
+				  count >= 8192 ? ERRNOS(NTH_SHORT, ENOMEM, ENOSPC, EINTR)
 						: ERRNOS(ENOMEM, ENOSPC, EINTR),
 				  site);
 	return call_fails(name,
-			  count >= 8192 ? ERRNOS(ENOSPC, NTH_SHORT, EIO, EINTR, EDQUOT)
+			  count >= 8192 ? ERRNOS(NTH_SHORT, ENOSPC, EIO, EINTR, EDQUOT)
 					: ERRNOS(ENOSPC, EIO, EINTR, EDQUOT),
 			  site);
 }
@@ -518,8 +538,10 @@ ssize_t __wrap_pwrite64(int fd, const void *buffer, size_t count, off_t offset)
 
 	if (!error)
 		return __real_pwrite64(fd, buffer, count, offset);
-	if (error == NTH_SHORT)
+	if (error == NTH_SHORT) {
+		reason = descriptor_is_memory(fd) ? ENOMEM : ENOSPC;
 		return __real_pwrite64(fd, buffer, shortened(count), offset);
+	}
 	errno = error;
 	return -1;
 }
@@ -534,9 +556,11 @@ ssize_t __wrap_pwritev64(int fd, const struct iovec *vector, int count, off_t of
 	error = write_fails("pwritev", fd, bytes, __builtin_return_address(0));
 	if (!error)
 		return __real_pwritev64(fd, vector, count, offset);
-	if (error == NTH_SHORT)
+	if (error == NTH_SHORT) {
+		reason = descriptor_is_memory(fd) ? ENOMEM : ENOSPC;
 		return __real_pwrite64(fd, vector[0].iov_base, shortened(vector[0].iov_len),
 				       offset);
+	}
 	errno = error;
 	return -1;
 }
@@ -600,8 +624,10 @@ static int fail_short(int fd, unsigned long request, void *argument)
 	*length = whole / 8192 * 4096;
 	result = __real_ioctl(fd, request, argument);
 	*length = whole;
-	if (!result)
+	if (!result) {
 		errno = EAGAIN;
+		reason = ENOMEM;
+	}
 	return -1;
 }
 
@@ -634,12 +660,12 @@ static int ioctl_fails(unsigned long request, const void *argument, const void *
 	switch (request) {
 	case UFFDIO_COPY:
 		return call_fails(name,
-				  copy->len > 4096 ? ERRNOS(ENOMEM, NTH_SHORT, EAGAIN, ENOSPC)
+				  copy->len > 4096 ? ERRNOS(NTH_SHORT, ENOMEM, EAGAIN, ENOSPC)
 						   : ERRNOS(ENOMEM, EAGAIN, ENOSPC),
 				  site);
 	case UFFDIO_CONTINUE:
 		return call_fails(name,
-				  cont->range.len > 4096 ? ERRNOS(ENOMEM, NTH_SHORT, EAGAIN)
+				  cont->range.len > 4096 ? ERRNOS(NTH_SHORT, ENOMEM, EAGAIN)
 							 : ERRNOS(ENOMEM, EAGAIN),
 				  site);
 	case UFFDIO_WRITEPROTECT:
@@ -673,7 +699,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	va_start(list, request);
 	argument = va_arg(list, void *);
 	va_end(list);
-	error = ioctl_fails(request, argument, __builtin_return_address(0));
+	error = request == UFFDIO_COPY || request == UFFDIO_CONTINUE ? reason_take() : 0;
+	if (!error)
+		error = ioctl_fails(request, argument, __builtin_return_address(0));
 	if (error == NTH_SHORT)
 		return fail_short(fd, request, argument);
 	if (!error)

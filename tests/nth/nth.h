@@ -11,7 +11,8 @@
  *	if (nth_fired()) ...                   it has; nothing fails any more
  *
  * What cannot fail in Linux is not failed, and not counted; the errnos of each call are those that
- * the kernel has for it. NTH_SHORT among them stands for a transfer that ends early.
+ * the kernel has for it. NTH_SHORT among them stands for a transfer that ends early, and whose rest
+ *then fails.
  */
 #ifndef NTH_H
 #define NTH_H

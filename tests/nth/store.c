@@ -236,9 +236,12 @@ static int advise_willneed(struct model *m)
 
 static int reserve(struct model *m)
 {
+	uint64_t before = script_reserved(m->script);
 	int error;
 
 	IN_LIBRARY(error = mkw_reserve(m->view, 6 * PAGE));
+	if (error)
+		CHECK_EQ(script_reserved(m->script), before);
 	return error;
 }
 
@@ -319,6 +322,7 @@ static void accesses(struct model *m)
 	STEP(m, invalidate);
 	STEP(m, advise_willneed);
 	STEP(m, write_later);
+	STEP(m, model_sync);
 	model_end(m);
 }
 
