@@ -13,9 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ERRNOS_MAX 6u	 /* of one call */
-#define CALLS_MAX  5000u /* of a scenario: more is a run that does not end */
-#define SETTLE_MS  2000
+#define ERRNOS_MAX  6u	  /* of one call */
+#define CALLS_MAX   5000u /* of a scenario: more is a run that does not end */
+#define FAILED_MOST 5u	  /* runs, then it is enough */
+#define SETTLE_MS   2000
 
 static struct model model;	 /* it is large */
 static uint64_t loop_nth;	 /* of the run, */
@@ -123,14 +124,14 @@ void model_check(struct model *m)
 	ssize_t n;
 
 	doubt_settle(m);
+	if (m->view)
+		SEE_EQ(model_read(m), 0);
 	if (m->handle) {
 		SEE_EQ(mkw_size(m->handle), m->size);
 		IN_LIBRARY(n = mkw_pread(m->handle, bytes, sizeof(bytes), 0));
 		if (SEE_EQ(n, m->size))
 			see_mem(bytes, m->bytes, m->size, "mkw_pread");
 	}
-	if (m->view)
-		SEE_EQ(model_read(m), 0);
 }
 
 /* The store itself, after its release. */
@@ -171,6 +172,7 @@ bool model_step(struct model *m, model_fn fn, const char *name)
 		return false;
 	}
 	SEE(error < 0 && mkw_error_message()[0]);
+	nth_disarm();
 	m->told++;
 	model_check(m);
 	error = fn(m);
@@ -520,21 +522,27 @@ bool model_heavy(void)
 	return test_rounds(1) > 1;
 }
 
+/* Threads do not make their calls in the same order each time, nor as many: so many runs in a row
+ * without the Nth call are the end. */
+#define RUNS_WITHOUT 3u
+
 void model_loop(enum model_store kind, const char *options, void (*scenario)(struct model *m))
 {
 	unsigned errnos = model_heavy() ? ERRNOS_MAX : 1;
 	const char *only = getenv("MKW_NTH");
-	uint64_t nth = only ? strtoull(only, NULL, 10) : 1, failed = 0;
+	uint64_t first = only ? strtoull(only, NULL, 10) : 1, failed = 0;
 
 	test_not_under_tsan();
 	nth_tell_at_end();
 	run(kind, options, scenario, 0, 0);
-	for (unsigned which = 0; which < errnos && failed < 5; which++) {
-		uint64_t n = nth;
+	for (unsigned which = 0; which < errnos && failed < FAILED_MOST; which++) {
+		uint64_t n = first;
+		unsigned without = 0;
 
-		for (; n < CALLS_MAX && failed < 5; n++) {
+		for (; without < RUNS_WITHOUT && n < CALLS_MAX && failed < FAILED_MOST; n++) {
 			failed += !run(kind, options, scenario, n, which);
-			if (nth_disarm() < n || only || n == model.enough)
+			without = nth_disarm() < n ? without + 1 : 0;
+			if (only || n == model.enough)
 				break;
 		}
 		CHECK(n < CALLS_MAX);

@@ -176,7 +176,6 @@ static int it_fails(const char *name, const int *errnos, const void *site)
 	failure.site = site;
 	failure.number = number;
 	atomic_store(&fired, true);
-	atomic_store(&armed, false);
 	return *errnos;
 }
 

@@ -22,7 +22,7 @@
 /* Fail the nth of the calls from now on, 1 the first, with the which-th of its errnos (0 the
  * first). A call that has fewer is not failed. nth 0: only count. */
 void nth_arm(uint64_t nth, unsigned which);
-/* Nothing fails any more. Returns how many calls were counted since nth_arm. */
+/* Nothing fails nor counts any more. Returns how many calls were counted since nth_arm. */
 uint64_t nth_disarm(void);
 bool nth_fired(void);
 /* Was it this call? Then its errno, else 0. */
