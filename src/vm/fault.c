@@ -42,13 +42,13 @@
  * A signal interrupts a thread's wait, and it faults anew: at the same access, or in its handler at
  * another. So it may have several faults under way, of which one may be refused to it, and only
  * while it is at that access: a SIGBUS would reach it wherever it is. For the whole process the
- * latest access of each thread is kept: tid above, a hash of address and access below, ANSWERED
- * once it was refused. Threads whose tids share a place overwrite each other: then nothing is
- * known, and a refusal is delivered.
+ * latest access of each thread is kept: tid above, a hash of address and access below, less
+ * LATEST_OPEN once it was refused. Threads whose tids share a place overwrite each other: then
+ * nothing is known, and a refusal is delivered.
  */
 #define LATEST_PLACES	 16384
 #define LATEST_TID_SHIFT 40
-#define LATEST_ANSWERED	 0
+#define LATEST_OPEN	 1u
 
 static _Atomic uint64_t latest[LATEST_PLACES];
 
@@ -66,7 +66,7 @@ static uint64_t fault_latest_word(const struct fault *f)
 {
 	uint64_t hash = ((uint64_t)f->address << 1 | (f->access == MMU_WRITE)) * 0x9e3779b97f4a7c15;
 
-	return latest_word(f->tid, hash >> (64 - LATEST_TID_SHIFT) | 1);
+	return latest_word(f->tid, hash >> (64 - LATEST_TID_SHIFT) | LATEST_OPEN);
 }
 
 /* Is its thread at another access by now, or was it refused this one? */
@@ -84,8 +84,16 @@ static bool fault_answer_latest(const struct fault *f)
 	uint64_t expected = fault_latest_word(f);
 
 	return atomic_compare_exchange_strong(latest_place(f->tid), &expected,
-					      latest_word(f->tid, LATEST_ANSWERED)) ||
+					      expected & ~(uint64_t)LATEST_OPEN) ||
 	       expected >> LATEST_TID_SHIFT != (uint64_t)f->tid;
+}
+
+/* A fault was reported. False: it is at the access that its thread was refused last. */
+static bool fault_set_latest(const struct fault *f)
+{
+	uint64_t word = fault_latest_word(f);
+
+	return atomic_exchange(latest_place(f->tid), word) != (word & ~(uint64_t)LATEST_OPEN);
 }
 
 /* ---- Parking ------------------------------------------------------------------------------ */
@@ -501,7 +509,9 @@ static void fault_wake(struct fault *f)
 {
 	/* A thread that was refused leaves its wait by that, and tries again if it does not believe
 	 * it; a wake would only make it disbelieve. */
-	if (atomic_load(latest_place(f->tid)) == latest_word(f->tid, LATEST_ANSWERED))
+	uint64_t now = atomic_load(latest_place(f->tid));
+
+	if (now >> LATEST_TID_SHIFT == (uint64_t)f->tid && (now & LATEST_OPEN) == 0)
 		return;
 	mmu_wake(&f->view->mmu, f->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
 }
@@ -589,8 +599,15 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	f->tid = tid;
 	f->reported = mmu_report_time();
 	fault_init(f, v, FAULT_EVENT, address, access);
-	atomic_store(latest_place(tid), fault_latest_word(f));
-	fault_run(f);
+	/* While a thread has a signal pending it faults over and over inside its call, and a report
+	 * may be read after the wake that let it go to its refusal: then it is elsewhere, and a
+	 * second refusal would meet it there. If it is here it comes again. */
+	if (fault_set_latest(f)) {
+		fault_run(f);
+	} else {
+		fault_wake(f);
+		fault_free(f);
+	}
 }
 
 void fault_ready(void *space)
