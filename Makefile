@@ -4,7 +4,8 @@
 #   make            build the library, the command and the tests
 #   make demo       build, and show what it is for, on real files; FILES="..."
 #   make test       build, and run every bounded test        TESTS="name parts" SUITE=contract
-#   make check      the same and more of it, then again under ASan+UBSan and TSan
+#   make check      the same and more of it, then again under ASan+UBSan and TSan, then fuzz
+#   make fuzz       build, and let libFuzzer look for inputs that fail   FUZZ_S=seconds TARGETS="uri api"
 #   make bench      build, and measure against the kernel's own mmap; ARGS="..."
 #   make install    PREFIX=/usr/local DESTDIR=; without PREFIX as configured, at first /usr/local
 #   make format     put all C files into the project's format
@@ -17,18 +18,22 @@ SETUP = scripts/setup
 MESON_FLAGS ?=
 PREFIX ?=
 RUN_TESTS = scripts/run-tests $(if $(TOTALS),--totals $(TOTALS)) $(addprefix --suite ,$(SUITE))
+FUZZ_S ?= 60
+TARGETS ?= uri api
+FUZZED = -Dfuzz=true -Dchecks=true -Doptimization=2 -Db_sanitize=address$(comma)undefined -Db_lundef=false
 SANITIZED = -Dchecks=true -Doptimization=1 -Db_lundef=false
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
-.PHONY: all build demo test test-asan test-tsan check bench install format format-check clean
+.PHONY: all build demo test test-asan test-tsan check fuzz bench install format format-check clean
 
 all: build
 
-# $(call build,DIRECTORY,MESON FLAGS). A directory that was not configured to the end is made anew.
+# $(call build,DIRECTORY,MESON FLAGS,TARGETS). A directory that was not configured to the end is made
+# anew.
 define build
 @[ -f $(1)/build.ninja ] || { rm -rf $(1); meson setup $(1) $(2) $(MESON_FLAGS) >$(1).log || \
 	{ cat $(1).log; rm -f $(1).log; exit 1; }; }; rm -f $(1).log
-@ninja -C $(1) --quiet | sed '/^ninja: no work to do/d'
+@ninja -C $(1) --quiet $(3) | sed '/^ninja: no work to do/d'
 endef
 
 build:
@@ -58,6 +63,13 @@ check:
 	$(MAKE) test
 	$(MAKE) test-asan
 	$(MAKE) test-tsan
+	$(MAKE) fuzz FUZZ_S=300
+
+fuzz: export CC = clang
+fuzz:
+	@$(SETUP) dev
+	$(call build,$(BUILD)-fuzz,$(FUZZED),$(TARGETS:%=tests/fuzz/fuzz-%))
+	@scripts/fuzz $(BUILD)-fuzz $(FUZZ_S) $(TARGETS)
 
 bench:
 	@$(SETUP) bench

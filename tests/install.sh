@@ -44,7 +44,8 @@ headers_alone() {
 				-fsyntax-only -x c - || return 1
 		# C++ users are few, but the headers promise it.
 		command -v c++ >/dev/null || continue
-		echo "#include <mkwrite/$header>" |
+		echo "#define MKW_CHECK_LOCKS
+#include <mkwrite/$header>" |
 			c++ -Wall -Wextra -Werror -I"$root$prefix/include" -fsyntax-only -x c++ - || return 1
 	done
 }
@@ -65,7 +66,10 @@ exports_mkw_only() {
 
 # Comments name functions too, but none that are not declared.
 exports_are_declared() {
-	grep -ho '\bmkw_[a-z0-9_]*(' "$source"/include/mkwrite/*.h | tr -d '(' | sort -u >"$work/declared"
+	sed -n 's/^static inline .*\b\(mkw_[a-z0-9_]*\)(.*/\1/p' "$source"/include/mkwrite/*.h |
+		sort -u >"$work/inline"
+	grep -ho '\bmkw_[a-z0-9_]*(' "$source"/include/mkwrite/*.h | tr -d '(' | sort -u |
+		comm -23 - "$work/inline" >"$work/declared"
 	exported >"$work/exported"
 	diff "$work/declared" "$work/exported"
 }

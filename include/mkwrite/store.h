@@ -79,12 +79,90 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count);
 
 /* page_mkwrite: lock the run's pages and look whether they are still the object's. May sleep for
  * run->page; other pages are only tried and the run is cut where that fails. 0, or -EFAULT with
- * nothing locked: answer MKW_FAULT_NOPAGE (contract 3.2, S4.4). */
+ * nothing locked: answer MKW_FAULT_NOPAGE (contract 3.2, S4.4) and undo nothing. Somebody may have
+ * been granted the same pages since: what nobody needs of it is given back by unreserve, and so are
+ * pages that were cut off. -EDEADLK: see the order of locks. */
 int mkw_run_lock(struct mkw_run *run);
 void mkw_run_unlock(struct mkw_run *run);
 
 /* The run's bytes, between lock and unlock: for a copy before the first write (S1.2). Read only. */
 const void *mkw_run_data(const struct mkw_run *run);
+
+/* ---- The order of locks ------------------------------------------------------------------- */
+
+/*
+ * A lock that one thread takes before the page lock (mkw_run_lock) and another one inside it will
+ * deadlock some day. A store can declare on which side of the page lock each of its locks belongs,
+ * and in which order among each other (contract S2.4, 4.4):
+ *
+ *	static const struct mkw_lock_class journal = {.name = "journal", .rank = -1};
+ *	static const struct mkw_lock_class extents = {.name = "extents", .rank = 1};
+ *
+ *	mkw_lock_take(&journal, &store->journal); <- before it waits for the lock
+ *	pthread_mutex_lock(&store->journal);
+ *	...
+ *	pthread_mutex_unlock(&store->journal);
+ *	mkw_lock_drop(&store->journal);
+ *
+ * When it is checked: in code compiled with MKW_CHECK_LOCKS defined before this header, against any
+ * build of the library. In other code mkw_lock_take is 0, mkw_lock_drop is nothing, mkw_run_lock is
+ * the plain function, and nothing is checked.
+ *
+ * What is checked, at every taking, by ranks alone: what another thread does, or will do, does not
+ * matter, so each of the two sides of a deadlock is found by itself.
+ *   - A lock is taken while one of a higher rank is held, or another of the same rank.
+ *   - A lock of a rank below 0 is taken while the page lock is held: in page_mkwrite between
+ *     mkw_run_lock and mkw_run_unlock or the end, and in all of fault.
+ *   - mkw_run_lock is called while a lock of a rank above 0 is held.
+ *   - An operation ends with locks held that it took. It must not: the library waits for page locks
+ *     after truncate and punch_hole, and continues on other threads. They are forgotten then.
+ * Each is logged as MKW_LOG_ERROR by the thread itself, its locks held, in a sentence that names
+ * both locks and both places. Outside of operations (a store's own thread) there is no log, and
+ * only the answer tells of it. Locks that a thread took outside count inside an operation. The page
+ * locks of two objects are not compared, nor are the locks of operations inside one another.
+ *
+ * Nothing else of the library is in the order: page_mkwrite, while it waits in mkw_run_lock, waits
+ * for no range that is being truncated and for no write-back. So truncate, punch_hole, unreserve,
+ * writepages, fsync and all others but fault may take locks of either side.
+ *
+ * Only what the same thread gives back can be noted. A lock got by a try against the order cannot
+ * deadlock: do not note it. At most 8 locks are noted at a time. Layers and what is beneath them
+ * share the ranks: leave gaps.
+ */
+struct mkw_lock_class { /* static: reports name it at any time */
+	const char *name;
+	int rank;	/* below 0: taken before the page lock; above 0: inside it; ascending */
+	unsigned flags; /* MKW_LOCK_... */
+};
+#define MKW_LOCK_NESTS 0x1u /* several locks of the class at a time, in an order of their own */
+
+/* What the macros call. 0; -EDEADLK with a sentence: the order is wrong, the lock is not noted. The
+ * store may take it all the same. -EINVAL: no class, or rank 0. */
+int mkw_lock_take_at(const struct mkw_lock_class *lock_class, const void *lock, const char *where);
+/* One that is not noted is left alone. */
+void mkw_lock_forget(const void *lock);
+/* mkw_run_lock. Also -EDEADLK, with nothing locked, when the order is wrong. */
+int mkw_run_lock_at(struct mkw_run *run, const char *where);
+
+#ifdef MKW_CHECK_LOCKS
+#define MKW_LINE_(line)			#line
+#define MKW_LINE(line)			MKW_LINE_(line)
+#define MKW_HERE			__FILE__ ":" MKW_LINE(__LINE__)
+#define mkw_lock_take(lock_class, lock) mkw_lock_take_at((lock_class), (lock), MKW_HERE)
+#define mkw_lock_drop(lock)		mkw_lock_forget(lock)
+#define mkw_run_lock(run)		mkw_run_lock_at((run), MKW_HERE)
+#else
+static inline int mkw_lock_take(const struct mkw_lock_class *lock_class, const void *lock)
+{
+	(void)lock_class;
+	(void)lock;
+	return 0;
+}
+static inline void mkw_lock_drop(const void *lock)
+{
+	(void)lock;
+}
+#endif
 
 /* ---- Write-back --------------------------------------------------------------------------- */
 

@@ -47,10 +47,10 @@ static void *ring(void *arg)
 	pthread_setname_np(pthread_self(), "mkw-ringer");
 	touch(mmu);
 	/* Under the lock: whoever sees that it is over may join at once. */
-	pthread_mutex_lock(&mmu->pool.lock);
+	machine_lock(&mmu->pool.lock);
 	atomic_store(&mmu->doorbell.ringing, false);
 	pthread_cond_signal(&mmu->pool.left);
-	pthread_mutex_unlock(&mmu->pool.lock);
+	machine_unlock(&mmu->pool.lock);
 	return NULL;
 }
 

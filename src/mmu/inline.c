@@ -16,13 +16,13 @@ int inline_descriptor(struct mmu *mmu)
 		return fd;
 	if (!(mmu->features.bits & UFFD_FEATURE_SIGBUS))
 		return -ENOTSUP;
-	pthread_mutex_lock(&mmu->pool.lock);
+	machine_lock(&mmu->pool.lock);
 	fd = atomic_load(&mmu->inline_fd);
 	if (fd < 0) {
 		fd = descriptor_open(&mmu->features, UFFD_FEATURE_SIGBUS);
 		if (fd >= 0)
 			atomic_store(&mmu->inline_fd, fd);
 	}
-	pthread_mutex_unlock(&mmu->pool.lock);
+	machine_unlock(&mmu->pool.lock);
 	return fd;
 }

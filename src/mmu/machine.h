@@ -2,18 +2,36 @@
 /*
  * machine.h - what the files of src/mmu share; nobody else includes it.
  *
- * Locks: pool.lock (pool.c, workers.c), window.lock (refuse.c), frames.grow (memfd.c). None is held
- * across an upcall, and none while another one of them is taken.
+ * Locks: pool.lock (pool.c, workers.c), window.lock (refuse.c), frames.grow (memfd.c), install
+ * (signal.c). None is held across an upcall, and none while another one of them is taken: all have
+ * the rank MACHINE. They are taken and given back by machine_lock and machine_unlock only.
  */
 #ifndef MMU_MACHINE_H
 #define MMU_MACHINE_H
 
 #include "mmu.h"
+#include "lock/rank.h"
 #include "uffd_abi.h"
 
 #include <mkwrite/store.h>
 #include <pthread.h>
 #include <signal.h>
+
+/* ---- Locks -------------------------------------------------------------------------------- */
+
+#define machine_lock(m) machine_lock_at((m), RANK_HERE)
+
+static inline void machine_lock_at(pthread_mutex_t *m, const char *where)
+{
+	rank_take(RANK_MACHINE, m, "machine", where);
+	pthread_mutex_lock(m);
+}
+
+static inline void machine_unlock(pthread_mutex_t *m)
+{
+	pthread_mutex_unlock(m);
+	rank_drop(m);
+}
 
 /* ---- Descriptors (descriptor.c) ----------------------------------------------------------- */
 

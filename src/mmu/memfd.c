@@ -186,11 +186,11 @@ void *frames_data(struct frames *frames, uint64_t offset, size_t length)
 		return NULL;
 	p = atomic_load_explicit(&frames->window[i], memory_order_acquire);
 	if (!p) {
-		pthread_mutex_lock(&frames->grow);
+		machine_lock(&frames->grow);
 		p = atomic_load_explicit(&frames->window[i], memory_order_relaxed);
 		if (!p)
 			p = window_map(frames, i);
-		pthread_mutex_unlock(&frames->grow);
+		machine_unlock(&frames->grow);
 	}
 	return p ? p + (offset - window_start(i)) : NULL;
 }

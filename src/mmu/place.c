@@ -54,14 +54,14 @@ static void end_window(struct worker *worker)
 	struct mmu *mmu = worker->mmu;
 
 	if (place->remote > 0) {
-		pthread_mutex_lock(&mmu->pool.lock);
+		machine_lock(&mmu->pool.lock);
 		if (place->local > 0)
 			pool_enlist(mmu, place->remote_cpu);
 		else if (pool_reader_at(mmu, worker, place->remote_cpu))
 			pool_dismiss(worker);
 		else
 			place_bind(place, place->remote_cpu);
-		pthread_mutex_unlock(&mmu->pool.lock);
+		machine_unlock(&mmu->pool.lock);
 	}
 	place->events = place->local = place->remote = 0;
 }

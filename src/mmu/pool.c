@@ -126,9 +126,9 @@ void pool_call_deputy(struct mmu *mmu)
 
 	if (!atomic_exchange(&pool->deep, false))
 		return;
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	pthread_cond_broadcast(&pool->wake);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 }
 
 /* The deputy's look at a reader. True: it has served or read something since the last one. */
@@ -200,9 +200,9 @@ static void serve_kick(struct mmu *mmu)
 	pool->following--;
 	if (!pool->deputy)
 		summon(mmu);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 	mmu->upcalls->ready(mmu->arg);
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	pool->following++;
 }
 
@@ -259,7 +259,7 @@ void mmu_kick(struct mmu *mmu)
 
 	if (atomic_exchange(&pool->kicked, true))
 		return; /* whoever takes it has not begun yet */
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	pthread_cond_signal(&pool->wake);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 }

@@ -83,12 +83,12 @@ void window_pass(uint32_t ticket)
 
 void window_lock(void)
 {
-	pthread_mutex_lock(&window.lock);
+	machine_lock(&window.lock);
 }
 
 void window_unlock(void)
 {
-	pthread_mutex_unlock(&window.lock);
+	machine_unlock(&window.lock);
 }
 
 /* Signals sent and not arrived. Two that meet arrive as one: it may stay too high. */

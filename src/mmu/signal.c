@@ -274,14 +274,14 @@ int signals_install(void)
 {
 	int err = 0;
 
-	pthread_mutex_lock(&install);
+	machine_lock(&install);
 	if (!installed) {
 		err = install_one(SIGBUS, on_sigbus, &before_bus);
 		if (!err)
 			err = install_one(SIGSEGV, on_sigsegv, &before_segv);
 		installed = !err;
 	}
-	pthread_mutex_unlock(&install);
+	machine_unlock(&install);
 	return err;
 }
 

@@ -77,9 +77,9 @@ static void read_events(struct worker *worker)
 		}
 		if (reading && (atomic_load(&worker->dismissed) ||
 				(rung && atomic_load(&mmu->pool.stopping)))) {
-			pthread_mutex_lock(&mmu->pool.lock);
+			machine_lock(&mmu->pool.lock);
 			pool_leave(worker);
-			pthread_mutex_unlock(&mmu->pool.lock);
+			machine_unlock(&mmu->pool.lock);
 			reading = false;
 		}
 		/* Also on leaving: whoever ends the pool may be ringing in its own thread, and this
@@ -96,13 +96,13 @@ static void *worker_run(void *arg)
 
 	self = worker;
 	pthread_setname_np(pthread_self(), "mkw-handler");
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	while (pool_follow(worker)) {
-		pthread_mutex_unlock(&pool->lock);
+		machine_unlock(&pool->lock);
 		read_events(worker);
-		pthread_mutex_lock(&pool->lock);
+		machine_lock(&pool->lock);
 	}
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 	return NULL;
 }
 
@@ -169,10 +169,10 @@ int workers_start(struct mmu *mmu, unsigned count, unsigned max)
 	err = doorbell_create(mmu);
 	if (err)
 		return err;
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	for (unsigned i = 0; (i < count || i < 2) && !err; i++)
 		err = worker_start(mmu);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 	if (err)
 		workers_stop(mmu);
 	return err;
@@ -182,7 +182,7 @@ void workers_stop(struct mmu *mmu)
 {
 	struct pool *pool = &mmu->pool;
 
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	atomic_store(&pool->stopping, true);
 	pthread_cond_broadcast(&pool->wake);
 	while (pool->readers > 0) {
@@ -195,7 +195,7 @@ void workers_stop(struct mmu *mmu)
 		pthread_mutex_lock(&pool->lock);
 	}
 	pthread_cond_broadcast(&pool->wake);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 	/* Nobody starts another one any more. */
 	while (pool->workers) {
 		struct worker *worker = pool->workers;
@@ -223,9 +223,9 @@ void mmu_sleep_begin(struct mmu *mmu)
 	word = atomic_load(&self->word);
 	if (role_of(word) != SERVING)
 		return;
-	pthread_mutex_lock(&pool->lock);
+	machine_lock(&pool->lock);
 	pool_relieve(self);
-	pthread_mutex_unlock(&pool->lock);
+	machine_unlock(&pool->lock);
 }
 
 void mmu_sleep_end(struct mmu *mmu)

@@ -20,6 +20,9 @@
 #define LEVELS	   3u
 #define SLAB_BYTES (128u * 1024)
 
+static const struct mkw_lock_class chunk_class = {.name = "chunk", .rank = CHUNK_RANK};
+static const struct mkw_lock_class map_class = {.name = "chunk map", .rank = CHUNKS_RANK};
+
 typedef _Atomic(void *) slot;
 
 /* The region's own header takes the first 64 bytes, and keeps what follows aligned. */
@@ -41,11 +44,11 @@ static void *region_alloc(struct chunkmap *map, size_t size)
 int chunkmap_init(struct chunkmap *map)
 {
 	memset(map, 0, sizeof(*map));
-	pthread_mutex_init(&map->lock, NULL);
+	store_lock_init(&map->lock, &map_class);
 	void *root = region_alloc(map, NODE_SLOTS * sizeof(slot));
 
 	if (!root) {
-		pthread_mutex_destroy(&map->lock);
+		store_lock_destroy(&map->lock);
 		return -ENOMEM;
 	}
 	atomic_init(&map->root, root);
@@ -56,8 +59,8 @@ void chunkmap_destroy(struct chunkmap *map)
 {
 	for (struct chunk *c = chunkmap_next(map, 0); c;
 	     c = chunkmap_next(map, c->first + CHUNK_PAGES))
-		pthread_mutex_destroy(&c->lock);
-	pthread_mutex_destroy(&map->lock);
+		store_lock_destroy(&c->lock);
+	store_lock_destroy(&map->lock);
 	while (map->regions) {
 		struct chunkmap_region *region = map->regions;
 
@@ -98,7 +101,7 @@ static struct chunk *chunk_create(struct chunkmap *map, uint64_t first)
 
 	map->slab += size;
 	map->slab_left -= size;
-	pthread_mutex_init(&chunk->lock, NULL);
+	store_lock_init(&chunk->lock, &chunk_class);
 	chunk->first = first;
 	return chunk;
 }
@@ -109,7 +112,7 @@ struct chunk *chunkmap_get(struct chunkmap *map, uint64_t page)
 
 	if (chunk)
 		return chunk;
-	pthread_mutex_lock(&map->lock);
+	store_lock(&map->lock);
 	void *node = atomic_load_explicit(&map->root, memory_order_relaxed);
 
 	for (unsigned level = 0; level < LEVELS && node; level++) {
@@ -124,7 +127,7 @@ struct chunk *chunkmap_get(struct chunkmap *map, uint64_t page)
 			node = region_alloc(map, NODE_SLOTS * sizeof(slot));
 		atomic_store_explicit(at, node, memory_order_release);
 	}
-	pthread_mutex_unlock(&map->lock);
+	store_unlock(&map->lock);
 	return node;
 }
 

@@ -13,8 +13,8 @@
 #ifndef STORE_CHUNKMAP_H
 #define STORE_CHUNKMAP_H
 
-#include <mkwrite/mkwrite.h>
-#include <pthread.h>
+#include "store/lock.h"
+
 #include <stdatomic.h>
 
 #define CHUNK_PAGES   512u
@@ -24,7 +24,7 @@
 typedef uint64_t chunk_bits[CHUNK_PAGES / 64];
 
 struct chunk {
-	pthread_mutex_t lock;
+	struct store_lock lock;
 	uint64_t first; /* its first page */
 	chunk_bits bits[CHUNK_BITMAPS];
 	_Atomic(unsigned char *) data; /* the owner's */
@@ -32,7 +32,7 @@ struct chunk {
 };
 
 struct chunkmap {
-	pthread_mutex_t lock;
+	struct store_lock lock;
 	_Atomic(void *) root;
 	unsigned char *slab; /* what is left of it */
 	size_t slab_left;

@@ -8,27 +8,28 @@
  * Locks: drivers_lock, a leaf; never held while a driver runs.
  */
 #include "store/driver.h"
+#include "store/lock.h"
 #include "store/uri.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #define DRIVERS_MAX 64u
 #define DEPTH_MAX   16u /* layers on one another: bounds the stack, also in the fault path */
 
-static pthread_mutex_t drivers_lock = PTHREAD_MUTEX_INITIALIZER;
+static const struct mkw_lock_class drivers_class = {.name = "drivers", .rank = DRIVERS_RANK};
+static struct store_lock drivers_lock = {PTHREAD_MUTEX_INITIALIZER, &drivers_class};
 static const struct mkw_store_driver *drivers[DRIVERS_MAX] = {&mem_driver, &file_driver,
 							      &error_driver, &delay_driver};
 static size_t driver_count = 4;
 
 const struct mkw_store_driver *mkw_store_driver(size_t index)
 {
-	pthread_mutex_lock(&drivers_lock);
+	store_lock(&drivers_lock);
 	const struct mkw_store_driver *driver = index < driver_count ? drivers[index] : NULL;
 
-	pthread_mutex_unlock(&drivers_lock);
+	store_unlock(&drivers_lock);
 	return driver;
 }
 
@@ -69,7 +70,7 @@ int mkw_store_register(const struct mkw_store_driver *driver)
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&drivers_lock);
+	store_lock(&drivers_lock);
 	for (size_t i = 0; i < driver_count && !error; i++)
 		if (!strcmp(drivers[i]->scheme, driver->scheme))
 			error = -EEXIST;
@@ -77,7 +78,7 @@ int mkw_store_register(const struct mkw_store_driver *driver)
 		error = -ENOSPC;
 	if (!error)
 		drivers[driver_count++] = driver;
-	pthread_mutex_unlock(&drivers_lock);
+	store_unlock(&drivers_lock);
 	if (error == -EEXIST)
 		return mkw_set_error(error, "scheme %s is known already", driver->scheme);
 	if (error)

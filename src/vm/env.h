@@ -3,10 +3,12 @@
  * env.h - what src/vm needs of the operating system besides src/mmu: memory, locks, waits, threads,
  * time. One file implements it (env_posix.c), so that a simulated machine can replace all of it.
  *
- * Locks have ranks: a thread takes them in ascending order (debug builds check, with both places).
+ * Locks have ranks: a thread takes them in ascending order (debug builds check: src/lock/rank.h).
  */
 #ifndef ENV_H
 #define ENV_H
+
+#include "lock/rank.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -41,19 +43,12 @@ struct env_cond {
 };
 typedef pthread_t env_thread;
 
-/* Where a lock was taken, for reports: debug builds only. */
-#ifdef MKW_DEBUG
-#define ENV_STRING_(x) #x
-#define ENV_STRING(x)  ENV_STRING_(x)
-#define ENV_HERE       __FILE_NAME__ ":" ENV_STRING(__LINE__)
-#else
-#define ENV_HERE NULL
-#endif
-#define env_lock(m)		    env_lock_at((m), ENV_HERE)
-#define env_read_lock(l)	    env_read_lock_at((l), ENV_HERE)
-#define env_write_lock(l)	    env_write_lock_at((l), ENV_HERE)
-#define env_wait(c, m)		    env_wait_at((c), (m), ENV_HERE)
-#define env_wait_until(c, m, until) env_wait_until_at((c), (m), (until), ENV_HERE)
+/* With the place, for reports: debug builds only. */
+#define env_lock(m)		    env_lock_at((m), RANK_HERE)
+#define env_read_lock(l)	    env_read_lock_at((l), RANK_HERE)
+#define env_write_lock(l)	    env_write_lock_at((l), RANK_HERE)
+#define env_wait(c, m)		    env_wait_at((c), (m), RANK_HERE)
+#define env_wait_until(c, m, until) env_wait_until_at((c), (m), (until), RANK_HERE)
 
 void env_mutex_init(struct env_mutex *m, enum env_rank rank);
 void env_mutex_destroy(struct env_mutex *m);

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * env_posix.c - the environment of env.h on POSIX threads and Linux.
- *
- * Debug builds (MKW_DEBUG) keep a per-thread list of held locks and abort, by assert, when a lock
- * of the same or a lower rank is taken, or anything is held where nothing may be.
  */
 #include "env.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,59 +13,23 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef MKW_DEBUG
-#define HELD_MAX 16
-static _Thread_local struct {
-	unsigned count;
-	struct {
-		enum env_rank rank;
-		const void *lock;
-		const char *where;
-	} held[HELD_MAX];
-} locks;
+static const char *const rank_names[] = {
+	[RANK_SPACES] = "spaces", [RANK_SPACE] = "space",
+	[RANK_VIEWS] = "views",	  [RANK_OBJECT_VIEWS] = "object's views",
+	[RANK_REGION] = "region", [RANK_OBJECT] = "object",
+	[RANK_CHARGE] = "charge", [RANK_READY] = "ready",
+	[RANK_LEAF] = "leaf",
+};
 
-static void rank_push(enum env_rank rank, const void *lock, const char *where)
+static void env_rank_take(enum env_rank rank, const void *lock, const char *where)
 {
-	for (unsigned i = 0; i < locks.count; i++)
-		assert(locks.held[i].rank < rank && "lock taken out of rank order");
-	assert(locks.count < HELD_MAX);
-	locks.held[locks.count].rank = rank;
-	locks.held[locks.count].where = where;
-	locks.held[locks.count++].lock = lock;
-}
-
-static void rank_pop(const void *lock)
-{
-	for (unsigned i = locks.count; i-- > 0;) {
-		if (locks.held[i].lock != lock)
-			continue;
-		for (; i + 1 < locks.count; i++)
-			locks.held[i] = locks.held[i + 1];
-		locks.count--;
-		return;
-	}
-	assert(false && "unlock of a lock that is not held");
+	rank_take(rank, lock, rank_names[rank], where);
 }
 
 void env_assert_unlocked(void)
 {
-	assert(locks.count == 0 && "a lock is held across what may sleep");
+	rank_assert_none("doing what may sleep for a store");
 }
-#else
-static void rank_push(enum env_rank rank, const void *lock, const char *where)
-{
-	(void)rank;
-	(void)lock;
-	(void)where;
-}
-static void rank_pop(const void *lock)
-{
-	(void)lock;
-}
-void env_assert_unlocked(void)
-{
-}
-#endif
 
 /* ---- Locks -------------------------------------------------------------------------------- */
 
@@ -86,14 +46,14 @@ void env_mutex_destroy(struct env_mutex *m)
 
 void env_lock_at(struct env_mutex *m, const char *where)
 {
-	rank_push(m->rank, m, where);
+	env_rank_take(m->rank, m, where);
 	pthread_mutex_lock(&m->mutex);
 }
 
 void env_unlock(struct env_mutex *m)
 {
 	pthread_mutex_unlock(&m->mutex);
-	rank_pop(m);
+	rank_drop(m);
 }
 
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank)
@@ -115,26 +75,26 @@ void env_rwlock_destroy(struct env_rwlock *l)
 
 void env_read_lock_at(struct env_rwlock *l, const char *where)
 {
-	rank_push(l->rank, l, where);
+	env_rank_take(l->rank, l, where);
 	pthread_rwlock_rdlock(&l->lock);
 }
 
 void env_read_unlock(struct env_rwlock *l)
 {
 	pthread_rwlock_unlock(&l->lock);
-	rank_pop(l);
+	rank_drop(l);
 }
 
 void env_write_lock_at(struct env_rwlock *l, const char *where)
 {
-	rank_push(l->rank, l, where);
+	env_rank_take(l->rank, l, where);
 	pthread_rwlock_wrlock(&l->lock);
 }
 
 void env_write_unlock(struct env_rwlock *l)
 {
 	pthread_rwlock_unlock(&l->lock);
-	rank_pop(l);
+	rank_drop(l);
 }
 
 /* ---- Waits -------------------------------------------------------------------------------- */
@@ -156,7 +116,7 @@ void env_cond_destroy(struct env_cond *c)
 
 void env_wait_at(struct env_cond *c, struct env_mutex *m, const char *where)
 {
-	(void)where;
+	rank_wait(m, where);
 	pthread_cond_wait(&c->cond, &m->mutex);
 }
 
@@ -168,7 +128,7 @@ bool env_wait_until_at(struct env_cond *c, struct env_mutex *m, uint64_t deadlin
 		.tv_nsec = (long)(deadline_ns % 1000000000u),
 	};
 
-	(void)where;
+	rank_wait(m, where);
 	return pthread_cond_timedwait(&c->cond, &m->mutex, &ts) != ETIMEDOUT;
 }
 

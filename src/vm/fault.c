@@ -96,6 +96,26 @@ static bool fault_set_latest(const struct fault *f)
 	return atomic_exchange(latest_place(f->tid), word) != (word & ~(uint64_t)LATEST_OPEN);
 }
 
+/*
+ * A report's time is from before the read that brought it, which may have waited long: a wake since
+ * then need not have been this thread's. A fault that was dropped for such a wake comes again,
+ * woken by whoever resumed it; should the reader have been waiting all the while, its report is as
+ * old again, and so for ever. So the word of a dropped fault is kept, and if it comes again with an
+ * old report the reader itself wakes it: what it reads next is newer than that.
+ */
+static _Atomic uint64_t dropped[LATEST_PLACES];
+
+static void fault_note_dropped(const struct fault *f)
+{
+	atomic_store(&dropped[(unsigned)f->tid % LATEST_PLACES], fault_latest_word(f));
+}
+
+static bool fault_came_again_old(const struct fault *f)
+{
+	return atomic_load(&dropped[(unsigned)f->tid % LATEST_PLACES]) == fault_latest_word(f) &&
+	       mmu_woken_since(f->address, f->reported);
+}
+
 /* ---- Parking ------------------------------------------------------------------------------ */
 
 bool fault_before_park(struct fault *f)
@@ -137,7 +157,7 @@ void fault_unlock(struct fault *f)
  * fault (write-back of that file, a fill by another thread) may need it (4.3). It cannot be let to
  * wait for that.
  */
-static bool fault_in_syscall_on(const struct fault *f, const struct object *o)
+bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 {
 	if (f->kind != FAULT_EVENT || o->ino == 0 ||
 	    !mmu_thread_in_syscall_on(f->tid, o->dev, o->ino))
@@ -255,8 +275,10 @@ enum step fault_refuse(struct fault *f, int error)
 {
 	/* Its thread may have been let go by the service of another fault: if not it comes again.
 	 */
-	if (f->kind == FAULT_EVENT && mmu_woken_since(f->address, f->reported))
+	if (f->kind == FAULT_EVENT && mmu_woken_since(f->address, f->reported)) {
+		fault_note_dropped(f);
 		return STEP_DROPPED;
+	}
 	COUNT(f->object, refusals, 1);
 	refusal_fill(f, error);
 	return STEP_REFUSED;
@@ -602,12 +624,12 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	/* While a thread has a signal pending it faults over and over inside its call, and a report
 	 * may be read after the wake that let it go to its refusal: then it is elsewhere, and a
 	 * second refusal would meet it there. If it is here it comes again. */
-	if (fault_set_latest(f)) {
-		fault_run(f);
-	} else {
+	if (!fault_set_latest(f) || fault_came_again_old(f)) {
 		fault_wake(f);
 		fault_free(f);
+		return;
 	}
+	fault_run(f);
 }
 
 void fault_ready(void *space)

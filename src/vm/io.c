@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #define STAGING_PAGES 32u /* of a staging buffer: so much stays in the nearest cache */
@@ -170,11 +171,20 @@ static int write_extend(struct object *o, uint64_t end)
 	return error;
 }
 
+/* What the object was grown for has been refused; why is still to be told. */
+static void write_shrink(struct object *o, uint64_t size_bytes, uint64_t grown_bytes, int error)
+{
+	char sentence[256];
+
+	snprintf(sentence, sizeof(sentence), "%s", error_sentence());
+	object_shrink_unused(o, size_bytes, grown_bytes);
+	mkw_set_error(error, "%s", sentence);
+}
+
 /* One span; grow: the object with it. */
 static ssize_t write_span(struct object *o, const struct span *s, char *staging, bool grow)
 {
 	uint64_t end = (s->page << PAGE_SHIFT) + s->in_page + s->bytes;
-	struct error_record refused;
 	struct env_shield shield;
 	ssize_t n;
 
@@ -188,13 +198,8 @@ static ssize_t write_span(struct object *o, const struct span *s, char *staging,
 		/* Cut off again before the bytes were in: once more. */
 		if (n == -ENXIO && grow && o->size_bytes < end)
 			continue;
-		/* What it was grown for has been refused: for that reason, not for one of what follows.
-		 */
-		if (n < 0 && grow && size < end) {
-			error_keep(&refused, (int)n);
-			object_shrink_unused(o, size, end);
-			error_say("cannot write past the end", &refused);
-		}
+		if (n < 0 && grow && size < end)
+			write_shrink(o, size, end, (int)n);
 		break;
 	}
 	env_unshield(&shield);

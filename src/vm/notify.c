@@ -118,9 +118,11 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
 	run->count += left + right;
 }
 
-/* Wait for the lock of run->page. It is not under write-back: that leaves asked pages alone. =>
- * region->lock held, also on return. False: it is lost. */
-static bool run_wait_page(struct vm_run *vr, size_t slot)
+/* Wait for the lock of run->page. It is not under write-back: that leaves asked pages alone. The
+ * store, inside its operation, does not wait for a range op: that may be calling it under the
+ * page's lock (discard), and want what the store holds meanwhile. => region->lock held, also on
+ * return. False: it is lost. */
+static bool run_wait_page(struct vm_run *vr, size_t slot, bool inside)
 {
 	struct region *r = vr->region;
 	struct page *p = &r->pages[slot];
@@ -130,7 +132,9 @@ static bool run_wait_page(struct vm_run *vr, size_t slot)
 	if (p->ask == vr->ask && (p->flags & PAGE_LOCKED) == 0)
 		return true;
 	sleeper_init(&sleeper);
-	while ((ours = p->ask == vr->ask) && (p->flags & PAGE_LOCKED) != 0) {
+	while ((ours = p->ask == vr->ask &&
+		       !(inside && object_in_range_op(r->object, vr->run.page))) &&
+	       (p->flags & PAGE_LOCKED) != 0) {
 		list_push_back(&r->waiters, &sleeper.waiter.link);
 		env_unlock(&r->lock);
 		sleeper_sleep(&sleeper);
@@ -148,7 +152,8 @@ static bool run_try_page(const struct vm_run *vr, size_t slot)
 	       !object_in_range_op(vr->region->object, vr->region->first + slot);
 }
 
-int mkw_run_lock(struct mkw_run *run)
+/* inside: by the store. where: given by one whose locks are checked. */
+static int run_lock(struct mkw_run *run, bool inside, const char *where)
 {
 	struct vm_run *vr = vm_run_of(run);
 	struct region *r = vr->region;
@@ -157,11 +162,13 @@ int mkw_run_lock(struct mkw_run *run)
 
 	if (r == NULL || vr->locked)
 		return mkw_set_error(-EINVAL, "mkw_run_lock is for page_mkwrite, once");
+	if (where != NULL && order_take_pages(where) != 0)
+		return -EDEADLK;
 	vr->tried_first = run->first;
 	vr->tried_count = run->count;
 	env_lock(&r->lock);
 	/* A range op has seen to it that no page of its range is locked: it stays so to its end. */
-	if (!run_wait_page(vr, slot) || run->page >= object_pages(r->object) ||
+	if (!run_wait_page(vr, slot, inside) || run->page >= object_pages(r->object) ||
 	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
@@ -176,7 +183,19 @@ int mkw_run_lock(struct mkw_run *run)
 	run->first = r->first + from;
 	run->count = to - from;
 	vr->locked = true;
+	vr->locked_at = where;
 	return 0;
+}
+
+/* In brackets: with MKW_CHECK_LOCKS it is a macro, too. */
+int(mkw_run_lock)(struct mkw_run *run)
+{
+	return run_lock(run, true, NULL);
+}
+
+int mkw_run_lock_at(struct mkw_run *run, const char *where)
+{
+	return run_lock(run, true, where);
 }
 
 /* => region->lock held. */
@@ -269,7 +288,8 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 /* ---- Its end ------------------------------------------------------------------------------ */
 
 /* => region->lock held. Pages still asked for by this question, outside the run that was locked:
- * the store granted them, we could not take them. They stay asked until unreserve has run. */
+ * the store granted them, we could not take them. They stay asked until unreserve has run. A dirty
+ * one, which was asked for again, needs the reservation for its write-back. */
 static void lost_unreserve(struct vm_run *vr)
 {
 	struct region *r = vr->region;
@@ -277,7 +297,7 @@ static void lost_unreserve(struct vm_run *vr)
 	for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0;) {
 		size_t from = i;
 		while (i < vr->asked_to && r->pages[i].ask == vr->ask &&
-		       (r->pages[i].flags & PAGE_HELD) == 0)
+		       (r->pages[i].flags & PAGE_HELD) == 0 && !page_is_charged(&r->pages[i]))
 			i++;
 		if (i == from) {
 			ask_clear(r, i++, vr->ask);
@@ -351,6 +371,47 @@ static void detached_unreserve(struct vm_run *vr)
 		}
 		env_unlock(&r->lock);
 	}
+}
+
+/* A dirty page was lost to a range op that has not ended. */
+static bool lost_is_undecided(const struct vm_run *vr)
+{
+	struct region *r = vr->region;
+	const struct page *p = &r->pages[vr->run.page & (REGION_PAGES - 1)];
+	bool undecided;
+
+	env_lock(&r->lock);
+	undecided = p->ask == vr->ask && page_is_charged(p) &&
+		    object_in_range_op(r->object, vr->run.page);
+	env_unlock(&r->lock);
+	return undecided;
+}
+
+/* => no lock held. The end of the range op decides whose the reservation of such a page is: the
+ * page's if it is still there, and ours to return if it is not. A thread that the range op may wait
+ * for does not wait for it: rather a reservation too many than one too few. */
+static void lost_await_end(const struct fault *f, const struct vm_run *vr)
+{
+	struct object *o = vr->region->object;
+	struct sleeper sleeper;
+
+	if (!lost_is_undecided(vr) || fault_in_syscall_on(f, o))
+		return;
+	sleeper_init(&sleeper);
+	mmu_sleep_begin(o->space->mmu);
+	do {
+		bool waits;
+
+		env_lock(&o->lock);
+		waits = !list_empty(&o->range_ops);
+		if (waits)
+			list_push_back(&o->waiters, &sleeper.waiter.link);
+		env_unlock(&o->lock);
+		if (waits)
+			sleeper_sleep(&sleeper);
+	} while (lost_is_undecided(vr));
+	mmu_sleep_end(o->space->mmu);
+	sleeper_destroy(&sleeper);
 }
 
 static void asking_end(struct object *o)
@@ -475,14 +536,19 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		ask_end(f, vr, true, 0);
 		return fault_refuse(f, -EIO);
 	}
-	if (granted && !vr->locked && mkw_run_lock(&vr->run) != 0) {
+	if (granted && !vr->locked && run_lock(&vr->run, false, NULL) != 0) {
 		/* The old 0, and the page went away: S4.1. */
+		lost_await_end(f, vr);
 		detached_unreserve(vr);
 		ask_end(f, vr, true, 0);
 		return fault_answer(f, MKW_FAULT_NOPAGE);
 	}
 	if (granted)
 		return notify_commit(f, vr);
+	/* Its own lock failed. What it has reserved may be another question's by now: it cannot
+	 * know, and leaves that to us (mkw_run_lock). */
+	if (!vr->locked && vr->tried_count > 0)
+		detached_unreserve(vr);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);
 }

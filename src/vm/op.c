@@ -2,7 +2,8 @@
 /*
  * op.c - calling a store. Every operation goes through here: no lock is held, the thread is known
  * to be inside it, another handler thread is free to read events, and an access of the operation to
- * a view of its own object ends it with EDEADLK in place of hanging (3.1, 4.8).
+ * a view of its own object ends it with EDEADLK in place of hanging (3.1, 4.8). Its frame has room
+ * for the locks that the store tells of (order.c).
  */
 #include "vm.h"
 
@@ -23,12 +24,12 @@ static _Atomic unsigned places_used; /* high-water mark */
 
 struct op {
 	struct op *up;
-	struct object *object;
 	struct fault *fault;
 	int place;
 	struct guard guard;
 	struct mkw_refusal refusal;
 	sigjmp_buf jump;
+	struct order order;
 };
 static _Thread_local struct op *current;
 static _Thread_local unsigned place_hint;
@@ -77,12 +78,21 @@ bool op_running(void)
 	return current != NULL;
 }
 
-static void op_enter(struct op *op, struct object *o, struct fault *f)
+struct order *op_order(void)
+{
+	return current != NULL ? &current->order : NULL;
+}
+
+static void op_enter(struct op *op, struct object *o, struct fault *f, const char *name)
 {
 	env_assert_unlocked();
 	op->up = current;
-	op->object = o;
 	op->fault = f;
+	op->order.object = o;
+	op->order.operation = name;
+	op->order.run = NULL;
+	op->order.pages_at = NULL;
+	op->order.count = 0;
 	op->place = place_take(o, env_tid());
 	mmu_sleep_begin(o->space->mmu);
 	op->guard.refusal = &op->refusal;
@@ -95,33 +105,37 @@ static void op_enter(struct op *op, struct object *o, struct fault *f)
 
 static void op_leave(struct op *op)
 {
+	if (op->order.count > 0)
+		order_end(&op->order);
 	current = op->up;
 	guard_pop(&op->guard);
-	mmu_sleep_end(op->object->space->mmu);
+	mmu_sleep_end(op->order.object->space->mmu);
 	place_give(op->place);
 }
 
 /* The operation touched a view and was refused. */
 static int op_broken(struct op *op)
 {
+	const struct object *o = op->order.object;
+
 	if (op->refusal.error == -EDEADLK)
-		space_log(op->object->space, MKW_LOG_ERROR, "store %s: %s",
-			  op->object->ops->name != NULL ? op->object->ops->name : "?",
-			  op->refusal.message);
+		space_log(o->space, MKW_LOG_ERROR, "store %s: %s",
+			  o->ops->name != NULL ? o->ops->name : "?", op->refusal.message);
 	return mkw_set_error(op->refusal.error, "the store touched a view and was refused: %s",
 			     op->refusal.message);
 }
 
 /* Run `call` as an operation; a refused access inside continues at `broken`. */
-#define OP(o, f, call, broken)                  \
-	do {                                    \
-		struct op op;                   \
-		op_enter(&op, (o), (f));        \
-		if (sigsetjmp(op.jump, 0) == 0) \
-			call;                   \
-		else                            \
-			broken;                 \
-		op_leave(&op);                  \
+#define OP(o, f, name, call, broken)              \
+	do {                                      \
+		struct op op;                     \
+		op_enter(&op, (o), (f), name);    \
+		if (sigsetjmp(op.jump, 0) == 0) { \
+			call;                     \
+		} else {                          \
+			broken;                   \
+		}                                 \
+		op_leave(&op);                    \
 	} while (0)
 
 mkw_fault_t op_fault(struct object *o, struct fault *f, struct mkw_run *run, void *buffer)
@@ -129,7 +143,8 @@ mkw_fault_t op_fault(struct object *o, struct fault *f, struct mkw_run *run, voi
 	volatile mkw_fault_t code = 0;
 
 	COUNT(o, fills, 1);
-	OP(o, f, code = o->ops->fault(o->store, &o->public, run, buffer),
+	OP(o, f, "fault", op.order.pages_at = "the call of fault";
+	   code = o->ops->fault(o->store, &o->public, run, buffer),
 	   code = mkw_fault_from_errno(op_broken(&op)));
 	return code;
 }
@@ -139,7 +154,8 @@ mkw_fault_t op_page_mkwrite(struct object *o, struct fault *f, struct vm_run *ru
 	volatile mkw_fault_t code = 0;
 
 	COUNT(o, notifications, 1);
-	OP(o, f, code = o->ops->page_mkwrite(o->store, &o->public, &run->run),
+	OP(o, f, "page_mkwrite", op.order.run = run;
+	   code = o->ops->page_mkwrite(o->store, &o->public, &run->run),
 	   code = mkw_fault_from_errno(op_broken(&op)));
 	return code;
 }
@@ -148,22 +164,24 @@ void op_unreserve(struct object *o, uint64_t first, uint64_t count)
 {
 	if (o->ops->unreserve == NULL || count == 0)
 		return;
-	OP(o, NULL, o->ops->unreserve(o->store, &o->public, first, count), op_broken(&op));
+	OP(o, NULL, "unreserve", o->ops->unreserve(o->store, &o->public, first, count),
+	   op_broken(&op));
 }
 
 int op_writepages(struct object *o, struct mkw_writeback *wb)
 {
 	volatile int error = 0;
 
-	OP(o, NULL, error = o->ops->writepages(o->store, &o->public, wb), error = op_broken(&op));
+	OP(o, NULL, "writepages", error = o->ops->writepages(o->store, &o->public, wb),
+	   error = op_broken(&op));
 	return error > 0 ? mkw_set_error(-EIO, "writepages answered %d", error) : error;
 }
 
 /* One operation that answers an errno. */
-#define OP_INT(o, call)                                                                        \
+#define OP_INT(o, name, call)                                                                  \
 	do {                                                                                   \
 		volatile int error = 0;                                                        \
-		OP(o, NULL, error = (call), error = op_broken(&op));                           \
+		OP(o, NULL, name, error = (call), error = op_broken(&op));                     \
 		if (error < 0 && error_last() != error)                                        \
 			mkw_set_error(error, "the store failed with errno %d", -error);        \
 		return error > 0 ? mkw_set_error(-EIO, "a store operation answered %d", error) \
@@ -175,34 +193,34 @@ int op_truncate(struct object *o, uint64_t size_bytes)
 	if (o->ops->truncate == NULL)
 		return 0;
 	atomic_store(&o->unsynced, true);
-	OP_INT(o, o->ops->truncate(o->store, &o->public, size_bytes));
+	OP_INT(o, "truncate", o->ops->truncate(o->store, &o->public, size_bytes));
 }
 
 int op_punch_hole(struct object *o, uint64_t offset, uint64_t length)
 {
 	atomic_store(&o->unsynced, true);
-	OP_INT(o, o->ops->punch_hole(o->store, &o->public, offset, length));
+	OP_INT(o, "punch_hole", o->ops->punch_hole(o->store, &o->public, offset, length));
 }
 
 int op_fsync(struct object *o, uint64_t offset, uint64_t length)
 {
 	if (o->ops->fsync == NULL)
 		return 0;
-	OP_INT(o, o->ops->fsync(o->store, &o->public, offset, length));
+	OP_INT(o, "fsync", o->ops->fsync(o->store, &o->public, offset, length));
 }
 
 int op_attach(struct object *o)
 {
 	if (o->ops->attach == NULL)
 		return 0;
-	OP_INT(o, o->ops->attach(o->store, &o->public));
+	OP_INT(o, "attach", o->ops->attach(o->store, &o->public));
 }
 
 void op_release(struct object *o)
 {
 	if (o->ops->release == NULL)
 		return;
-	OP(o, NULL, o->ops->release(o->store), op_broken(&op));
+	OP(o, NULL, "release", o->ops->release(o->store), op_broken(&op));
 }
 
 void op_map(struct object *o, bool map)
@@ -211,21 +229,21 @@ void op_map(struct object *o, bool map)
 
 	if (fn == NULL)
 		return;
-	OP(o, NULL, fn(o->store, &o->public), op_broken(&op));
+	OP(o, NULL, map ? "map" : "unmap", fn(o->store, &o->public), op_broken(&op));
 }
 
 int op_control(struct object *o, const char *key, const char *value)
 {
 	if (o->ops->control == NULL)
 		return mkw_set_error(-EINVAL, "this store has no option that can be changed");
-	OP_INT(o, o->ops->control(o->store, &o->public, key, value));
+	OP_INT(o, "control", o->ops->control(o->store, &o->public, key, value));
 }
 
 int op_capacity(struct object *o, uint64_t *free_bytes, uint64_t *total_bytes)
 {
 	if (o->ops->capacity == NULL)
 		return mkw_set_error(-ENOTSUP, "this store cannot tell its capacity");
-	OP_INT(o, o->ops->capacity(o->store, free_bytes, total_bytes));
+	OP_INT(o, "capacity", o->ops->capacity(o->store, free_bytes, total_bytes));
 }
 
 bool mkw_fault_in_syscall_on(uint64_t dev, uint64_t ino)

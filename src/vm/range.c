@@ -262,16 +262,16 @@ static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, boo
 		range_op_end(o, &op);
 		return 0;
 	}
-	o->size_bytes = size_bytes;
 	error = op_truncate(o, size_bytes);
 	if (error == 0) {
+		/* Not before: a sync that runs meanwhile has to wait for pages that stay, should
+		 * the store fail. */
+		o->size_bytes = size_bytes;
 		object_detach(o, (size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT,
 			      OBJECT_PAGES_MAX - 1, true);
 		/* If it fails: what is past the end reaches neither store nor reader, and growing
 		 * zeroes it again. */
 		tail_zero(o, size_bytes);
-	} else {
-		o->size_bytes = old_bytes;
 	}
 	range_op_end(o, &op);
 	return error;

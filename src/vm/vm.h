@@ -433,6 +433,9 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
  * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
  * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
+/* The fault's thread sits in a system call on the file beneath: it may not be let to wait for what
+ * may need that file. Then EDEADLK and a sentence are set. */
+bool fault_in_syscall_on(const struct fault *f, const struct object *o);
 /* The store's answer that is no success, or the VM's own refusal. */
 enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
@@ -599,6 +602,7 @@ bool op_running(void);
 struct vm_run {
 	struct mkw_run run;
 	struct region *region;
+	const char *locked_at;	       /* where; NULL: nobody said */
 	uint16_t ask;		       /* differs from that of every other one of the region */
 	uint16_t asked_from, asked_to; /* slots that were ever asked for */
 	struct list link;	       /* region->questions */
@@ -608,6 +612,30 @@ struct vm_run {
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;
 };
+
+/* ---- The order of a store's locks (order.c) ----------------------------------------------- */
+
+#define ORDER_HELD_MAX 8 /* locks at a time; what is beyond is not noted */
+
+struct order {
+	struct object *object;	  /* NULL: outside of operations */
+	const char *operation;	  /* its name */
+	const struct vm_run *run; /* page_mkwrite's: maybe locked */
+	const char *pages_at;	  /* the library has page locks for it, since then; NULL: none */
+	unsigned count;
+	struct order_held {
+		const struct mkw_lock_class *lock_class;
+		const void *lock;
+		const char *where;
+	} held[ORDER_HELD_MAX];
+};
+
+/* Of the operation that the calling thread is inside of, or NULL. */
+struct order *op_order(void);
+/* The thread is about to lock a run, there. 0, or -EDEADLK and reported. */
+int order_take_pages(const char *where);
+/* The operation ends with locks held: report them. */
+void order_end(const struct order *order);
 
 /* ---- Refusal ------------------------------------------------------------------------------ */
 

@@ -202,6 +202,7 @@ static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t c
 	return clean;
 }
 
+/* => region->lock held. */
 static void runs_record_errors(struct object *o, const struct mkw_wb_run *runs, size_t count,
 			       enum mkw_wb_reason reason)
 {
@@ -260,9 +261,10 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	count = batch_runs(b, runs);
 	runs_write(o, runs, count, pass->reason);
 	atomic_store(&o->unsynced, true);
-	/* Before the pages can be seen clean by another sync. */
-	runs_record_errors(o, runs, count, pass->reason);
 	env_lock(&r->lock);
+	/* In one with the pages' end: a sync that began before it sees the error, one that begins
+	 * after it tags the page anew. */
+	runs_record_errors(o, runs, count, pass->reason);
 	/* Under the lock: who finds the page clean finds the account even, and may end the object.
 	 */
 	clean = runs_end(r, runs, count, pass->reason, result);

@@ -397,6 +397,24 @@ TEST_EACH_BACKEND(no_progress_manual,
 	rig_close(&rig);
 }
 
+TEST_EACH_BACKEND(no_progress_page_just_mapped,
+		  "contract 11: nor where the page was mapped, for others, since the handler "
+		  "began to wait for reports")
+{
+	static unsigned char bytes[4 * MKW_PAGE_SIZE];
+	unsigned char *view;
+	struct rig rig;
+
+	no_progress_open(&rig, MKW_RDWR | MKW_MANUAL);
+	/* By calls alone: the handler has nothing to read until the refused write. */
+	CHECK_EQ(mkw_pread(rig.handle, bytes, PAGE, 8 * PAGE), PAGE);
+	CHECK_EQ(mkw_pwrite(rig.handle, bytes, 4 * PAGE, 0), 4 * PAGE);
+	view = rig_map(rig.handle, 64, 0);
+	CHECK_EQ(try_write(view + 8 * PAGE, 1, NULL), -ENOBUFS);
+	CHECK_EQ(mkw_unmap(view, 64 * PAGE), 0);
+	rig_close(&rig);
+}
+
 TEST_EACH_BACKEND(no_progress_not_yet,
 		  "contract 11, S2.5: at the limit with a store that says \"not "
 		  "yet\" a writer gets an errno")

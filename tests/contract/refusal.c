@@ -438,6 +438,7 @@ TEST(pwrite_refused,
 	CHECK_EQ(refusal.offset, 4 * PAGE);
 	/* It would have to grow the object: refused, nothing has changed. */
 	CHECK_EQ(mkw_pwrite(rig.handle, bytes, PAGE, 64 * PAGE), -ENOSPC);
+	CHECK(mkw_error_message()[0] != '\0');
 	CHECK_EQ(rig.view[4 * PAGE], 0);
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	CHECK_EQ(script_allocated(rig.store), 4);

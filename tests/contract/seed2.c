@@ -523,3 +523,71 @@ TEST_EACH_BACKEND(
 	world_settle(&w);
 	world_end(&w);
 }
+
+TEST_EACH_BACKEND(
+	s2_6_dirty_page_keeps_reservation,
+	"S2.6 a lost second question about a dirty page gives nothing back that is its own")
+{
+	struct api_call punch;
+	struct access a;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	script_put_pattern(w.store, 0, 2, 1);
+	script_set_manner(w.store, SCRIPT_LEGACY);
+	world_open(&w, 2 * PAGE);
+	put(w.view, 'a');
+	script_fail(w.store, SCRIPT_WRITE, 1, 1, -EIO);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), -EIO);
+	/* Granted again while a hole is punched, which fails in the end. */
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, SCRIPT_ANY);
+	test_gate_arm(w.store, SCRIPT_PUNCH, SCRIPT_ENTRY, SCRIPT_ANY);
+	script_fail(w.store, SCRIPT_PUNCH, 1, 1, -EIO);
+	access_write(&a, w.view, 'b');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, 1));
+	api_start(&punch, &w, mkw_punch, 0, PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_PUNCH, SCRIPT_ENTRY, 1));
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT);
+	test_wait_until(script_running(w.store, SCRIPT_MKWRITE) == 0);
+	access_wait_blocked(&a); /* by the range */
+	CHECK_EQ(script_calls(w.store, SCRIPT_UNRESERVE), 0);
+	test_gate_release(w.store, SCRIPT_PUNCH, SCRIPT_ENTRY);
+	CHECK_EQ(api_join(&punch), -EIO);
+	CHECK_EQ(access_join(&a), 0);
+	CHECK_EQ(script_calls(w.store, SCRIPT_UNRESERVE), 0);
+	world_settle(&w);
+	check_store(&w, 0, "b", 1);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s2_6_dropped_dirty_page,
+		  "S2.6 a second question about a dirty page that is punched leaves no reservation")
+{
+	struct api_call punch;
+	struct access a;
+	struct world w;
+
+	world_make(&w, 2 * PAGE);
+	script_put_pattern(w.store, 0, 2, 1);
+	script_set_manner(w.store, SCRIPT_LEGACY);
+	world_open(&w, 2 * PAGE);
+	put(w.view, 'a');
+	script_fail(w.store, SCRIPT_WRITE, 1, 1, -EIO);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), -EIO);
+	/* Granted again when the store has made the hole and the page is still there. */
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, SCRIPT_ANY);
+	test_gate_arm(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, SCRIPT_ANY);
+	access_write(&a, w.view, 'b');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	script_fail(w.store, SCRIPT_MKWRITE, 1, SCRIPT_FOREVER, -EDQUOT);
+	api_start(&punch, &w, mkw_punch, 0, PAGE);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_PUNCH, SCRIPT_EXIT, 1));
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	test_wait_until(script_running(w.store, SCRIPT_MKWRITE) == 0);
+	access_wait_blocked(&a);
+	test_gate_release(w.store, SCRIPT_PUNCH, SCRIPT_EXIT);
+	CHECK_EQ(api_join(&punch), 0);
+	CHECK_EQ(access_join(&a), -EDQUOT);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}

@@ -16,12 +16,6 @@
 
 static const struct mkw_space_options quiet = {RIG_QUIET};
 
-static void log_note(void *arg, enum mkw_log_level level, const char *message)
-{
-	(void)arg;
-	test_note("library says (%d): %s", (int)level, message);
-}
-
 /* A second opening is asked for its own release, which must not reach the store (store.h,
  * identity). */
 static void shared_release(void *store)
@@ -70,7 +64,7 @@ static void rig_begin(struct rig *rig, const struct mkw_space_options *options, 
 {
 	struct mkw_space_options own = options ? *options : quiet;
 
-	own.log = log_note;
+	own.log = world_log;
 	*rig = (struct rig){.pages = pages};
 	REQUIRE_EQ(mkw_space_create(&own, &rig->space), 0);
 	rig->store = script_create(pages * PAGE);

@@ -74,14 +74,19 @@ struct script_store {
 	char violation[256];
 };
 
+/* Behind all that a test may declare. */
+static const struct mkw_lock_class script_class = {.name = "script store", .rank = 1000};
+
 static void lock(struct script_store *s)
 {
+	mkw_lock_take(&script_class, &s->mutex);
 	pthread_mutex_lock(&s->mutex);
 }
 
 static void unlock(struct script_store *s)
 {
 	pthread_mutex_unlock(&s->mutex);
+	mkw_lock_drop(&s->mutex);
 }
 
 /* Wait for a change; false when patience ended. s->mutex held. */

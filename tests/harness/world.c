@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void log_note(void *arg, enum mkw_log_level level, const char *message)
+void world_log(void *arg, enum mkw_log_level level, const char *message)
 {
 	(void)arg;
 	test_note("library says (%d): %s", (int)level, message);
+	CHECK(strstr(message, " lock (rank ") == NULL);
 }
 
 void world_make_with(struct world *w, uint64_t size_bytes, const struct mkw_space_options *options)
@@ -20,7 +21,8 @@ void world_make_with(struct world *w, uint64_t size_bytes, const struct mkw_spac
 	struct mkw_space_options own = *options;
 
 	memset(w, 0, sizeof(*w));
-	own.log = log_note;
+	if (own.log == NULL)
+		own.log = world_log;
 	REQUIRE_EQ(mkw_space_create(&own, &w->space), 0);
 	w->store = script_create(size_bytes);
 	w->open_flags = MKW_RDWR | MKW_MANUAL;

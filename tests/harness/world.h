@@ -33,7 +33,10 @@ struct world {
 
 /* A space, and a store that no object has yet: script it now. */
 void world_make(struct world *w, uint64_t size_bytes);
+/* Unless options have a log it is world_log. */
 void world_make_with(struct world *w, uint64_t size_bytes, const struct mkw_space_options *options);
+/* For spaces: a line of the test; and the test fails if a store takes locks in a wrong order. */
+void world_log(void *arg, enum mkw_log_level level, const char *message);
 /* Hand it to an object, and map so many bytes of it (0: no view), advised MKW_RANDOM: one page at a
  * time, so that calls can be counted. */
 void world_open(struct world *w, size_t view_bytes);

@@ -72,11 +72,51 @@ void mkw_run_grow(struct mkw_run *run, uint64_t first, size_t count)
 	(void)count;
 }
 
-int mkw_run_lock(struct mkw_run *run)
+int(mkw_run_lock)(struct mkw_run *run)
 {
 	(void)run;
 	double_locks++;
 	return 0;
+}
+
+int mkw_run_lock_at(struct mkw_run *run, const char *where)
+{
+	(void)where;
+	return (mkw_run_lock)(run);
+}
+
+/* The order of the stores' locks: a mistake fails the test. */
+static _Thread_local struct {
+	const struct mkw_lock_class *lock_class;
+	const void *lock;
+	const char *where;
+} double_held[16];
+static _Thread_local unsigned double_held_count;
+
+int mkw_lock_take_at(const struct mkw_lock_class *lock_class, const void *lock, const char *where)
+{
+	unsigned n = double_held_count;
+
+	for (unsigned i = 0; i < n; i++)
+		if (!CHECK(double_held[i].lock_class->rank < lock_class->rank))
+			test_note("%s taken at %s after %s taken at %s", lock_class->name, where,
+				  double_held[i].lock_class->name, double_held[i].where);
+	REQUIRE(n < sizeof(double_held) / sizeof(*double_held));
+	double_held[n].lock_class = lock_class;
+	double_held[n].lock = lock;
+	double_held[n].where = where;
+	double_held_count++;
+	return 0;
+}
+
+void mkw_lock_forget(const void *lock)
+{
+	unsigned n = double_held_count;
+
+	/* The stores here give back what they took last. */
+	REQUIRE(n > 0);
+	CHECK(double_held[n - 1].lock == lock);
+	double_held_count--;
 }
 
 void mkw_run_unlock(struct mkw_run *run)

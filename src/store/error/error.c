@@ -11,9 +11,9 @@
  */
 #include "store/driver.h"
 #include "store/layer.h"
+#include "store/lock.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,10 +29,12 @@ struct rule {
 
 struct error {
 	struct layer layer;
-	pthread_mutex_t rule_lock;
+	struct store_lock rule_lock;
 	struct rule rule;
 	uint64_t calls, failures;
 };
+
+static const struct mkw_lock_class rule_class = {.name = "error rule", .rank = RULE_RANK};
 
 static const struct {
 	const char *name;
@@ -99,7 +101,7 @@ static void error_look(struct layer *layer, const struct layer_call *call,
 {
 	struct error *error = (struct error *)layer;
 
-	pthread_mutex_lock(&error->rule_lock);
+	store_lock(&error->rule_lock);
 	if (call_fails(error, call)) {
 		verdict->what = LAYER_FAIL;
 		verdict->error = error->rule.error;
@@ -108,7 +110,7 @@ static void error_look(struct layer *layer, const struct layer_call *call,
 		if (error->rule.code && (call->op == LAYER_FAULT || call->op == LAYER_PAGE_MKWRITE))
 			code_verdict(error->rule.code, verdict);
 	}
-	pthread_mutex_unlock(&error->rule_lock);
+	store_unlock(&error->rule_lock);
 }
 
 /* ---- Options ------------------------------------------------------------------------------ */
@@ -204,7 +206,7 @@ static int error_control(struct layer *layer, const char *key, const char *value
 {
 	struct error *error = (struct error *)layer;
 
-	pthread_mutex_lock(&error->rule_lock);
+	store_lock(&error->rule_lock);
 	struct rule rule = error->rule;
 	int result = rule_set(&rule, key, value);
 
@@ -214,7 +216,7 @@ static int error_control(struct layer *layer, const char *key, const char *value
 		error->rule = rule;
 		error->calls = error->failures = 0;
 	}
-	pthread_mutex_unlock(&error->rule_lock);
+	store_unlock(&error->rule_lock);
 	return result;
 }
 
@@ -222,7 +224,7 @@ static void error_free(struct layer *layer)
 {
 	struct error *error = (struct error *)layer;
 
-	pthread_mutex_destroy(&error->rule_lock);
+	store_lock_destroy(&error->rule_lock);
 	free(error);
 }
 
@@ -234,7 +236,7 @@ static int error_open(struct mkw_open_args *args)
 
 	if (!error)
 		return mkw_set_error(-ENOMEM, "error: no memory for a layer");
-	pthread_mutex_init(&error->rule_lock, NULL);
+	store_lock_init(&error->rule_lock, &rule_class);
 	error->rule = (struct rule){.op = LAYER_OPS, .error = -EIO, .nth = 1, .end = UINT64_MAX};
 	error->layer.look = error_look;
 	error->layer.control = error_control;

@@ -194,22 +194,22 @@ static int chunk_look(struct file *file, struct chunk *chunk)
 		look_flush(&look);
 	if (!bits_all(look.alloc, 0, pages))
 		look_fiemap(file, base, &look);
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	for (size_t i = 0; i < sizeof(chunk_bits) / sizeof(uint64_t); i++) {
 		chunk->bits[DATA][i] |= look.data[i];
 		chunk->bits[ALLOC][i] |= look.alloc[i];
 	}
 	chunk->known = true;
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return 0;
 }
 
 static bool chunk_known(struct chunk *chunk)
 {
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	bool known = chunk->known;
 
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return known;
 }
 
@@ -224,10 +224,10 @@ int extents_look(struct file *file, uint64_t first, uint64_t end)
 			return mkw_set_error(-ENOMEM, "file: no memory for the map of blocks");
 		if (chunk_known(chunk))
 			continue;
-		pthread_mutex_lock(&file->alloc_lock);
+		store_lock(&file->alloc_lock);
 		if (!chunk_known(chunk))
 			error = chunk_look(file, chunk);
-		pthread_mutex_unlock(&file->alloc_lock);
+		store_unlock(&file->alloc_lock);
 	}
 	return error;
 }
@@ -243,10 +243,10 @@ bool extents_hole(struct file *file, uint64_t first, uint64_t end)
 			return false;
 		unsigned from = in_chunk(page);
 
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		hole = chunk->known && !bits_any(chunk->bits[DATA], from,
 						 from + (unsigned)(chunk_end(page, end) - page));
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 	}
 	return hole;
 }
@@ -334,7 +334,7 @@ static unsigned promises_take(struct chunk *chunk, unsigned from, unsigned end, 
 {
 	unsigned count = 0;
 
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	for (unsigned at = bits_next(chunk->bits[PROMISED], from, end, true); at < end;
 	     at = bits_next(chunk->bits[PROMISED], at + 1, end, true)) {
 		if (bits_test(chunk->bits[GRANTED], at))
@@ -344,7 +344,7 @@ static unsigned promises_take(struct chunk *chunk, unsigned from, unsigned end, 
 		bits_clear(chunk->bits[ALLOC], at, at + 1);
 		count++;
 	}
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return count;
 }
 
@@ -360,20 +360,20 @@ static void extent_unreserve(struct file *file, struct mkw_object *object, struc
 {
 	chunk_bits taken = {0};
 
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	bool counted = atomic_load(&file->cannot_reserve);
 
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	bool idle = counted || extent_idle(chunk, from, end);
 
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	unsigned count = idle ? promises_take(chunk, from, end, taken) : 0;
 
 	if (counted)
 		atomic_fetch_sub(&file->promised_pages, count);
 	else if (count)
 		blocks_punch_bits(file, chunk->first, taken, from, end);
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	if (count)
 		extents_wake(file, object);
 }
@@ -391,14 +391,14 @@ void extents_unreserve(struct file *file, struct mkw_object *object, uint64_t fi
 			continue;
 		unsigned from = in_chunk(page), at = in_chunk(start);
 
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		bool mine = bits_any(chunk->bits[PROMISED], from, from + (unsigned)(next - page));
 
 		bits_clear(chunk->bits[GRANTED], from, from + (unsigned)(next - page));
 		bool idle =
 			atomic_load(&file->cannot_reserve) || extent_idle(chunk, at, at + extent);
 
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 		if (mine && idle)
 			extent_unreserve(file, object, chunk, at, at + extent);
 	}
@@ -406,12 +406,12 @@ void extents_unreserve(struct file *file, struct mkw_object *object, uint64_t fi
 
 void extents_give_back(struct file *file)
 {
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	for (struct chunk *chunk = chunkmap_next(&file->chunks, 0);
 	     chunk && !atomic_load(&file->cannot_reserve);
 	     chunk = chunkmap_next(&file->chunks, chunk->first + CHUNK_PAGES))
 		blocks_punch_bits(file, chunk->first, chunk->bits[PROMISED], 0, CHUNK_PAGES);
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 }
 
 void extents_forget(struct file *file, struct mkw_object *object, uint64_t first, uint64_t end)
@@ -424,11 +424,11 @@ void extents_forget(struct file *file, struct mkw_object *object, uint64_t first
 		unsigned from = in_chunk(start),
 			 to = from + (unsigned)(chunk_end(start, end) - start);
 
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		promised += bits_count(chunk->bits[PROMISED], from, to);
 		for (unsigned i = 0; i < CHUNK_BITMAPS; i++)
 			bits_clear(chunk->bits[i], from, to);
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 	}
 	if (atomic_load(&file->cannot_reserve))
 		atomic_fetch_sub(&file->promised_pages, promised);
@@ -441,12 +441,12 @@ void extents_doubt(struct file *file, uint64_t page)
 
 	if (!chunk)
 		return;
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	/* A whole page was counted; counting it again would not be undone. */
 	if (!atomic_load(&file->cannot_reserve) ||
 	    !bits_test(chunk->bits[PROMISED], in_chunk(page)))
 		bits_clear(chunk->bits[ALLOC], in_chunk(page), in_chunk(page) + 1);
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 }
 
 /* ---- Reserving ---------------------------------------------------------------------------- */
@@ -565,7 +565,7 @@ static void want_mark(const struct want *want)
 {
 	struct chunk *chunk = want->chunk;
 
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	for (unsigned at = want->from; at < want->end; at++) {
 		if (bits_test(chunk->bits[ALLOC], at))
 			continue;
@@ -576,7 +576,7 @@ static void want_mark(const struct want *want)
 	}
 	if (bits_test(chunk->bits[PROMISED], want->page))
 		bits_set(chunk->bits[GRANTED], want->page, want->page + 1);
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 }
 
 /* Leave out what has blocks at both ends. */
@@ -645,32 +645,32 @@ static int extent_reserve(struct file *file, struct mkw_object *object, uint64_t
 
 	if (run_end > end)
 		run_end = end;
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	if (!chunk_known(chunk))
 		error = chunk_look(file, chunk);
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	memcpy(want.alloc, chunk->bits[ALLOC], sizeof(want.alloc));
 	memcpy(want.data, chunk->bits[DATA], sizeof(want.data));
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	if (!error && !bits_test(want.alloc, want.page)) {
 		error = want_reserve(&want, in_chunk(page) + (unsigned)(run_end - page));
 		if (!error)
 			want_mark(&want);
 	}
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	return error;
 }
 
 /* Grant what has blocks. => the first page of one chunk that has none */
 static unsigned pages_grant(struct chunk *chunk, unsigned from, unsigned end)
 {
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	unsigned stop = bits_next(chunk->bits[ALLOC], from, end, false);
 
 	for (unsigned at = bits_next(chunk->bits[PROMISED], from, stop, true); at < stop;
 	     at = bits_next(chunk->bits[PROMISED], at + 1, stop, true))
 		bits_set(chunk->bits[GRANTED], at, at + 1);
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return stop;
 }
 
@@ -716,14 +716,14 @@ void extents_written(struct file *file, uint64_t first, uint64_t end)
 
 		if (!chunk)
 			continue;
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		unsigned promised = bits_count(chunk->bits[PROMISED], from, to);
 
 		bits_set(chunk->bits[DATA], from, to);
 		bits_set(chunk->bits[ALLOC], from, to);
 		bits_clear(chunk->bits[PROMISED], from, to);
 		bits_clear(chunk->bits[GRANTED], from, to);
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 		if (atomic_load(&file->cannot_reserve))
 			atomic_fetch_sub(&file->promised_pages, promised);
 	}

@@ -57,7 +57,7 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 	if (size_bytes > INT64_MAX)
 		return mkw_set_error(-EFBIG, "%s: the largest size is %lld bytes", file->name,
 				     (long long)INT64_MAX);
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	result = fstat(file->fd, &st);
 	if (!result)
 		do
@@ -74,7 +74,7 @@ static int file_truncate(void *store, struct mkw_object *object, uint64_t size_b
 		extents_forget(file, object, (size_bytes + MKW_PAGE_SIZE - 1) / MKW_PAGE_SIZE,
 			       UINT64_MAX);
 	}
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	return error;
 }
 
@@ -83,7 +83,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	struct file *file = store;
 	int error = 0, result;
 
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	do
 		result = fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				   (off_t)offset, (off_t)length);
@@ -96,7 +96,7 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 	else
 		error = mkw_set_error(-errno, "%s: no hole can be made at %llu: %s", file->name,
 				      (unsigned long long)offset, strerrordesc_np(errno));
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	atomic_store(&file->resized, true);
 	if (error != -EOPNOTSUPP)
 		return error;
@@ -188,7 +188,7 @@ static int file_control(void *store, struct mkw_object *object, const char *key,
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&file->alloc_lock);
+	store_lock(&file->alloc_lock);
 	int64_t used = extents_used_bytes(file);
 
 	if (used < 0)
@@ -198,7 +198,7 @@ static int file_control(void *store, struct mkw_object *object, const char *key,
 				      (unsigned long long)bytes, (long long)used);
 	else
 		atomic_store(&file->quota_bytes, bytes);
-	pthread_mutex_unlock(&file->alloc_lock);
+	store_unlock(&file->alloc_lock);
 	if (!error)
 		mkw_object_wake(object);
 	return error;
@@ -284,7 +284,7 @@ static void file_free(struct file *file)
 		close(file->direct_fd);
 	if (file->claim_fd >= 0)
 		close(file->claim_fd);
-	pthread_mutex_destroy(&file->alloc_lock);
+	store_lock_destroy(&file->alloc_lock);
 	chunkmap_destroy(&file->chunks);
 	free(file->path);
 	free(file);
@@ -296,6 +296,8 @@ static void file_release(void *store)
 	file_free(store);
 }
 
+static const struct mkw_lock_class alloc_class = {.name = "file alloc", .rank = ALLOC_RANK};
+
 static struct file *file_alloc(void)
 {
 	struct file *file = calloc(1, sizeof(*file));
@@ -305,7 +307,7 @@ static struct file *file_alloc(void)
 		mkw_set_error(-ENOMEM, "file: no memory for a store");
 		return NULL;
 	}
-	pthread_mutex_init(&file->alloc_lock, NULL);
+	store_lock_init(&file->alloc_lock, &alloc_class);
 	file->fd = file->direct_fd = file->claim_fd = -1;
 	atomic_store(&file->quota_bytes, UINT64_MAX);
 	file->extent_pages = (unsigned)(EXTENT_DEFAULT_BYTES / MKW_PAGE_SIZE);

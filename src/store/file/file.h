@@ -25,7 +25,7 @@ struct file {
 	bool device, writable, truncate, was_linked;
 	uint64_t opened_size_bytes;
 
-	pthread_mutex_t alloc_lock;
+	struct store_lock alloc_lock;
 	struct chunkmap chunks;
 	unsigned extent_pages;
 	_Atomic uint64_t quota_bytes;	 /* UINT64_MAX: none */

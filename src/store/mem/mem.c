@@ -26,6 +26,9 @@
 
 enum { STORED, RESERVED }; /* bitmaps of a chunk */
 
+static const struct mkw_lock_class quota_class = {.name = "mem quota", .rank = ALLOC_RANK};
+static const struct mkw_lock_class arena_class = {.name = "mem arena", .rank = CHUNKS_RANK};
+
 #define ARENA_CHUNKS   32u
 #define NAME_MAX_BYTES 48u
 
@@ -40,8 +43,8 @@ struct mem {
 	_Atomic uint64_t limit_pages;
 	_Atomic uint64_t quota_bytes; /* as it was given; UINT64_MAX: none */
 	_Atomic bool refused;	      /* somebody may be waiting for space */
-	pthread_mutex_t quota_lock;
-	pthread_mutex_t arena_lock;
+	struct store_lock quota_lock;
+	struct store_lock arena_lock;
 	struct arena *arenas;
 	unsigned arena_left; /* chunks not given out, at the end of the newest arena */
 };
@@ -102,7 +105,7 @@ static unsigned char *arena_take(struct mem *mem)
 {
 	unsigned char *data = NULL;
 
-	pthread_mutex_lock(&mem->arena_lock);
+	store_lock(&mem->arena_lock);
 	if (!mem->arena_left) {
 		size_t size = ARENA_CHUNKS * CHUNK_BYTES;
 		struct arena *arena = mmap(NULL, size + MKW_PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -121,7 +124,7 @@ static unsigned char *arena_take(struct mem *mem)
 		mem->arena_left--;
 		data = mem->arenas->bytes + mem->arena_left * CHUNK_BYTES;
 	}
-	pthread_mutex_unlock(&mem->arena_lock);
+	store_unlock(&mem->arena_lock);
 	return data;
 }
 
@@ -132,12 +135,12 @@ static struct chunk *chunk_with_data(struct mem *mem, uint64_t page)
 
 	if (!chunk || atomic_load_explicit(&chunk->data, memory_order_acquire))
 		return chunk;
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	if (!atomic_load(&chunk->data))
 		atomic_store_explicit(&chunk->data, arena_take(mem), memory_order_release);
 	bool ready = atomic_load(&chunk->data) != NULL;
 
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return ready ? chunk : NULL;
 }
 
@@ -164,9 +167,9 @@ static void pages_copy(struct mem *mem, uint64_t page, unsigned count, unsigned 
 	unsigned from = (unsigned)(page % CHUNK_PAGES), end = from + count;
 
 	if (chunk) {
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		memcpy(stored, chunk->bits[STORED], sizeof(stored));
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 	}
 	for (unsigned at = from; at < end;) {
 		bool here = bits_test(stored, at);
@@ -193,9 +196,9 @@ static bool run_stored(struct mem *mem, const struct mkw_run *run)
 		if (chunk) {
 			unsigned from = (unsigned)(page % CHUNK_PAGES);
 
-			pthread_mutex_lock(&chunk->lock);
+			store_lock(&chunk->lock);
 			any = bits_any(chunk->bits[STORED], from, from + count);
-			pthread_mutex_unlock(&chunk->lock);
+			store_unlock(&chunk->lock);
 		}
 		page += count;
 	}
@@ -233,14 +236,14 @@ static int page_reserve(struct mem *mem, uint64_t page)
 
 	if (!chunk)
 		return -ENOMEM;
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	if (!bits_test(chunk->bits[STORED], at) && !bits_test(chunk->bits[RESERVED], at)) {
 		if (page_charge(mem))
 			bits_set(chunk->bits[RESERVED], at, at + 1);
 		else
 			error = -ENOSPC;
 	}
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	return error;
 }
 
@@ -276,10 +279,10 @@ static void mem_unreserve(void *store, struct mkw_object *object, uint64_t first
 		struct chunk *chunk = chunkmap_find(&mem->chunks, page);
 
 		if (chunk) {
-			pthread_mutex_lock(&chunk->lock);
+			store_lock(&chunk->lock);
 			given_back += bits_count(chunk->bits[RESERVED], from, from + pages);
 			bits_clear(chunk->bits[RESERVED], from, from + pages);
-			pthread_mutex_unlock(&chunk->lock);
+			store_unlock(&chunk->lock);
 		}
 		page += pages;
 	}
@@ -296,14 +299,14 @@ static int page_store(struct mem *mem, uint64_t page, const unsigned char *data,
 
 	if (!chunk)
 		return mkw_set_error(-ENOMEM, "mem: no memory for a page");
-	pthread_mutex_lock(&chunk->lock);
+	store_lock(&chunk->lock);
 	if (bits_test(chunk->bits[RESERVED], at))
 		bits_clear(chunk->bits[RESERVED], at, at + 1);
 	else if (!bits_test(chunk->bits[STORED], at))
 		charged = page_charge(mem); /* written without a grant: MKW_DEFER */
 	if (charged)
 		bits_set(chunk->bits[STORED], at, at + 1);
-	pthread_mutex_unlock(&chunk->lock);
+	store_unlock(&chunk->lock);
 	if (!charged)
 		return space_refused(mem);
 	unsigned char *to = page_data(chunk, page);
@@ -348,13 +351,13 @@ static void pages_drop(struct mem *mem, struct mkw_object *object, uint64_t firs
 		unsigned from = (unsigned)(start % CHUNK_PAGES);
 		unsigned to = from + pages_in_chunk(start, end);
 
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		unsigned stored = bits_count(chunk->bits[STORED], from, to);
 
 		given_back += stored + bits_count(chunk->bits[RESERVED], from, to);
 		bits_clear(chunk->bits[STORED], from, to);
 		bits_clear(chunk->bits[RESERVED], from, to);
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 		if (stored)
 			madvise(page_data(chunk, start), (size_t)(to - from) * MKW_PAGE_SIZE,
 				MADV_DONTNEED);
@@ -374,10 +377,10 @@ static int mem_truncate(void *store, struct mkw_object *object, uint64_t size_by
 	struct chunk *chunk = tail ? chunkmap_find(&mem->chunks, page) : NULL;
 
 	if (chunk) {
-		pthread_mutex_lock(&chunk->lock);
+		store_lock(&chunk->lock);
 		bool stored = bits_test(chunk->bits[STORED], (unsigned)(page % CHUNK_PAGES));
 
-		pthread_mutex_unlock(&chunk->lock);
+		store_unlock(&chunk->lock);
 		/* What is past the end reads as zeros when the object grows (contract 5.1). */
 		if (stored)
 			memset(page_data(chunk, page) + tail, 0, MKW_PAGE_SIZE - tail);
@@ -407,7 +410,7 @@ static int mem_control(void *store, struct mkw_object *object, const char *key, 
 
 	if (error)
 		return error;
-	pthread_mutex_lock(&mem->quota_lock);
+	store_lock(&mem->quota_lock);
 	uint64_t before = atomic_load(&mem->quota_bytes);
 
 	/* Set first, look afterwards: no charge slips in between. */
@@ -420,7 +423,7 @@ static int mem_control(void *store, struct mkw_object *object, const char *key, 
 				      (unsigned long long)bytes,
 				      (unsigned long long)used * MKW_PAGE_SIZE);
 	}
-	pthread_mutex_unlock(&mem->quota_lock);
+	store_unlock(&mem->quota_lock);
 	mkw_object_wake(object);
 	return error;
 }
@@ -452,8 +455,8 @@ static void mem_release(void *store)
 		munmap(arena, ARENA_CHUNKS * CHUNK_BYTES + MKW_PAGE_SIZE);
 	}
 	chunkmap_destroy(&mem->chunks);
-	pthread_mutex_destroy(&mem->arena_lock);
-	pthread_mutex_destroy(&mem->quota_lock);
+	store_lock_destroy(&mem->arena_lock);
+	store_lock_destroy(&mem->quota_lock);
 	free(mem);
 }
 
@@ -507,8 +510,8 @@ static int mem_open(struct mkw_open_args *args)
 		free(mem);
 		return mkw_set_error(-ENOMEM, "mem: no memory for a store");
 	}
-	pthread_mutex_init(&mem->quota_lock, NULL);
-	pthread_mutex_init(&mem->arena_lock, NULL);
+	store_lock_init(&mem->quota_lock, &quota_class);
+	store_lock_init(&mem->arena_lock, &arena_class);
 	quota_set(mem, quota);
 	args->ops = &mem_ops;
 	args->store = mem;

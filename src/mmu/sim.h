@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sim.h - a simulated machine behind mmu.h: entries, translation caches and accesses are data and
+ * calls. It knows no kernel and no real thread: whoever uses it gives the threads (the sim_host
+ * functions) and makes the accesses of the simulated program (sim_load, sim_store).
+ */
+#ifndef SIM_H
+#define SIM_H
+
+#include "mmu.h"
+
+/* What a page of a view can be in, page table and translation cache alike. */
+enum sim_entry { SIM_NONE, SIM_MARKER, SIM_RO, SIM_RW };
+
+/* ---- The simulated program ---------------------------------------------------------------- */
+
+/* One access of 8 bytes, aligned. 0, or the refusal's negative errno; -EACCES: the mapping does
+ * not allow it (the real machine's SIGSEGV). refusal may be NULL. */
+int sim_load(uintptr_t address, uint64_t *value, struct mkw_refusal *refusal);
+/* commit is called when the value has just reached memory, before anybody else runs. */
+int sim_store(uintptr_t address, uint64_t value, void (*commit)(void *arg), void *arg,
+	      struct mkw_refusal *refusal);
+
+/* ---- For checks --------------------------------------------------------------------------- */
+
+/* The strongest entry of a page of the frames in any view, in page tables and caches. */
+enum sim_entry sim_strongest(const struct frames *frames, uint64_t page, bool caches);
+/* A writable, open view has no marker at a page with a frame: a write would not be reported. */
+bool sim_unarmed(const struct frames *frames, uint64_t page);
+bool sim_frame_exists(const struct frames *frames, uint64_t page);
+/* Pages at or above have never had a frame. */
+uint64_t sim_frames_top(const struct frames *frames);
+const struct frames *sim_frames_of(uintptr_t address);
+/* What has been made and not ended: machines, frames, views. */
+unsigned sim_live(void);
+/* How many times the running thread's last access was reported. */
+unsigned sim_reports(void);
+/* Before a run: nothing is left of the one before. */
+void sim_reset(void);
+
+/* ---- What the host gives ------------------------------------------------------------------ */
+
+#define SIM_CPUS 24 /* most threads; each has a translation cache of its own */
+
+unsigned sim_host_self(void); /* below SIM_CPUS */
+pid_t sim_host_tid(void);
+unsigned sim_host_cpu_of(pid_t tid);
+/* A point: another thread may run here. */
+void sim_host_point(const char *what, uintptr_t address);
+void sim_host_wait(const char *what, const void *key);
+void sim_host_wake(const void *key, bool all);
+unsigned sim_host_start(const char *name, void (*fn)(void *), void *arg);
+void sim_host_join(unsigned thread);
+/* Somebody broke a rule of mmu.h. */
+void sim_host_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+#endif

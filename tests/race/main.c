@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main.c - explore scenarios, each in a process of its own, and report in TAP.
+ *
+ *   PROGRAM [--bound=N] [--schedules=N] [--random=N] [--seed=N] [--list] [NAME-PART...]
+ *   PROGRAM --replay=SCHEDULE NAME     the story of one schedule, as a failure printed it
+ */
+#include "explore.h"
+#include "scenarios.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define STORY_LINES 160
+
+static struct exploration plan = {.bound = 2, .random = 0, .seed = 1};
+static struct {
+	uint64_t schedules, random, failed;
+} * total;
+
+static void line_print(void *arg, const char *line)
+{
+	(void)arg;
+	printf("# %s\n", line);
+}
+
+static void report(unsigned number, const struct scenario *s, const struct exploration *e)
+{
+	bool alone = !e->failed && e->replay == NULL && e->schedules + e->random_schedules == 1;
+
+	printf("%s %u - %s: %llu schedules%s with at most %u deviations, %llu random, longest %u "
+	       "steps\n",
+	       e->failed || alone ? "not ok" : "ok", number, s->name,
+	       (unsigned long long)e->schedules, e->complete ? ", all" : "", e->bound,
+	       (unsigned long long)e->random_schedules, e->steps_max);
+	if (alone)
+		printf("# there is only one schedule: nothing was explored\n");
+	total->schedules += e->schedules;
+	total->random += e->random_schedules;
+	total->failed += e->failed || alone;
+	if (e->failed || e->replay != NULL)
+		threads_story(line_print, NULL);
+	if (e->failed)
+		printf("# %s\n# again: --replay=%s '%s'\n", e->message, e->schedule, s->name);
+}
+
+/* A scenario that crashes takes none of the others with it. */
+static void explore_apart(unsigned number, const struct scenario *s)
+{
+	int status = 0;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		explore(s, &plan);
+		report(number, s, &plan);
+		fflush(stdout);
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0) {
+		printf("not ok %u - %s: ended with status %#x\n", number, s->name,
+		       (unsigned)status);
+		total->failed++;
+	}
+}
+
+static bool wanted(const struct scenario *s, char **parts)
+{
+	if (*parts == NULL)
+		return true;
+	for (; *parts != NULL; parts++)
+		if (strstr(s->name, *parts) != NULL)
+			return true;
+	return false;
+}
+
+static bool number_option(const char *arg, const char *name, uint64_t *value)
+{
+	size_t length = strlen(name);
+	char *end;
+
+	if (strncmp(arg, name, length) != 0 || arg[length] != '=')
+		return false;
+	*value = strtoull(arg + length + 1, &end, 10);
+	return *end == '\0';
+}
+
+int main(int argc, char **argv)
+{
+	bool list = false;
+	unsigned number = 0;
+	uint64_t bound = plan.bound;
+	int i;
+
+	for (i = 1; i < argc && strncmp(argv[i], "--", 2) == 0; i++) {
+		if (strcmp(argv[i], "--list") == 0)
+			list = true;
+		else if (strncmp(argv[i], "--replay=", 9) == 0)
+			plan.replay = argv[i] + 9;
+		else if (!number_option(argv[i], "--bound", &bound) &&
+			 !number_option(argv[i], "--schedules", &plan.schedules_max) &&
+			 !number_option(argv[i], "--random", &plan.random) &&
+			 !number_option(argv[i], "--seed", &plan.seed)) {
+			fprintf(stderr, "no such option: %s\n", argv[i]);
+			return 2;
+		}
+	}
+	plan.bound = (unsigned)bound;
+	total = mmap(NULL, sizeof(*total), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		     0);
+	if (total == MAP_FAILED)
+		return 2;
+	for (size_t n = 0; n < scenario_count(); n++) {
+		const struct scenario *s = scenario(n);
+
+		if (!wanted(s, &argv[i]))
+			continue;
+		if (list)
+			puts(s->name);
+		else
+			explore_apart(++number, s);
+	}
+	if (!list)
+		printf("1..%u\n# %llu schedules, %llu random ones\n", number,
+		       (unsigned long long)total->schedules, (unsigned long long)total->random);
+	return total->failed > 0;
+}

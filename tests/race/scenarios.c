@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * scenarios.c - what is explored: scenarios written for a rule each, and every pair of actions from
+ * three beginnings. Words of the scripts: script.c; options: world.c.
+ */
+#include "scenarios.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct scenario written[] = {
+	/* Write-back: 1.3, 6 */
+	{"I1 a first write against write-back", "", "", {"write0", "sync"}},
+	{"I2 two first writes against write-back", "", "", {"write0", "alias0", "flush sync"}},
+	{"I3 a write after write-back began", "", "write0", {"write0", "sync"}},
+	{"I3 two views against write-back", "", "write0 alias0", {"write0", "alias0", "sync"}},
+	{"I4 stable pages, background and sync", "", "write0", {"write0 write0", "flush", "sync"}},
+	{"6.2 a failed write-back stays dirty",
+	 "fails write_fails=1",
+	 "write0 write2",
+	 {"write0", "sync", "flush"}},
+	{"6.2 not yet", "fails not_yet=1", "write0", {"write0 sync", "flush sync"}},
+	{"6.3 a writer against two syncs", "", "write0", {"write0 write2 write0", "sync", "msync"}},
+	{"6.5 a failed fsync", "fails sync_fails=1", "write0", {"sync", "write0 sync"}},
+	{"6.6 a limit of two pages", "dirty=2 pages=4", "", {"write0 write4", "write2 write6"}},
+	{"S1.3 three writers at the limit",
+	 "dirty=2 pages=4",
+	 "",
+	 {"write0 write2", "write4", "alias6"}},
+	{"S1.3 the limit, nothing can be written",
+	 "dirty=2 pages=3 manual denied",
+	 "write0 write2",
+	 {"write4", "sync"}},
+	{"S1.3 the limit is lifted",
+	 "dirty=2 pages=3 manual denied",
+	 "write0 write2",
+	 {"write4", "room write4"}},
+	/* The callback: 2.3 to 2.5, 3 */
+	{"2.5 one page by two views", "", "", {"write0", "alias0"}},
+	{"2.5 a run that grows against a writer",
+	 "grow",
+	 "read0 read2",
+	 {"write0", "alias2", "sync"}},
+	{"S1.1 a refusal with a later success",
+	 "holes refuse=1",
+	 "",
+	 {"write0 write0", "read0 alias0"}},
+	{"S1.1 a refusal to one of two writers",
+	 "holes refuse=1",
+	 "read0",
+	 {"write0", "alias0 alias0"}},
+	{"S1.1 a refusal against sync and punch",
+	 "holes refuse=2",
+	 "",
+	 {"write0 write0", "punch0 write2", "sync"}},
+	{"3.3 a fill that fails", "fails fill_fails=1", "", {"read0 read0", "alias0"}},
+	{"3.4 RETRY", "retry=2", "", {"write0", "alias0", "sync"}},
+	{"3.4 NOPAGE", "nopage=2", "", {"write0", "alias0 sync"}},
+	{"3.4 a fill that is to be tried again", "fill_retries=2", "", {"write0", "read0"}},
+	{"S2.1 DEFER on a full store",
+	 "defer holes refuse=1",
+	 "",
+	 {"write0 sync", "alias0", "sync"}},
+	{"S4 WAIT for space", "wait holes refuse=1", "", {"write0", "wake"}},
+	{"S4 WAIT for space, two writers", "wait holes refuse=2", "", {"write0", "alias2", "wake"}},
+	/* Pages that go: 4, 5 */
+	{"S4.1 0 answered while the page goes", "zero", "", {"write0", "punch0"}},
+	{"S4.1 0 answered while the file is cut", "zero", "", {"write2", "shrink grow"}},
+	{"S4.2 punched while asked", "", "", {"write0", "punch0", "alias0"}},
+	{"S4.3 punched and extended", "", "", {"write2 read2", "punch1 shrink grow"}},
+	{"S4.4 write-back the moment the callback returns",
+	 "early",
+	 "",
+	 {"write0", "sync", "sync"}},
+	{"S4.6 cut and grown while asked", "", "", {"write2", "shrink grow", "sync"}},
+	{"5.1 shrink against two writers", "", "write2", {"write2", "alias2", "shrink"}},
+	{"5.1 shrink against write-back", "", "write0 write2", {"shrink", "sync", "write2"}},
+	{"5.1 a shrink that fails", "fails cut_fails=1", "write2", {"shrink", "write2 sync"}},
+	{"5.2 punch against write-back", "", "write0", {"punch0", "sync", "write0"}},
+	{"5.2 a punch that fails", "fails cut_fails=1", "write0", {"punch0", "write0 sync"}},
+	{"5.2 punch against punch", "", "write0", {"punch0", "punch0", "write0"}},
+	{"5.3 invalidate against a writer", "", "write0", {"invalidate", "write0", "alias0"}},
+	{"5.3 discard", "manual", "write0", {"discard0", "write2 read2"}},
+	{"5.4 extend against a writer of the last page",
+	 "",
+	 "cut write0",
+	 {"write0", "grow write1", "sync"}},
+	{"5.4 cut and grow against a writer of the tail",
+	 "",
+	 "write1",
+	 {"write1", "cut grow", "read1"}},
+	{"5.5 the end of the object", "", "", {"write2 read2", "shrink", "grow"}},
+	/* Reclaim */
+	{"reclaim against readers",
+	 "resident=4 pages=4",
+	 "read0 read2 read4 read6",
+	 {"read0 peek0", "reclaim", "read4"}},
+	{"reclaim against writers",
+	 "resident=4 pages=4",
+	 "write0 read2 read4 read6",
+	 {"write0", "reclaim", "alias2"}},
+	{"reclaim by need",
+	 "resident=4 pages=4",
+	 "other0 other2 write0 write2",
+	 {"read4 write4", "other4", "write0"}},
+	{"S2.3 reclaim inside the callback",
+	 "resident=4 dirty=2 pages=4",
+	 "read0 read2 read4",
+	 {"write0 write6", "reclaim", "sync"}},
+	/* Reservation, freeze */
+	{"reserve against a writer and sync", "holes", "", {"reserve0", "write0", "sync"}},
+	{"reserve against punch", "", "", {"hold0 letgo0", "punch0", "write0"}},
+	{"a held page and write-back", "", "hold0", {"write0 letgo0", "sync", "flush"}},
+	{"4.5 freeze against writers", "", "write2", {"write0", "alias2", "freeze"}},
+	{"4.5 freeze against a question", "zero", "", {"write0", "freeze", "sync"}},
+	{"4.5 freeze against pwrite", "", "", {"pwrite0", "freeze", "write2"}},
+	{"4.5 freeze against truncate", "", "write2", {"freeze", "shrink grow"}},
+	{"4.5 two freezes", "", "write0", {"freeze", "freeze", "write0"}},
+	/* Views, handles */
+	{"S0.2 map while faults are served", "", "", {"map2 write0", "alias0", "sync"}},
+	{"S0.3 another object at the address", "", "", {"alias0", "mapover0"}},
+	{"S0.3 another object, and write-back",
+	 "",
+	 "alias0",
+	 {"alias0 alias2", "mapover2", "sync"}},
+	{"S0.3 another object while refused", "holes refuse=2", "", {"alias0 alias2", "mapover0"}},
+	{"unmap against fault and write-back", "", "alias0", {"alias2", "unmap", "sync"}},
+	{"unmap at the limit",
+	 "dirty=2 pages=3 manual denied",
+	 "write0 write2",
+	 {"alias4", "unmap"}},
+	{"close against write-back", "", "write0", {"close", "write0 sync"}},
+	{"pread and pwrite against views", "", "", {"pwrite0 pread0", "write0 read0", "sync"}},
+	{"pwrite against shrink", "", "", {"pwrite2", "shrink grow", "read2"}},
+	{"pwrite against punch", "", "", {"pwrite0", "punch0", "read0"}},
+	{"two handler threads", "workers=2", "", {"write0", "alias2", "punch1", "sync"}},
+};
+#define WRITTEN (sizeof(written) / sizeof(*written))
+
+static const char *const actions[] = {
+	"write0",   "alias0", "read0",	    "sync",    "flush",	   "shrink", "cut",
+	"grow",	    "punch0", "invalidate", "reclaim", "reserve0", "freeze", "unmap",
+	"mapover0", "map2",   "close",	    "pwrite0", "pread0",
+};
+#define ACTIONS (sizeof(actions) / sizeof(*actions))
+
+static const struct {
+	const char *name, *options, *before;
+} beginnings[] = {
+	{"fresh", "resident=4 dirty=2", ""},
+	{"dirty", "resident=4", "write0 alias2"},
+	{"inline", "inline resident=4 dirty=2", "read0"},
+};
+#define BEGINNINGS (sizeof(beginnings) / sizeof(*beginnings))
+
+#define PAIRS (ACTIONS * (ACTIONS + 1) / 2)
+
+size_t scenario_count(void)
+{
+	return WRITTEN + BEGINNINGS * PAIRS;
+}
+
+/* One view can be unmapped once, one handle closed. */
+static const char *second_of(size_t a, size_t b)
+{
+	static const char *const once[] = {"unmap", "mapover0", "close"};
+
+	for (size_t i = 0; i < 3 && a == b; i++)
+		if (actions[a] == actions[b] && strcmp(actions[a], once[i]) == 0)
+			return "write2";
+	if ((strcmp(actions[a], "unmap") == 0 && strcmp(actions[b], "mapover0") == 0))
+		return "write2";
+	return actions[b];
+}
+
+const struct scenario *scenario(size_t n)
+{
+	static struct scenario made;
+	static char name[80];
+	size_t a = 0, b;
+
+	if (n < WRITTEN)
+		return &written[n];
+	n -= WRITTEN;
+	b = n % PAIRS;
+	while (b >= ACTIONS - a) {
+		b -= ACTIONS - a;
+		a++;
+	}
+	b += a;
+	snprintf(name, sizeof(name), "pair %s: %s, %s", beginnings[n / PAIRS].name, actions[a],
+		 second_of(a, b));
+	made = (struct scenario){
+		.name = name,
+		.options = beginnings[n / PAIRS].options,
+		.before = beginnings[n / PAIRS].before,
+		.programs = {actions[a], second_of(a, b)},
+	};
+	return &made;
+}

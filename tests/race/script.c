@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * script.c - what the threads of a schedule do: a script is words with blanks between, each a call
+ * or an access, some with a number behind. Each knows what it may answer, and tells the model.
+ *
+ *   writeN aliasN readN peekN   word N through the first view, the second view
+ *   preadN pwriteN              word N by a call
+ *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
+ *   shrink cut grow             truncate to one page, to the middle of page 0, to all pages
+ *   punchN discardN invalidate  page N
+ *   reserveN holdN letgoN       page N; reserve is hold and letgo
+ *   freeze                      and thaw, and nothing may reach the store between
+ *   unmap map mapover           the second view; a third one; object 1 where the second view was
+ *   other                       a write to object 1 by its own view
+ *   close                       the second handle of object 0
+ *   wake room                   the store has space again, the limit is lifted
+ */
+#include "race.h"
+#include "threads.h"
+
+#include <errno.h>
+#include <mmu/sim.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- What may go wrong -------------------------------------------------------------------- */
+
+static void expect(int error, const char *what, bool allowed)
+{
+	if (error < 0)
+		threads_note("%s: %s", what, strerror(-error));
+	if (error < 0 && !allowed)
+		threads_fail("%s failed: %s: %s", what, strerror(-error), mkw_error_message());
+}
+
+static bool access_may_fail(int error)
+{
+	switch (error) {
+	case -ENXIO: /* past the end */
+		return world.cuts;
+	case -EACCES: /* unmapped, the machine's SIGSEGV */
+		return world.unmaps;
+	case -ENOSPC:
+		return option(world.scenario, "refuse") > 0;
+	case -ENOBUFS:
+	case -ENOMEM:
+		return world.limited;
+	case -EAGAIN:
+	case -EIO:
+		return world.tolerant;
+	default:
+		return false;
+	}
+}
+
+static bool call_may_fail(int error)
+{
+	return (error == -EIO || error == -EAGAIN) ? world.tolerant : access_may_fail(error);
+}
+
+/* ---- Accesses ----------------------------------------------------------------------------- */
+
+/* Which object's word is at an address now. */
+static struct model *model_at(uintptr_t address, uintptr_t base, unsigned *word, bool *past_end)
+{
+	const struct frames *frames = sim_frames_of(address);
+	uint64_t offset = address - base;
+
+	*word = (unsigned)(offset / MKW_PAGE_SIZE) * 2 + (offset % MKW_PAGE_SIZE >= TAIL);
+	for (unsigned i = 0; i < OBJECTS; i++) {
+		struct object *o = world.objects[i];
+
+		if (o == NULL || o->frames != frames)
+			continue;
+		*past_end = offset >= atomic_load_explicit(&o->size_bytes, memory_order_relaxed);
+		return &world.models[i];
+	}
+	threads_fail("an access reached no object");
+}
+
+struct store {
+	uintptr_t address, base;
+	uint64_t value;
+};
+
+static void committed(void *arg)
+{
+	const struct store *s = arg;
+	struct model *m;
+	unsigned word;
+	bool past_end;
+
+	m = model_at(s->address, s->base, &word, &past_end);
+	model_commit(m, word, s->value, past_end);
+	threads_note("wrote %llu to word %u", (unsigned long long)s->value, word);
+}
+
+static void reports_check(void)
+{
+	if (sim_reports() > world.reports_max)
+		threads_fail("one access was reported %u times", sim_reports());
+}
+
+static void write_word(unsigned view, unsigned word)
+{
+	struct store s = {.base = world.views[view].address, .value = ++world.next_value};
+	int error;
+
+	s.address = s.base + word_offset(word);
+	error = sim_store(s.address, s.value, committed, &s, NULL);
+	expect(error, "a write", access_may_fail(error));
+	reports_check();
+}
+
+static void read_word(unsigned view, unsigned word)
+{
+	uintptr_t base = world.views[view].address, address = base + word_offset(word);
+	struct model *m;
+	uint64_t value;
+	bool past_end;
+	int error = sim_load(address, &value, NULL);
+
+	if (error == 0) {
+		m = model_at(address, base, &word, &past_end);
+		threads_note("read %llu from word %u", (unsigned long long)value, word);
+		model_read(m, word, value);
+	}
+	expect(error, "a read", access_may_fail(error));
+	reports_check();
+}
+
+static void do_write(unsigned n)
+{
+	write_word(0, n);
+}
+
+static void do_alias(unsigned n)
+{
+	write_word(1, n);
+}
+
+static void do_read(unsigned n)
+{
+	read_word(0, n);
+}
+
+static void do_peek(unsigned n)
+{
+	read_word(1, n);
+}
+
+static void do_pwrite(unsigned n)
+{
+	uint64_t value = ++world.next_value;
+	uint64_t begun = model_call(&world.models[0], n, value);
+	ssize_t done = mkw_pwrite(world.handles[0], &value, sizeof(value), word_offset(n));
+
+	model_call_end(&world.models[0], n, value, begun, done == (ssize_t)sizeof(value));
+	expect((int)done, "pwrite", call_may_fail((int)done));
+}
+
+static void do_pread(unsigned n)
+{
+	uint64_t value = 0;
+	ssize_t done = mkw_pread(world.handles[0], &value, sizeof(value), word_offset(n));
+
+	expect((int)done, "pread", call_may_fail((int)done));
+	if (done != (ssize_t)sizeof(value) && done >= 0 && !world.cuts)
+		threads_fail("pread moved %zd bytes", done);
+}
+
+static void do_other(unsigned n)
+{
+	write_word(3, n);
+}
+
+/* ---- Calls -------------------------------------------------------------------------------- */
+
+/* All that was there when it began, or something later, is durable when it has returned 0. */
+static void durable_check(uint64_t begun)
+{
+	const struct race_store *s = &world.stores[0];
+	uint64_t size = mkw_size(world.handles[0]);
+
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) < size && !model_had(&world.models[0], w, s->durable[w], begun))
+			threads_fail("sync returned 0 and word %u is %llu in the store, which is "
+				     "older",
+				     w, (unsigned long long)s->durable[w]);
+}
+
+static void do_sync(unsigned n)
+{
+	uint64_t begun = model_now();
+	int error = mkw_sync(world.handles[0], 0, 0);
+
+	(void)n;
+	if (error == 0)
+		durable_check(begun);
+	expect(error, "sync", call_may_fail(error));
+}
+
+static void do_msync(unsigned n)
+{
+	uint64_t begun = model_now();
+	int error = mkw_msync((void *)world.views[0].address, world.pages * MKW_PAGE_SIZE);
+
+	(void)n;
+	if (error == 0)
+		durable_check(begun);
+	expect(error, "msync", call_may_fail(error));
+}
+
+static void do_flush(unsigned n)
+{
+	(void)n;
+	flusher_kick(space_of(world.space));
+}
+
+static void do_reclaim(unsigned n)
+{
+	(void)n;
+	reclaimer_kick(space_of(world.space));
+}
+
+static void resize(uint64_t size_bytes, const char *what)
+{
+	struct model *m = &world.models[0];
+	uint64_t begun[WORDS], from = mkw_size(world.handles[0]);
+	int error;
+
+	from = from < size_bytes ? from : size_bytes;
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) >= from)
+			begun[w] = model_call(m, w, 0);
+	error = mkw_truncate(world.handles[0], size_bytes);
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) >= from)
+			model_call_end(m, w, 0, begun[w], error == 0);
+	expect(error, what, (error == -EBUSY && world.freezes) || call_may_fail(error));
+}
+
+static void do_shrink(unsigned n)
+{
+	(void)n;
+	resize(MKW_PAGE_SIZE, "shrink");
+}
+
+static void do_cut(unsigned n)
+{
+	(void)n;
+	resize(MKW_PAGE_SIZE / 2, "cut");
+}
+
+static void do_grow(unsigned n)
+{
+	(void)n;
+	resize((uint64_t)world.pages * MKW_PAGE_SIZE, "grow");
+}
+
+/* A call after which page n's words are what it leaves. */
+static void change_page(unsigned n, const uint64_t *left,
+			int (*call)(struct mkw_handle *, uint64_t, uint64_t), const char *what)
+{
+	struct model *m = &world.models[0];
+	uint64_t begun[2];
+	int error;
+
+	for (unsigned k = 0; k < 2; k++)
+		begun[k] = model_call(m, 2 * n + k, left[k]);
+	error = call(world.handles[0], (uint64_t)n * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	for (unsigned k = 0; k < 2; k++)
+		model_call_end(m, 2 * n + k, left[k], begun[k], error == 0);
+	expect(error, what, (error == -EBUSY && world.freezes) || call_may_fail(error));
+}
+
+static void do_punch(unsigned n)
+{
+	static const uint64_t zeros[2];
+
+	change_page(n, zeros, mkw_punch, "punch");
+}
+
+static void do_discard(unsigned n)
+{
+	uint64_t left[2];
+
+	memcpy(left, &world.stores[0].bytes[2 * n], sizeof(left));
+	change_page(n, left, mkw_discard, "discard");
+}
+
+static void do_invalidate(unsigned n)
+{
+	int error = mkw_invalidate(world.handles[0], 0, (uint64_t)world.pages * MKW_PAGE_SIZE);
+
+	(void)n;
+	expect(error, "invalidate", error == -EBUSY || call_may_fail(error));
+}
+
+static void do_hold(unsigned n)
+{
+	void *page = (void *)(world.views[0].address + (uintptr_t)n * MKW_PAGE_SIZE);
+	int error = mkw_reserve(page, MKW_PAGE_SIZE);
+
+	expect(error, "reserve", call_may_fail(error));
+}
+
+static void do_letgo(unsigned n)
+{
+	void *page = (void *)(world.views[0].address + (uintptr_t)n * MKW_PAGE_SIZE);
+
+	expect(mkw_unreserve(page, MKW_PAGE_SIZE), "unreserve", false);
+}
+
+static void do_reserve(unsigned n)
+{
+	do_hold(n);
+	do_letgo(n);
+}
+
+static void do_freeze(unsigned n)
+{
+	struct race_store *s = &world.stores[0];
+	uint64_t begun = model_now(), bytes[WORDS];
+	int error = mkw_freeze(world.handles[0]);
+
+	(void)n;
+	expect(error, "freeze", call_may_fail(error));
+	if (error != 0)
+		return;
+	durable_check(begun);
+	memcpy(bytes, s->bytes, sizeof(bytes));
+	thread_step("looks at the frozen store", NULL, 0, NULL, NULL);
+	if (memcmp(bytes, s->bytes, sizeof(bytes)) != 0 ||
+	    memcmp(bytes, s->durable, sizeof(bytes)) != 0)
+		threads_fail("the store of a frozen object changed (4.5)");
+	expect(mkw_thaw(world.handles[0]), "thaw", false);
+}
+
+static void do_unmap(unsigned n)
+{
+	struct race_view *v = &world.views[1];
+
+	(void)n;
+	v->mapped = false;
+	expect(mkw_unmap((void *)v->address, world.pages * MKW_PAGE_SIZE), "unmap", false);
+}
+
+static void map_view(unsigned view, unsigned object)
+{
+	struct race_view *v = &world.views[view];
+	void *address;
+	int error = mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE,
+			    world.flags, 0, &address);
+
+	expect(error, "map", false);
+	*v = (struct race_view){(uintptr_t)address, object, true};
+}
+
+static void do_map(unsigned n)
+{
+	map_view(n, n == 3);
+}
+
+static void do_mapover(unsigned n)
+{
+	uintptr_t before = world.views[1].address;
+
+	do_unmap(0);
+	map_view(3, 1);
+	threads_note("object 1 is %s object 0 was",
+		     world.views[3].address == before ? "where" : "not where");
+	write_word(3, n);
+	read_word(3, n);
+}
+
+static void do_close(unsigned n)
+{
+	struct mkw_handle *h = world.second;
+	int error;
+
+	(void)n;
+	world.second = NULL;
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+}
+
+static void do_wake(unsigned n)
+{
+	(void)n;
+	world.stores[0].refuse = 0;
+	mkw_object_wake(object_public(world.objects[0]));
+}
+
+static void do_room(unsigned n)
+{
+	(void)n;
+	expect(mkw_set_limits(world.handles[0], 0, 0), "set_limits", false);
+}
+
+/* ---- Scripts ------------------------------------------------------------------------------ */
+
+static const struct {
+	const char *name;
+	void (*fn)(unsigned n);
+} verbs[] = {
+	{"write", do_write},	 {"alias", do_alias},
+	{"read", do_read},	 {"peek", do_peek},
+	{"pread", do_pread},	 {"pwrite", do_pwrite},
+	{"sync", do_sync},	 {"msync", do_msync},
+	{"flush", do_flush},	 {"reclaim", do_reclaim},
+	{"shrink", do_shrink},	 {"cut", do_cut},
+	{"grow", do_grow},	 {"punch", do_punch},
+	{"discard", do_discard}, {"invalidate", do_invalidate},
+	{"reserve", do_reserve}, {"hold", do_hold},
+	{"letgo", do_letgo},	 {"freeze", do_freeze},
+	{"unmap", do_unmap},	 {"map", do_map},
+	{"mapover", do_mapover}, {"other", do_other},
+	{"close", do_close},	 {"wake", do_wake},
+	{"room", do_room},
+};
+
+void script_run(const char *script)
+{
+	while (script != NULL && *script != '\0') {
+		size_t length = strcspn(script, " "), letters = strcspn(script, " 0123456789");
+		bool found = false;
+
+		for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs) && !found; i++) {
+			if (strlen(verbs[i].name) != letters ||
+			    strncmp(verbs[i].name, script, letters) != 0)
+				continue;
+			found = true;
+			threads_note("%.*s", (int)length, script);
+			verbs[i].fn((unsigned)strtoul(script + letters, NULL, 10));
+		}
+		if (!found)
+			threads_fail("no such verb: %.*s", (int)length, script);
+		script += length;
+		script += strspn(script, " ");
+	}
+}
+
+static bool has_word(const char *script, const char *word)
+{
+	size_t length = strlen(word);
+
+	for (const char *at = script; at != NULL && (at = strstr(at, word)) != NULL; at += length)
+		if ((at == script || at[-1] == ' ') && strchr(" 0123456789=", at[length]) != NULL)
+			return true;
+	return false;
+}
+
+bool script_has(const struct scenario *s, const char *word)
+{
+	bool found = has_word(s->before, word);
+
+	for (unsigned i = 0; i < PROGRAMS_MAX; i++)
+		found |= has_word(s->programs[i], word);
+	return found;
+}
+
+unsigned option(const struct scenario *s, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *at = s->options; at != NULL && (at = strstr(at, name)) != NULL; at++) {
+		if ((at != s->options && at[-1] != ' ') || strchr("= ", at[length]) == NULL)
+			continue;
+		return at[length] == '=' ? (unsigned)strtoul(at + length + 1, NULL, 10) : 1;
+	}
+	return 0;
+}
