@@ -389,7 +389,8 @@ void model_storage(struct model *m, uint64_t pages)
 		m->bytes[i] = script_pattern(i, 0);
 	if (m->kind == MODEL_SCRIPT) {
 		m->script = script_create(m->size);
-		script_put(m->script, 0, m->bytes, m->size);
+		if (!m->holes)
+			script_put(m->script, 0, m->bytes, m->size);
 		m->ops = *script_ops(m->script);
 		return;
 	}

@@ -358,6 +358,7 @@ TEST_EACH_BACKEND(nth_store_sizes,
 
 static void reservations(struct model *m)
 {
+	m->holes = true;
 	begin(m, 10);
 	grant_most = 2;
 	model_arm();
