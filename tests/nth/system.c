@@ -494,6 +494,14 @@ static int refused_end(struct model *m)
 	return error == -EFAULT ? 0 : error ? error : -EIO;
 }
 
+/* Under load windows follow each other while their thread is still in the handler of the one
+ * before; handlers nest then, deeper than the signal stacks that ASan gives its threads. */
+#ifdef __SANITIZE_ADDRESS__
+#define CALLS_REFUSED 0
+#else
+#define CALLS_REFUSED 1
+#endif
+
 static void refusals(struct model *m)
 {
 	m->holes = true;
@@ -502,9 +510,11 @@ static void refusals(struct model *m)
 	REQUIRE_EQ(fill_quota(m), 0);
 	model_arm();
 	STEP(m, refused);
-	STEP(m, refused_call);
-	STEP(m, refused);
-	STEP(m, refused_end);
+	if (CALLS_REFUSED) {
+		STEP(m, refused_call);
+		STEP(m, refused);
+		STEP(m, refused_end);
+	}
 	STEP(m, fill_quota);
 	model_end(m);
 }
