@@ -58,18 +58,21 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 	return in_a_row;
 }
 
-bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
+bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 {
-	bool found;
+	bool found = false;
+	uintptr_t at;
 	int i;
 
 	env_lock(&records_lock);
 	i = record_find(tid);
-	found = i >= 0;
-	/* A signal may come late, when its thread has long been let go: it is at another place. */
-	if (found && address != 0) {
-		found = (uintptr_t)records[i].refusal.address == address && !records[i].taken &&
-			!mmu_woken_since(address, records[i].reported);
+	if (i >= 0) {
+		at = (uintptr_t)records[i].refusal.address;
+		/* A signal may come late, when its thread has long been let go: it is at another
+		 * place. A refusal that no signal was sent for has no report. */
+		found = (at == address || (address == 0 && at != 0)) && !records[i].taken &&
+			records[i].reported != UINT64_MAX &&
+			!mmu_woken_since(at, records[i].reported);
 		records[i].taken |= found;
 	}
 	if (found)
@@ -82,11 +85,17 @@ int mkw_last_refusal(struct mkw_refusal *refusal)
 {
 	struct env_shield shield;
 	bool found;
+	int i;
 
 	if (refusal == NULL)
 		return -EINVAL;
 	env_shield(&shield);
-	found = refusal_find(env_tid(), 0, refusal);
+	env_lock(&records_lock);
+	i = record_find(env_tid());
+	found = i >= 0;
+	if (found)
+		*refusal = records[i].refusal;
+	env_unlock(&records_lock);
 	env_unshield(&shield);
 	return found ? 0 : -ENOENT;
 }
