@@ -173,9 +173,9 @@ struct mmu_extent {
 };
 /* Where the system call that tid is inside of may still be storing to past every protection, having
  * taken hold of the pages (O_DIRECT): at most max extents, none if it is in user mode, in no call
- * that does, or gone. A call handed to io_uring is not seen. A
- * thread that runs is looked at several times, until it sleeps or has to be taken for one in user
- * mode. Where nothing can be had of it (no descriptor is left) it may be storing anywhere. */
+ * that does, or gone. A call handed to io_uring is not seen. A thread that runs is looked at
+ * several times, until it sleeps or has to be taken for one in user mode. Where nothing can be told
+ * (no descriptor is left; it waits for a processor) it may be storing anywhere. */
 size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max);
 
 #endif

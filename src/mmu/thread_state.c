@@ -17,7 +17,12 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
+
+/* What a thread that runs in a system call needs at most before it sleeps there or is done. */
+#define SETTLE_RUN_NS 100000u
+#define STARVED_LOOKS 10 /* at one that gets no processor; some milliseconds each */
 
 /* The length of the text read. -ESRCH: the thread is gone; another negative errno: it may be there.
  */
@@ -263,15 +268,36 @@ static size_t syscall_stores(const struct thread_state *state, struct mmu_extent
 	}
 }
 
+/* How long the thread has had a processor; 0: it cannot be told. */
+static uint64_t thread_ran_ns(pid_t tid)
+{
+	/* As the kernel numbers the clocks of threads: per thread (4), as scheduled (2). */
+	clockid_t clock = (clockid_t)(~(unsigned)tid << 3 | 6);
+	struct timespec t;
+
+	if (clock_gettime(clock, &t))
+		return 0;
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max)
 {
+	uint64_t ran_ns = thread_ran_ns(tid);
 	struct thread_state state;
+	bool starved = false;
 
 	if (max == 0)
 		return 0;
-	/* One that runs is given time to go to sleep in its call, if it is in one. */
-	thread_state_settle(tid, &state);
-	if (state.mode == THREAD_UNKNOWN) {
+	/* One that runs is given time to go to sleep in its call, if it is in one: on a loaded
+	 * machine it may only be waiting for a processor. */
+	for (int i = 0; i < STARVED_LOOKS; i++) {
+		thread_state_settle(tid, &state);
+		starved = state.mode == THREAD_RUNNING && ran_ns > 0 &&
+			  thread_ran_ns(tid) - ran_ns < SETTLE_RUN_NS;
+		if (!starved)
+			break;
+	}
+	if (state.mode == THREAD_UNKNOWN || starved) {
 		extents[0] = (struct mmu_extent){0, SIZE_MAX};
 		return 1;
 	}
