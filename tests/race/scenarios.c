@@ -134,6 +134,25 @@ static const struct scenario written[] = {
 	{"pwrite against shrink", "", "", {"pwrite2", "shrink grow", "read2"}},
 	{"pwrite against punch", "", "", {"pwrite0", "punch0", "read0"}},
 	{"two handler threads", "workers=2", "", {"write0", "alias2", "punch1", "sync"}},
+	/* Small enough for all orders with two deviations (scripts/mutants) */
+	{"small: S0.1 a call whose page goes while asked", "zero", "", {"pwrite0", "punch0"}},
+	{"small: S0.3 unmapped while frozen", "inline", "chill", {"alias0", "unmap thaw"}},
+	{"small: S1.3 two writers and room for one",
+	 "inline manual denied dirty=2 pages=3",
+	 "write0",
+	 {"write2", "write4"}},
+	{"small: 6.6 room that comes",
+	 "inline dirty=2 pages=3",
+	 "write0 write2",
+	 {"write4", "sync"}},
+	{"small: S4.1 0 answered while the page goes", "zero inline", "", {"write0", "punch0"}},
+	{"small: S4.5 punched and read again while asked",
+	 "inline",
+	 "",
+	 {"write0", "punch0 read0"}},
+	{"small: 4.5 a truncate under way when frozen", "", "", {"shrink", "freeze"}},
+	{"small: 4.5 a write when frozen", "inline", "", {"write0", "freeze"}},
+	{"small: 5.4 grow after a write past the end", "inline", "cut", {"write1", "grow"}},
 };
 #define WRITTEN (sizeof(written) / sizeof(*written))
 

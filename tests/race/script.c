@@ -12,6 +12,7 @@
  *   punchN discardN invalidate  page N
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
  *   freeze                      and thaw, and nothing may reach the store between
+ *   chill thaw                  the two halves of it
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
@@ -339,6 +340,18 @@ static void do_freeze(unsigned n)
 	expect(mkw_thaw(world.handles[0]), "thaw", false);
 }
 
+static void do_chill(unsigned n)
+{
+	(void)n;
+	expect(mkw_freeze(world.handles[0]), "freeze", false);
+}
+
+static void do_thaw(unsigned n)
+{
+	(void)n;
+	expect(mkw_thaw(world.handles[0]), "thaw", false);
+}
+
 static void do_unmap(unsigned n)
 {
 	struct race_view *v = &world.views[1];
@@ -417,6 +430,7 @@ static const struct {
 	{"discard", do_discard, true},	{"invalidate", do_invalidate, false},
 	{"reserve", do_reserve, true},	{"hold", do_hold, true},
 	{"letgo", do_letgo, true},	{"freeze", do_freeze, false},
+	{"chill", do_chill, false},	{"thaw", do_thaw, false},
 	{"unmap", do_unmap, false},	{"map", do_map, false},
 	{"mapover", do_mapover, false}, {"other", do_other, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
