@@ -137,7 +137,7 @@ static const struct scenario written[] = {
 	/* Small enough for all orders with two deviations (scripts/mutants) */
 	{"small: S0.1 a call whose page goes while asked", "zero", "", {"pwrite0", "punch0"}},
 	{"small: S0.3 unmapped while frozen", "inline", "chill", {"alias0", "unmap thaw"}},
-	{"small: S1.3 two writers and room for one",
+	{"small: S1.3 writers of two objects and room for one",
 	 "inline manual denied dirty=2 pages=3",
 	 "write0",
 	 {"write2", "write4"}},
