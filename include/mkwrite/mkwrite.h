@@ -166,7 +166,8 @@ uint64_t mkw_size(struct mkw_handle *handle);
  */
 int mkw_truncate(struct mkw_handle *handle, uint64_t size_bytes);
 
-/* Zero a range and give its storage back. The range need not be page aligned. Blocks. */
+/* Zero a range and give its storage back. The range need not be page aligned. Blocks. On an error a
+ * part of it may be zero. */
 int mkw_punch(struct mkw_handle *handle, uint64_t offset, uint64_t length);
 
 /*

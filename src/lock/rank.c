@@ -45,6 +45,12 @@ void rank_take(unsigned rank, const void *lock, const char *name, const char *wh
 	locks.held[locks.count++] = (struct held){rank, lock, name, where};
 }
 
+void rank_note(unsigned rank, const void *lock, const char *name)
+{
+	assert(locks.count < HELD_MAX);
+	locks.held[locks.count++] = (struct held){rank, lock, name, "a signal handler"};
+}
+
 void rank_drop(const void *lock)
 {
 	for (unsigned i = locks.count; i-- > 0;) {

@@ -20,6 +20,8 @@
 /* The thread is about to take a lock: every one it holds must have a lower rank. name and where are
  * constants. */
 void rank_take(unsigned rank, const void *lock, const char *name, const char *where);
+/* It has got one that it would not have waited for: any order will do. */
+void rank_note(unsigned rank, const void *lock, const char *name);
 /* It has given it back; the order in which locks go is free. */
 void rank_drop(const void *lock);
 /* It is about to wait, and gives up this lock alone meanwhile: it must hold no other. */
@@ -35,6 +37,12 @@ static inline void rank_take(unsigned rank, const void *lock, const char *name, 
 	(void)lock;
 	(void)name;
 	(void)where;
+}
+static inline void rank_note(unsigned rank, const void *lock, const char *name)
+{
+	(void)rank;
+	(void)lock;
+	(void)name;
 }
 static inline void rank_drop(const void *lock)
 {

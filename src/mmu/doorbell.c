@@ -3,11 +3,13 @@
  * doorbell.c - how to reach a reader, which is blocked in read(): by a fault of our own. A thread
  * (the ringer) touches a page registered for nothing else, and some reader is woken by the event.
  * It looks whether it is dismissed or to end, and answers. Nobody else waits for that: what a
- * deputy waited for could be what only a deputy can mend.
+ * deputy waited for could be what only a deputy can mend. Only where the pool ends, and no thread
+ * is to be had, the one that ends it rings itself.
  */
 #include "machine.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -31,13 +33,19 @@ int doorbell_create(struct mmu *mmu)
 	return 0;
 }
 
+/* Wait for an answer, and be ready for the next. */
+static void touch(struct mmu *mmu)
+{
+	(void)*(volatile char *)mmu->doorbell.page;
+	madvise((void *)mmu->doorbell.page, MKW_PAGE_SIZE, MADV_DONTNEED);
+}
+
 static void *ring(void *arg)
 {
 	struct mmu *mmu = arg;
 
 	pthread_setname_np(pthread_self(), "mkw-ringer");
-	(void)*(volatile char *)mmu->doorbell.page;
-	madvise((void *)mmu->doorbell.page, MKW_PAGE_SIZE, MADV_DONTNEED);
+	touch(mmu);
 	/* Under the lock: whoever sees that it is over may join at once. */
 	machine_lock(&mmu->pool.lock);
 	atomic_store(&mmu->doorbell.ringing, false);
@@ -46,18 +54,24 @@ static void *ring(void *arg)
 	return NULL;
 }
 
-void doorbell_ring(struct mmu *mmu)
+bool doorbell_ring(struct mmu *mmu)
 {
 	struct doorbell *bell = &mmu->doorbell;
 
 	if (atomic_load(&bell->ringing))
-		return;
+		return true;
 	if (bell->started)
 		pthread_join(bell->ringer, NULL);
 	atomic_store(&bell->ringing, true);
 	bell->started = thread_start(&bell->ringer, ring, mmu) == 0;
 	if (!bell->started)
 		atomic_store(&bell->ringing, false);
+	return bell->started;
+}
+
+void doorbell_ring_here(struct mmu *mmu)
+{
+	touch(mmu);
 }
 
 void doorbell_answer(struct mmu *mmu)
@@ -66,7 +80,10 @@ void doorbell_answer(struct mmu *mmu)
 		.range = {.start = mmu->doorbell.page, .len = MKW_PAGE_SIZE},
 	};
 
-	(void)ioctl(mmu->uffd, UFFDIO_ZEROPAGE, &arg);
+	/* Whoever rang is not to wait for ever because there was no memory for a moment. EEXIST:
+	 * somebody else has answered. */
+	while (ioctl(mmu->uffd, UFFDIO_ZEROPAGE, &arg) && (errno == ENOMEM || errno == EAGAIN))
+		sched_yield();
 }
 
 void doorbell_destroy(struct mmu *mmu)

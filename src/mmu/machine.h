@@ -102,6 +102,7 @@ struct pool {
 	/* not guarded */
 	_Atomic bool stopping, kicked;
 	_Atomic bool deep;	   /* the deputy sleeps until it is called */
+	_Atomic bool lacking;	   /* there is no follower, and none could be started */
 	_Atomic uint64_t sleep_ns; /* moving average of what is between mmu_sleep_begin and _end */
 };
 
@@ -132,7 +133,7 @@ static inline void count_call(struct mmu *mmu)
 /* workers.c: the threads. */
 int workers_start(struct mmu *mmu, unsigned count, unsigned max);
 void workers_stop(struct mmu *mmu);
-int worker_start(struct mmu *mmu); /* => pool.lock held */
+int worker_start(struct mmu *mmu); /* => pool.lock held. -EBUSY: there are as many as may be. */
 
 /* A worker's role, the low bits of its word. */
 enum role { FOLLOWING, READING, SERVING, RELIEVED };
@@ -154,13 +155,17 @@ void pool_enlist(struct mmu *mmu, int cpu);
 void pool_dismiss(struct worker *worker);
 void pool_relieve(struct worker *worker); /* another one reads in its place */
 bool pool_reader_at(const struct mmu *mmu, const struct worker *except, int cpu);
-/* A reader has begun to serve: the deputy must be awake. */
+/* A reader has begun to serve: there must be a deputy, */
+void pool_reinforce(struct mmu *mmu);
+/* and it must be awake. */
 void pool_call_deputy(struct mmu *mmu);
 
 /* doorbell.c */
 int doorbell_create(struct mmu *mmu);
 void doorbell_destroy(struct mmu *mmu);
-void doorbell_ring(struct mmu *mmu); /* => pool.lock held. Never waits. */
+bool doorbell_ring(struct mmu *mmu); /* => pool.lock held. Never waits. False: no thread for it. */
+/* By the calling thread, which waits for the answer. */
+void doorbell_ring_here(struct mmu *mmu);
 void doorbell_answer(struct mmu *mmu);
 
 /* place.c */
@@ -201,6 +206,10 @@ void window_lock(void);
 void window_unlock(void);
 /* In a signal handler: the thread has met the window of this ticket. Returns when it is closed. */
 void window_pass(uint32_t ticket);
+/* Likewise, where the ticket was lost: of the window that may be open now. */
+void window_pass_any(void);
+/* A signal of ours has arrived, or perhaps: false if none is under way. */
+bool signal_arrived(void);
 /* Likewise: until the window that may be open now is closed. */
 void window_await_end(void);
 
@@ -208,6 +217,7 @@ void window_await_end(void);
 
 enum thread_mode {
 	THREAD_GONE,
+	THREAD_UNKNOWN, /* there is no descriptor or no memory to look with */
 	THREAD_RUNNING, /* not waiting: where it is cannot be told */
 	THREAD_USER,	/* waits in a fault of user mode */
 	THREAD_SYSCALL, /* waits inside a system call */
@@ -229,8 +239,8 @@ struct thread_signals {
 	uint64_t blocked, ignored; /* bit n-1: signal n */
 };
 
-/* False: no such thread any more. */
-bool thread_signals_read(pid_t tid, struct thread_signals *signals);
+/* 0; -ESRCH: no such thread any more; another negative errno: it cannot be told. */
+int thread_signals_read(pid_t tid, struct thread_signals *signals);
 
 /* wakes.c: around a call that wakes threads at these pages. */
 void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length);

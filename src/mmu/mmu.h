@@ -54,7 +54,8 @@ struct mmu_signal_upcalls {
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */
 	bool (*allowed)(uintptr_t address, enum mmu_access access);
-	/* The refusal recorded for the calling thread at address, for a queued SIGBUS. */
+	/* The refusal recorded for the calling thread at address (0: wherever it was), for a queued
+	 * SIGBUS. */
 	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
 	/* Does not return if a guard of the calling thread takes it. */
 	void (*deliver)(const struct mkw_refusal *refusal);
@@ -154,6 +155,8 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 /* A time before the report that the calling handler thread serves was read; in other threads the
  * end of time. */
 uint64_t mmu_report_time(void);
+/* A time after all reports that were read before the call. Async-signal-safe. */
+uint64_t mmu_time_passes(void);
 /* Were threads that wait at the page let go since? Then the one that was reported may be elsewhere.
  */
 bool mmu_woken_since(uintptr_t address, uint64_t time);
@@ -172,7 +175,7 @@ struct mmu_extent {
  * taken hold of the pages (O_DIRECT): at most max extents, none if it is in user mode, in no call
  * that does, or gone. A call handed to io_uring is not seen. A
  * thread that runs is looked at several times, until it sleeps or has to be taken for one in user
- * mode. */
+ * mode. Where nothing can be had of it (no descriptor is left) it may be storing anywhere. */
 size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max);
 
 #endif

@@ -40,7 +40,7 @@ static void look_up(struct place *place, struct seat *seat)
 {
 	struct thread_signals state;
 
-	if (place->looks_left == 0 || !thread_signals_read(seat->tid, &state))
+	if (place->looks_left == 0 || thread_signals_read(seat->tid, &state))
 		return;
 	place->looks_left--;
 	seat->agreed = state.cpu == seat->cpu;

@@ -52,9 +52,24 @@ static void summon(struct mmu *mmu)
 {
 	struct pool *pool = &mmu->pool;
 
-	if (pool->following == 0)
-		(void)worker_start(mmu); /* else it waits until one comes back */
+	/* At the bound it waits until one comes back; what failed is tried again with the next
+	 * event, for none may come back before that is served. */
+	if (pool->following == 0) {
+		int err = worker_start(mmu);
+
+		atomic_store(&pool->lacking, err != 0 && err != -EBUSY);
+	}
 	pthread_cond_signal(&pool->wake);
+}
+
+void pool_reinforce(struct mmu *mmu)
+{
+	struct pool *pool = &mmu->pool;
+
+	pthread_mutex_lock(&pool->lock);
+	atomic_store(&pool->lacking, false);
+	summon(mmu);
+	pthread_mutex_unlock(&pool->lock);
 }
 
 void pool_relieve(struct worker *worker)

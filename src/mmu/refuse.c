@@ -93,6 +93,11 @@ void window_await_end(void)
 		futex_wait(&window.ticket, ticket, PASSAGE_NS);
 }
 
+void window_pass_any(void)
+{
+	window_pass(atomic_load(&window.ticket));
+}
+
 void window_pass(uint32_t ticket)
 {
 	if (ticket == 0 || atomic_load(&window.ticket) != ticket)
@@ -113,6 +118,18 @@ void window_unlock(void)
 	machine_unlock(&window.lock);
 }
 
+/* Signals sent and not arrived. Two that meet arrive as one: it may stay too high. */
+static _Atomic unsigned underway;
+
+bool signal_arrived(void)
+{
+	unsigned before = atomic_load(&underway);
+
+	while (before > 0 && !atomic_compare_exchange_weak(&underway, &before, before - 1))
+		;
+	return before > 0;
+}
+
 static int send_sigbus(pid_t tid, int code, uintptr_t value)
 {
 	siginfo_t info;
@@ -121,18 +138,32 @@ static int send_sigbus(pid_t tid, int code, uintptr_t value)
 	info.si_signo = SIGBUS;
 	info.si_code = code;
 	info.si_addr = (void *)value;
-	return syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info) ? -errno : 0;
+	atomic_fetch_add(&underway, 1);
+	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info) == 0)
+		return 0;
+	signal_arrived();
+	return -errno;
 }
 
-static void refuse_by_signal(uintptr_t address, pid_t tid)
+/* What the thread is doing cannot be told now: it tries its access again, and its refusal comes
+ * with it. */
+static void refuse_later(struct mmu_view *view, uintptr_t address)
+{
+	mmu_wake(view, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
+}
+
+static void refuse_by_signal(struct mmu_view *view, uintptr_t address, pid_t tid)
 {
 	uint64_t bit = (uint64_t)1 << (SIGBUS - 1);
 	struct thread_signals signals;
+	int err = thread_signals_read(tid, &signals);
 
-	if (!thread_signals_read(tid, &signals))
+	if (err == -ESRCH)
 		return;
 	/* force_sig_fault: where the signal is blocked or ignored the process ends of it. */
-	if ((signals.blocked | signals.ignored) & bit)
+	if (err)
+		refuse_later(view, address);
+	else if ((signals.blocked | signals.ignored) & bit)
 		signals_die(address);
 	else
 		(void)send_sigbus(tid, REFUSED_CODE, address);
@@ -168,7 +199,7 @@ static bool can_be_signalled(pid_t tid)
 {
 	struct thread_signals signals;
 
-	return signals_ours() && thread_signals_read(tid, &signals) &&
+	return signals_ours() && thread_signals_read(tid, &signals) == 0 &&
 	       !(signals.blocked & (uint64_t)1 << (SIGBUS - 1));
 }
 
@@ -236,7 +267,9 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 	}
 	thread_state_settle(tid, &state);
 	if (state.mode == THREAD_USER)
-		refuse_by_signal(address, tid);
+		refuse_by_signal(view, address, tid);
+	else if (state.mode == THREAD_UNKNOWN)
+		refuse_later(view, address);
 	else if (state.mode != THREAD_GONE)
 		refuse_by_window(view, page, access, tid, reported, &state);
 }

@@ -193,6 +193,25 @@ static void take_refusal(siginfo_t *info, void *context)
 }
 
 /*
+ * With too many signals pending in the process (RLIMIT_SIGPENDING) the kernel sends ours without
+ * what it was to say. A refusal on record was meant, or a window; else it came too late.
+ */
+static bool take_wordless(siginfo_t *info, void *context)
+{
+	struct mkw_refusal refusal;
+
+	if (info->si_code != SI_USER || info->si_pid != 0 || info->si_uid != 0 || !signal_arrived())
+		return false;
+	memset(&refusal, 0, sizeof(refusal));
+	window_pass_any();
+	if (upcalls.refused && upcalls.refused(0, &refusal)) {
+		info->si_addr = refusal.address;
+		refuse_here(info, context, &refusal, true);
+	}
+	return true;
+}
+
+/*
  * An access in an inline view faults, and by the time its handler looks the view is unmapped: what
  * the kernel has for it now is a SIGSEGV. So an access that nobody knows is tried once more, and is
  * somebody else's when it comes again.
@@ -210,11 +229,13 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
 
+	if (info->si_code == PASSED_CODE || info->si_code == REFUSED_CODE)
+		signal_arrived();
 	if (info->si_code == PASSED_CODE)
 		window_pass((uint32_t)(uintptr_t)info->si_addr);
 	else if (info->si_code == REFUSED_CODE)
 		take_refusal(info, context);
-	else if (!serve_inline(info, context) && !first_time(info))
+	else if (!take_wordless(info, context) && !serve_inline(info, context) && !first_time(info))
 		chain(&before_bus, sig, info, context,
 		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
 	errno = saved;

@@ -48,7 +48,7 @@ struct sim_view {
 struct event {
 	uintptr_t address;
 	enum mmu_access access;
-	pid_t tid;
+	pid_t tid; /* 0: its thread left before it was read, and it is gone */
 };
 
 struct mmu {
@@ -66,6 +66,7 @@ struct mmu {
 struct cpu {
 	bool waiting; /* for the service of a fault at page */
 	uintptr_t page;
+	pid_t tid;
 	bool signalled; /* refusals that were queued to it */
 	uintptr_t signal_address;
 	unsigned reports;
@@ -118,6 +119,16 @@ void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *upcalls)
 
 /* ---- Handler threads ---------------------------------------------------------------------- */
 
+/* Who stops waiting takes its report along, if nobody has read it. */
+static void event_drop(struct mmu *m, pid_t tid)
+{
+	for (unsigned i = m->tail; i != m->head; i++)
+		if (m->events[i % EVENTS_MAX].tid == tid)
+			m->events[i % EVENTS_MAX].tid = 0;
+	while (m->tail != m->head && m->events[m->tail % EVENTS_MAX].tid == 0)
+		m->tail++;
+}
+
 static void handler_main(void *arg)
 {
 	struct mmu *m = arg;
@@ -138,7 +149,9 @@ static void handler_main(void *arg)
 			/* Another handler may have been quicker. */
 			if (m->head == m->tail)
 				continue;
-			e = m->events[m->tail++ % EVENTS_MAX];
+			e = m->events[m->tail % EVENTS_MAX];
+			m->events[m->tail % EVENTS_MAX].tid = 0;
+			event_drop(m, 0);
 			m->free--;
 			m->upcalls->fault(m->arg, e.address, e.access, e.tid);
 			m->free++;
@@ -380,11 +393,12 @@ int mmu_view_open(struct mmu_view *view)
 	return 0;
 }
 
-static void wake_threads(uintptr_t address, size_t length)
+static void wake_threads(struct mmu *m, uintptr_t address, size_t length)
 {
 	for (unsigned i = 0; i < SIM_CPUS; i++)
 		if (cpus[i].waiting && cpus[i].page - address < length) {
 			cpus[i].waiting = false;
+			event_drop(m, cpus[i].tid);
 			sim_host_wake(&cpus[i], true);
 		}
 }
@@ -429,6 +443,11 @@ uint64_t mmu_report_time(void)
 	return handler_of != NULL ? report_time : UINT64_MAX;
 }
 
+uint64_t mmu_time_passes(void)
+{
+	return ++wake_clock;
+}
+
 bool mmu_woken_since(uintptr_t address, uint64_t time)
 {
 	size_t place = address / MKW_PAGE_SIZE % WAKE_PLACES;
@@ -456,7 +475,7 @@ int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void
 		sim_host_point("fills and maps read-only", address + *done);
 		frame_make(view->frames, frame_of(v, i), (const char *)src + *done);
 		v->entries[i] = SIM_RO;
-		wake_threads(address + *done, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, address + *done, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -473,7 +492,7 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 		sim_host_point("maps read-only", view->address + i * MKW_PAGE_SIZE);
 		if (v->entries[i] <= SIM_MARKER && sim_frame_exists(view->frames, frame_of(v, i)))
 			v->entries[i] = SIM_RO;
-		wake_threads(view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -494,7 +513,7 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 			sim_host_fail("page %llu is mapped writable and has no frame",
 				      (unsigned long long)frame_of(v, i));
 		v->entries[i] = SIM_RW;
-		wake_threads(view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -572,7 +591,7 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 	wake_begin(view, address, length);
 	sim_host_point("wakes", address);
 	if (view->backend != MMU_INLINE)
-		wake_threads(address, length);
+		wake_threads(view->mmu, address, length);
 	wake_end(view, address, length);
 }
 
@@ -684,9 +703,11 @@ static int report(struct sim_view *v, uintptr_t address, enum mmu_access access,
 		sim_host_fail("too many events");
 	m->events[m->head++ % EVENTS_MAX] = (struct event){address, access, sim_host_tid()};
 	cpu->waiting = true;
+	cpu->tid = sim_host_tid();
 	cpu->page = address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
 	sim_host_wake(m, false);
 	sim_host_wait("faults", cpu);
+	event_drop(m, cpu->tid); /* a signal ended the wait */
 	return 0;
 }
 

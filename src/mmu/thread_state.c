@@ -19,33 +19,40 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The length of the text read, 0 if there is none. */
-static size_t read_file(pid_t tid, const char *name, char *text, size_t size)
+/* The length of the text read. -ESRCH: the thread is gone; another negative errno: it may be there.
+ */
+static ssize_t read_file(pid_t tid, const char *name, char *text, size_t size)
 {
 	char path[64];
 	ssize_t n;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	do {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	} while (fd < 0 && errno == EINTR);
 	if (fd < 0)
-		return 0;
+		return errno == ENOENT ? -ESRCH : -errno;
 	do {
 		n = read(fd, text, size - 1);
 	} while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		n = n == 0 ? -ESRCH : -errno;
 	close(fd);
 	text[n > 0 ? n : 0] = '\0';
-	return n > 0 ? (size_t)n : 0;
+	return n;
 }
 
 void thread_state_read(pid_t tid, struct thread_state *state)
 {
 	uint64_t *a = state->argument;
+	ssize_t length;
 	int n;
 
 	memset(state, 0, sizeof(*state));
-	if (read_file(tid, "syscall", state->text, sizeof(state->text)) == 0) {
-		state->mode = THREAD_GONE;
+	length = read_file(tid, "syscall", state->text, sizeof(state->text));
+	if (length < 0) {
+		state->mode = length == -ESRCH ? THREAD_GONE : THREAD_UNKNOWN;
 		return;
 	}
 	n = sscanf(state->text,
@@ -67,27 +74,29 @@ static const char *skip_fields(const char *p, unsigned n)
 	return p;
 }
 
-bool thread_signals_read(pid_t tid, struct thread_signals *signals)
+int thread_signals_read(pid_t tid, struct thread_signals *signals)
 {
 	char text[1024];
+	ssize_t length = read_file(tid, "stat", text, sizeof(text));
 	const char *p;
 
+	if (length < 0)
+		return (int)length;
 	/* The name, field 2, may hold anything: count from the last ')', which ends it. */
-	if (read_file(tid, "stat", text, sizeof(text)) == 0 || !(p = strrchr(text, ')')))
-		return false;
-	p = skip_fields(p + 1, 1 + 32 - 3); /* field 3 begins after the space */
+	p = strrchr(text, ')');
+	p = p ? skip_fields(p + 1, 1 + 32 - 3) : NULL; /* field 3 begins after the space */
 	if (!p)
-		return false;
+		return -EIO;
 	signals->blocked = strtoull(p, NULL, 10);
 	p = skip_fields(p, 1);
 	if (!p)
-		return false;
+		return -EIO;
 	signals->ignored = strtoull(p, NULL, 10);
 	p = skip_fields(p, 39 - 33);
 	if (!p)
-		return false;
+		return -EIO;
 	signals->cpu = (int)strtol(p, NULL, 10);
-	return true;
+	return 0;
 }
 
 /* Whatever the number stands for by now. Not by fstat: to TSan that is a use of a descriptor that
@@ -133,7 +142,7 @@ void thread_state_settle(pid_t tid, struct thread_state *state)
 
 	for (int i = 0; i < 20; i++) {
 		thread_state_read(tid, state);
-		if (state->mode != THREAD_RUNNING)
+		if (state->mode != THREAD_RUNNING && state->mode != THREAD_UNKNOWN)
 			return;
 		nanosleep(&pause, NULL);
 	}
@@ -153,6 +162,8 @@ bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino)
 		 * and a refusal does not reach it. Or one is pending while it faults inside a
 		 * system call, over and over: then this may be the call in question.
 		 */
+		return true;
+	case THREAD_UNKNOWN: /* it may be; to be refused is better than to wait for itself */
 		return true;
 	default:
 		return false;
@@ -260,5 +271,9 @@ size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max)
 		return 0;
 	/* One that runs is given time to go to sleep in its call, if it is in one. */
 	thread_state_settle(tid, &state);
+	if (state.mode == THREAD_UNKNOWN) {
+		extents[0] = (struct mmu_extent){0, SIZE_MAX};
+		return 1;
+	}
 	return state.mode == THREAD_SYSCALL ? syscall_stores(&state, extents, max) : 0;
 }

@@ -8,6 +8,7 @@
 #include "machine.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -62,10 +63,16 @@ int mmu_view_open(struct mmu_view *view)
 
 void mmu_view_unmap(struct mmu_view *view)
 {
-	/* The end of a protection window must not meet what is mapped here next. */
-	window_lock();
-	munmap((void *)view->address, view->length);
-	window_unlock();
+	int err;
+
+	/* A kernel without memory, or whose mappings are all in use, cannot take this one out of
+	 * one that it has merged it with; but whoever touches what is left would wait for ever. */
+	do {
+		/* The end of a protection window must not meet what is mapped here next. */
+		window_lock();
+		err = munmap((void *)view->address, view->length) ? -errno : 0;
+		window_unlock();
+	} while (err == -ENOMEM && sched_yield() == 0);
 	/* Afterwards, because a thread woken before could fault and wait again. */
 	mmu_wake(view, view->address, view->length);
 }

@@ -48,6 +48,8 @@ static bool serve(struct worker *worker, const struct uffd_msg *message)
 	atomic_store(&worker->word, word);
 	if (atomic_load(&mmu->pool.deep))
 		pool_call_deputy(mmu);
+	if (atomic_load_explicit(&mmu->pool.lacking, memory_order_relaxed))
+		pool_reinforce(mmu);
 	place_follow(worker, tid);
 	fault_note(message->arg.pagefault.address, !(flags & UFFD_PAGEFAULT_FLAG_WP));
 	mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
@@ -80,7 +82,9 @@ static void read_events(struct worker *worker)
 			machine_unlock(&mmu->pool.lock);
 			reading = false;
 		}
-		if (rung)
+		/* Also on leaving: whoever ends the pool may be ringing in its own thread, and this
+		 * may have been the last that would have read it. */
+		if (rung || (!reading && atomic_load(&mmu->pool.stopping)))
 			doorbell_answer(mmu);
 	}
 }
@@ -128,7 +132,7 @@ int worker_start(struct mmu *mmu)
 	int err;
 
 	if (pool->count >= pool->max || atomic_load(&pool->stopping))
-		return -EAGAIN;
+		return -EBUSY;
 	worker = calloc(1, sizeof(*worker));
 	if (!worker)
 		return -ENOMEM;
@@ -182,8 +186,13 @@ void workers_stop(struct mmu *mmu)
 	atomic_store(&pool->stopping, true);
 	pthread_cond_broadcast(&pool->wake);
 	while (pool->readers > 0) {
-		doorbell_ring(mmu);
-		pthread_cond_wait(&pool->left, &pool->lock);
+		if (doorbell_ring(mmu)) {
+			pthread_cond_wait(&pool->left, &pool->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&pool->lock);
+		doorbell_ring_here(mmu);
+		pthread_mutex_lock(&pool->lock);
 	}
 	pthread_cond_broadcast(&pool->wake);
 	machine_unlock(&pool->lock);

@@ -54,6 +54,8 @@ void env_mutex_init(struct env_mutex *m, enum env_rank rank);
 void env_mutex_destroy(struct env_mutex *m);
 void env_lock_at(struct env_mutex *m, const char *where);
 void env_unlock(struct env_mutex *m);
+/* Never waits, and asks for no rank: for a signal handler, which may have come in anywhere. */
+bool env_try_lock(struct env_mutex *m);
 
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank);
 void env_rwlock_destroy(struct env_rwlock *l);

@@ -56,6 +56,14 @@ void env_unlock(struct env_mutex *m)
 	rank_drop(m);
 }
 
+bool env_try_lock(struct env_mutex *m)
+{
+	if (pthread_mutex_trylock(&m->mutex) != 0)
+		return false;
+	rank_note(m->rank, m, rank_names[m->rank]);
+	return true;
+}
+
 void env_rwlock_init(struct env_rwlock *l, enum env_rank rank)
 {
 	pthread_rwlockattr_t attr;

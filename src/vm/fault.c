@@ -88,6 +88,14 @@ static bool fault_answer_latest(const struct fault *f)
 	       expected >> LATEST_TID_SHIFT != (uint64_t)f->tid;
 }
 
+/* A fault was reported. False: it is at the access that its thread was refused last. */
+static bool fault_set_latest(const struct fault *f)
+{
+	uint64_t word = fault_latest_word(f);
+
+	return atomic_exchange(latest_place(f->tid), word) != fault_answered_word(f);
+}
+
 /*
  * A report's time is from before the read that brought it, which may have waited long: a wake since
  * then need not have been this thread's. A fault that was dropped for such a wake comes again,
@@ -535,6 +543,12 @@ static bool fault_deliver(struct fault *f)
 	struct space *s = f->object->space;
 	unsigned in_a_row = refusal_record(f->tid, &f->refusal, f->reported);
 
+	if (in_a_row == 0) {
+		COUNT(f->object, refusals, -(uint64_t)1);
+		fault_note_dropped(f);
+		fault_wake(f);
+		return true;
+	}
 	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
 		f->delayed = true;
 		f->not_before_ns = env_now_ns() + REFUSAL_DELAY_NS;
@@ -612,8 +626,10 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	f->tid = tid;
 	f->reported = mmu_report_time();
 	fault_init(f, v, FAULT_EVENT, address, access);
-	atomic_store(latest_place(tid), fault_latest_word(f));
-	if (fault_came_again_old(f)) {
+	/* While a thread has a signal pending it faults over and over inside its call, and a report
+	 * may be read after the wake that let it go to its refusal: then it is elsewhere, and a
+	 * second refusal would meet it there. If it is here it comes again. */
+	if (!fault_set_latest(f) || fault_came_again_old(f)) {
 		fault_wake(f);
 		fault_free(f);
 		return;

@@ -103,9 +103,10 @@ static struct object *object_new(struct space *s, const struct mkw_open_args *ar
 {
 	struct object *o = calloc(1, sizeof(*o));
 
-	*error = -ENOMEM;
-	if (o == NULL)
+	if (o == NULL) {
+		*error = mkw_set_error(-ENOMEM, "no memory for an object");
 		return NULL;
+	}
 	env_mutex_init(&o->lock, RANK_OBJECT);
 	env_rwlock_init(&o->views_lock, RANK_OBJECT_VIEWS);
 	list_init(&o->link);
@@ -419,7 +420,14 @@ bool object_is_dirty(struct object *o)
 	return dirty;
 }
 
-int object_end(struct object *o, bool discard, bool *gone)
+/* For the end of the space to tell. => space->lock held. */
+static void space_keep_error(struct space *s, const struct error_record *error)
+{
+	if (s->unheard.error == 0)
+		s->unheard = *error;
+}
+
+int object_end(struct object *o, bool discard, bool heard, bool *gone)
 {
 	struct space *s = o->space;
 	struct error_record failed, unheard = {0};
@@ -445,6 +453,9 @@ int object_end(struct object *o, bool discard, bool *gone)
 	}
 	while (o->pins > 0)
 		env_wait(&s->closed, &s->lock);
+	/* While the object is there the space cannot end. */
+	if (!heard)
+		space_keep_error(s, error != 0 ? &failed : &unheard);
 	o->ending = true;
 	env_unlock(&s->lock);
 	object_destroy(o);
@@ -471,7 +482,7 @@ int object_release(struct object *o, bool handle)
 	}
 	o->closing = true;
 	env_unlock(&s->lock);
-	return object_end(o, false, &gone);
+	return object_end(o, false, handle, &gone);
 }
 
 int mkw_close(struct mkw_handle *h)

@@ -20,7 +20,8 @@ static struct {
 	pid_t tid;
 	unsigned in_a_row;
 	uint64_t reported; /* mmu_report_time of the fault */
-	bool taken;	   /* by a signal: a second one of the same access comes too late */
+	uint64_t taken_at; /* mmu_time_passes, when its thread last took one by a signal */
+	bool taken;	   /* this one: a second signal of the same access comes too late */
 	struct mkw_refusal refusal;
 } records[RECORDS];
 static unsigned records_next; /* where a new thread's record goes: the oldest */
@@ -47,6 +48,11 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 		i = (int)(records_next++ % RECORDS);
 		records[i].tid = tid;
 		records[i].refusal.address = NULL;
+		records[i].taken_at = 0;
+	}
+	if (records[i].taken_at > reported) {
+		env_unlock(&records_lock);
+		return 0;
 	}
 	records[i].in_a_row =
 		records[i].refusal.address == refusal->address ? records[i].in_a_row + 1 : 1;
@@ -58,19 +64,28 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 	return in_a_row;
 }
 
-bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
+/*
+ * A signal may come late, when its thread has long been let go: it is at another place, perhaps in
+ * here. So the lock is not waited for; whoever is refused and does not get it faults once more.
+ */
+bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 {
-	bool found;
+	bool found = false;
+	uintptr_t at;
 	int i;
 
-	env_lock(&records_lock);
+	if (!env_try_lock(&records_lock))
+		return false;
 	i = record_find(tid);
-	found = i >= 0;
-	/* A signal may come late, when its thread has long been let go: it is at another place. */
-	if (found && address != 0) {
-		found = (uintptr_t)records[i].refusal.address == address && !records[i].taken &&
-			!mmu_woken_since(address, records[i].reported);
+	if (i >= 0) {
+		at = (uintptr_t)records[i].refusal.address;
+		/* A refusal that no signal was sent for has no report. */
+		found = (at == address || (address == 0 && at != 0)) && !records[i].taken &&
+			records[i].reported != UINT64_MAX &&
+			!mmu_woken_since(at, records[i].reported);
 		records[i].taken |= found;
+		if (found)
+			records[i].taken_at = mmu_time_passes();
 	}
 	if (found)
 		*refusal = records[i].refusal;
@@ -82,11 +97,17 @@ int mkw_last_refusal(struct mkw_refusal *refusal)
 {
 	struct env_shield shield;
 	bool found;
+	int i;
 
 	if (refusal == NULL)
 		return -EINVAL;
 	env_shield(&shield);
-	found = refusal_find(env_tid(), 0, refusal);
+	env_lock(&records_lock);
+	i = record_find(env_tid());
+	found = i >= 0;
+	if (found)
+		*refusal = records[i].refusal;
+	env_unlock(&records_lock);
 	env_unshield(&shield);
 	return found ? 0 : -ENOENT;
 }

@@ -32,7 +32,7 @@ void space_log(struct space *s, enum mkw_log_level level, const char *format, ..
 
 static bool signal_refused(uintptr_t address, struct mkw_refusal *refusal)
 {
-	return refusal_find(env_tid(), address, refusal);
+	return refusal_take(env_tid(), address, refusal);
 }
 
 static const struct mmu_signal_upcalls signal_upcalls = {
@@ -297,10 +297,12 @@ static void space_end(struct space *s, struct error_record *first)
 			error_keep(first, error);
 	}
 	while ((o = space_pick(s)) != NULL) {
-		int error = object_end(o, true, &gone);
+		int error = object_end(o, true, true, &gone);
 		if (first->error == 0)
 			error_keep(first, error);
 	}
+	if (first->error == 0)
+		*first = s->unheard;
 	space_stop(s);
 	space_free(s);
 }

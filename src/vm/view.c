@@ -400,6 +400,7 @@ static int view_add(struct view *v)
 	mmu_view_unmap(&v->mmu);
 	list_remove(&v->link);
 	env_write_unlock(&o->views_lock);
+	view_set_gone(v);
 	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
 }
 

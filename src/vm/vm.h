@@ -254,8 +254,9 @@ int object_release(struct object *o, bool handle);
 int object_freeze(struct object *o);
 void object_thaw(struct object *o);
 bool object_is_dirty(struct object *o);
-/* End an object without handles and views; discard drops what cannot be written. 0: it is gone. */
-int object_end(struct object *o, bool discard, bool *gone);
+/* End an object without handles and views; discard drops what cannot be written. heard: the caller
+ * is told what is returned. */
+int object_end(struct object *o, bool discard, bool heard, bool *gone);
 /* With the calling thread's sentence. => object->lock held. */
 void object_record_error(struct object *o, int error);
 /* The handle's unreported error, reported now; 0: none. record may be NULL. */
@@ -460,6 +461,8 @@ struct space {
 	uint64_t last_id;
 	uint64_t ended; /* objects that have, so far */
 	unsigned handles;
+	/* The first error of an object that ended with its last view. */
+	struct error_record unheard;
 	unsigned interval_ms;
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
@@ -637,9 +640,14 @@ void order_end(const struct order *order);
 
 /* ---- Refusal ------------------------------------------------------------------------------ */
 
-/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
+/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there; 0: not
+ * remembered, since it has taken another refusal after the report was read, and may be elsewhere.
+ */
 unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
-bool refusal_find(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
+/* For a signal: one that the thread has not been told of, and not gone on from. address 0:
+ * anywhere.
+ */
+bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
 
 /* Guards, for mkw_guard and for store operations. */

@@ -249,7 +249,7 @@ static void world_make(const struct scenario *sc)
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
-	world.reports_max = 200; /* the flusher may take a page back before its writer runs */
+	world.reports_max = 500; /* the flusher may take a page back before its writer runs */
 	world.next_value = 1000;
 	world.live_before = env_sim_live();
 	options.workers = option(sc, "workers") > 0 ? option(sc, "workers") : 1;

@@ -285,8 +285,11 @@ static void blocks_punch(struct file *file, uint64_t first, uint64_t end)
 	/* What he wrote shows only when it has arrived. */
 	if (sync_file_range(file->fd, (off_t)position, (off_t)(stop - position),
 			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-				    SYNC_FILE_RANGE_WAIT_AFTER))
+				    SYNC_FILE_RANGE_WAIT_AFTER)) {
+		/* The kernel tells a failed write once to each descriptor, whoever asks. */
+		atomic_store(&file->write_error, -errno);
 		return;
+	}
 	while (position < stop) {
 		if (!fiemap_read(file, position, stop, &u)) {
 			range_punch_holes(file, position, stop);

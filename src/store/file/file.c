@@ -109,7 +109,14 @@ static int file_punch_hole(void *store, struct mkw_object *object, uint64_t offs
 
 	if (offset >= size)
 		return 0;
-	return file_zero(file, offset, length < size - offset ? length : size - offset);
+	if (length > size - offset)
+		length = size - offset;
+	error = file_zero(file, offset, length);
+	/* They have their blocks now, promised or not. */
+	if (!error)
+		extents_written(file, offset / MKW_PAGE_SIZE,
+				(offset + length + MKW_PAGE_SIZE - 1) / MKW_PAGE_SIZE);
+	return error;
 }
 
 /* ---- Durability --------------------------------------------------------------------------- */
@@ -147,7 +154,7 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	bool all = atomic_exchange(&file->resized, false);
 	/* Not the object's size: it is told after the file was cut. */
 	uint64_t expected = atomic_load(&file->size_bytes), now;
-	int result;
+	int result, earlier = atomic_exchange(&file->write_error, 0);
 
 	(void)offset;
 	(void)length;
@@ -157,6 +164,10 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 	while (result && errno == EINTR);
 	if (!result)
 		result = fstat(file->fd, &st);
+	if (!result && earlier) {
+		errno = -earlier;
+		result = -1;
+	}
 	if (result) {
 		if (all)
 			atomic_store(&file->resized, true);

@@ -35,6 +35,7 @@ struct file {
 	_Atomic bool refused;		 /* somebody may be waiting for space */
 	_Atomic bool resized;		 /* since the last fsync */
 	_Atomic bool replaced;		 /* told already */
+	_Atomic int write_error;	 /* that the kernel has told once, and fsync must tell */
 };
 
 /* ---- extent.c ----------------------------------------------------------------------------- */
