@@ -148,7 +148,7 @@ static const struct scenario written[] = {
 	{"small: S1.3 writers of two objects and room for one",
 	 "inline manual denied dirty=2 pages=3",
 	 "write0",
-	 {"write2", "write4"}},
+	 {"write2", "other2"}},
 	{"small: 6.6 room that comes",
 	 "inline dirty=2 pages=3",
 	 "write0 write2",
