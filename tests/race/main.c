@@ -89,7 +89,9 @@ static void plan_default(void)
 	lot_schedules_max = 200;
 #ifdef __SANITIZE_ADDRESS__
 	plan.bound = 1;
+	plan.schedules_max = 60;
 	plan.random = 5;
+	lots = 100;
 #endif
 	if (heavy == NULL || strcmp(heavy, "0") == 0)
 		return;
