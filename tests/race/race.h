@@ -70,7 +70,7 @@ struct race_store {
 	/* Answers to come, before the right one: */
 	unsigned refuse, retry, nopage, fill_fails, fill_retries, write_fails, write_not_yet,
 		sync_fails, cut_fails;
-	bool released;
+	unsigned opened, released; /* times */
 };
 
 extern const struct mkw_store_ops race_store_ops;

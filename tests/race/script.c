@@ -16,6 +16,7 @@
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
+ *   quit reopenN                its views and its handle; open it again, read word N, close it
  *   wake room                   the store has space again, the limit is lifted
  */
 #include "race.h"
@@ -402,6 +403,41 @@ static void do_close(unsigned n)
 	expect(error, "close", call_may_fail(error));
 }
 
+/* The last of it: views, then the handle. */
+static void do_quit(unsigned n)
+{
+	struct mkw_handle *h = world.handles[0];
+	int error;
+
+	(void)n;
+	for (unsigned i = 0; i < 2; i++) {
+		world.views[i].mapped = false;
+		expect(mkw_unmap((void *)world.views[i].address, world.pages * MKW_PAGE_SIZE),
+		       "unmap", false);
+	}
+	world.handles[0] = NULL;
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+}
+
+/* Open the storage of object 0, read a word, close it. */
+static void do_reopen(unsigned n)
+{
+	struct mkw_handle *h;
+	uint64_t value = 0;
+	int error = mkw_open(world.space, "race:0", MKW_RDWR, &h);
+
+	expect(error, "open", call_may_fail(error));
+	if (error != 0)
+		return;
+	error = (int)mkw_pread(h, &value, sizeof(value), word_offset(n));
+	expect(error, "pread", call_may_fail(error));
+	if (error == (int)sizeof(value))
+		model_read(&world.models[0], n, value);
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+}
+
 static void do_wake(unsigned n)
 {
 	(void)n;
@@ -435,6 +471,7 @@ static const struct {
 	{"chill", do_chill, false},	{"thaw", do_thaw, false},
 	{"unmap", do_unmap, false},	{"map", do_map, false},
 	{"mapover", do_mapover, false}, {"other", do_other, false},
+	{"quit", do_quit, false},	{"reopen", do_reopen, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
 	{"room", do_room, false},
 };

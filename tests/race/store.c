@@ -244,7 +244,7 @@ static void race_release(void *store)
 {
 	struct race_store *s = store;
 
-	s->released = true;
+	s->released++;
 }
 
 const struct mkw_store_ops race_store_ops = {
