@@ -443,11 +443,6 @@ uint64_t mmu_report_time(void)
 	return handler_of != NULL ? report_time : UINT64_MAX;
 }
 
-uint64_t mmu_time_passes(void)
-{
-	return ++wake_clock;
-}
-
 bool mmu_woken_since(uintptr_t address, uint64_t time)
 {
 	size_t place = address / MKW_PAGE_SIZE % WAKE_PLACES;

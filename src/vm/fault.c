@@ -543,12 +543,6 @@ static bool fault_deliver(struct fault *f)
 	struct space *s = f->object->space;
 	unsigned in_a_row = refusal_record(f->tid, &f->refusal, f->reported);
 
-	if (in_a_row == 0) {
-		COUNT(f->object, refusals, -(uint64_t)1);
-		fault_note_dropped(f);
-		fault_wake(f);
-		return true;
-	}
 	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
 		f->delayed = true;
 		f->not_before_ns = env_now_ns() + REFUSAL_DELAY_NS;

@@ -640,9 +640,7 @@ void order_end(const struct order *order);
 
 /* ---- Refusal ------------------------------------------------------------------------------ */
 
-/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there; 0: not
- * remembered, since it has taken another refusal after the report was read, and may be elsewhere.
- */
+/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
 unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
 /* For a signal: one that the thread has not been told of, and not gone on from. address 0:
  * anywhere.

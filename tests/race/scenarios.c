@@ -148,6 +148,10 @@ static const struct scenario written[] = {
 	 "workers=2 pages=3",
 	 "shrink",
 	 {"write4 write0", "write4 read0", "grow"}},
+	{"small: S4.5 punched and asked anew while asked",
+	 "inline",
+	 "",
+	 {"write0", "punch0 alias0"}},
 	{"two handler threads", "workers=2", "", {"write0", "alias2", "punch1", "sync"}},
 	/* Small enough for all orders with two deviations (scripts/mutants) */
 	{"small: S0.1 a call whose page goes while asked", "zero", "", {"pwrite0", "punch0"}},
