@@ -171,6 +171,7 @@ static int run_lock(struct mkw_run *run, bool inside, const char *where)
 	if (!run_wait_page(vr, slot, inside) || run->page >= object_pages(r->object) ||
 	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
+		vr->lost = true;
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
 	}
 	while (from > low && run_try_page(vr, from - 1))
@@ -542,9 +543,14 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 /* The run could not be locked; what the store reserved for it is not needed. */
 static enum step notify_lost(struct fault *f, struct vm_run *vr, mkw_fault_t code)
 {
+	struct error_record said;
+
+	error_keep(&said, error_last());
 	lost_await_end(f, vr);
 	detached_unreserve(vr);
 	ask_end(f, vr, true, 0);
+	if (said.error != 0)
+		mkw_set_error(said.error, "%s", said.sentence);
 	return fault_answer(f, code);
 }
 
@@ -564,7 +570,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		return notify_commit(f, vr);
 	/* Its own lock failed. What it has reserved may be another question's by now: it cannot
 	 * know, and leaves that to us (mkw_run_lock). */
-	if (!vr->locked && vr->tried_count > 0)
+	if (vr->lost)
 		return notify_lost(f, vr, code);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);

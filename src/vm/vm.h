@@ -612,6 +612,7 @@ struct vm_run {
 	size_t charged;	      /* pages */
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;
+	bool lost; /* it could not be locked */
 };
 
 /* ---- The order of a store's locks (order.c) ----------------------------------------------- */
