@@ -192,6 +192,9 @@ struct object {
 	bool can_write, manual;
 	_Atomic bool unsynced; /* the store was changed since the last fsync that succeeded */
 	_Atomic uint64_t size_bytes;
+	/* The last growth: a number that changes with the size, and when a page from grown_from on
+	 * is granted or written. While it is the same, nothing was stored in what was grown. */
+	_Atomic uint64_t growth, grown_from;
 	_Atomic unsigned handles; /* openings; changes under space->lock */
 	_Atomic unsigned view_count;
 	/* Changes under space->lock: */
@@ -268,12 +271,15 @@ void range_op_begin(struct object *o, struct range_op *op, uint64_t first, uint6
 void range_op_end(struct object *o, struct range_op *op);
 /* Wake whoever waits at the object. */
 void object_wake(struct object *o);
-/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen. */
-int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen.
+ * growth: gets the number of a growth; or NULL. */
+int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uint64_t *growth);
 /* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
-/* Take back a growth from size_bytes to old_bytes, unless something was written there meanwhile. */
-void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* Take back a growth from size_bytes to grown_bytes, unless something was written there since, or
+ * the size was changed. */
+void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t grown_bytes,
+			  uint64_t growth);
 /* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
 int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
 		 uint64_t *last);

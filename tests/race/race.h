@@ -104,6 +104,7 @@ struct world {
 	bool freezes, unmaps, limited;
 	unsigned reports_max; /* for one access */
 	uint64_t next_value;
+	uint64_t size_least; /* of object 0, at the end */
 	int64_t live_before;
 	unsigned threads[PROGRAMS_MAX];
 };

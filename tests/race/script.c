@@ -8,6 +8,7 @@
  *   writeN aliasN readN peekN   word N through the first view, the second view
  *   preadN pwriteN              word N by a call
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
+ *   keepN                       write word N and sync: the object stays as long as that
  *   shrink cut grow             truncate to one page, to the middle of page 0, to all pages
  *   punchN discardN invalidate  page N
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
@@ -103,7 +104,7 @@ static void reports_check(void)
 		threads_fail("one access was reported %u times", sim_reports());
 }
 
-static void write_word(unsigned view, unsigned word)
+static int write_word(unsigned view, unsigned word)
 {
 	struct store s = {.base = world.views[view].address, .value = ++world.next_value};
 	int error;
@@ -112,6 +113,7 @@ static void write_word(unsigned view, unsigned word)
 	error = sim_store(s.address, s.value, committed, &s, NULL);
 	expect(error, "a write", access_may_fail(error));
 	reports_check();
+	return error;
 }
 
 static void read_word(unsigned view, unsigned word)
@@ -200,6 +202,15 @@ static void do_sync(unsigned n)
 	if (error == 0)
 		durable_check(begun);
 	expect(error, "sync", call_may_fail(error));
+}
+
+/* Nobody shortens the object on purpose. */
+static void do_keep(unsigned n)
+{
+	if (write_word(0, n) != 0)
+		return;
+	do_sync(0);
+	world.size_least = word_offset(n) + sizeof(uint64_t);
 }
 
 static void do_msync(unsigned n)
@@ -422,7 +433,7 @@ static const struct {
 	{"unmap", do_unmap, false},	{"map", do_map, false},
 	{"mapover", do_mapover, false}, {"other", do_other, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
-	{"room", do_room, false},
+	{"room", do_room, false},	{"keep", do_keep, false},
 };
 
 void script_run(const char *script)

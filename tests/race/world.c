@@ -283,6 +283,9 @@ static void object_check(unsigned i)
 	uint64_t size = mkw_size(world.handles[i]);
 	int error, tries = 0;
 
+	if (i == 0 && size < world.size_least)
+		threads_fail("the object was cut to %llu bytes; what was written went to %llu",
+			     (unsigned long long)size, (unsigned long long)world.size_least);
 	store_heal(s);
 	do
 		error = mkw_sync(world.handles[i], 0, 0);
