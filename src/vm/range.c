@@ -366,18 +366,22 @@ int object_range(const struct object *o, uint64_t offset, uint64_t length, uint6
 	return 0;
 }
 
-/* Whole pages: ask the store, then drop them. */
-static int punch_pages(struct object *o, uint64_t first, uint64_t count)
+/* The whole pages from page first on, up to end_bytes: ask the store, then drop them. The last page
+ * of the object goes whole, should end_bytes reach the end as it is now: nobody grows it meanwhile.
+ * *end: the page after those. */
+static int punch_pages(struct object *o, uint64_t first, uint64_t end_bytes, uint64_t *end)
 {
 	struct range_op op;
 	int error;
 
-	range_op_begin(o, &op, first, first + count - 1);
+	range_op_begin(o, &op, first, (end_bytes - 1) >> PAGE_SHIFT);
 	error = check_not_frozen(o);
-	if (error == 0)
-		error = op_punch_hole(o, first << PAGE_SHIFT, count << PAGE_SHIFT);
-	if (error == 0)
-		object_detach(o, first, first + count - 1, true);
+	*end = end_bytes >= o->size_bytes ? object_pages(o) : end_bytes >> PAGE_SHIFT;
+	if (error == 0 && *end > first) {
+		error = op_punch_hole(o, first << PAGE_SHIFT, (*end - first) << PAGE_SHIFT);
+		if (error == 0)
+			object_detach(o, first, *end - 1, true);
+	}
 	range_op_end(o, &op);
 	return error;
 }
@@ -401,7 +405,7 @@ static int zero_bytes(struct object *o, uint64_t offset, uint64_t length)
 int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
 	struct env_shield shield;
-	uint64_t first, end, head, tail;
+	uint64_t first, end, end_bytes;
 	struct object *o;
 	int error;
 
@@ -418,22 +422,18 @@ int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	if (error != 0)
 		return error > 0 ? 0 : error;
 	first = (offset + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
-	end = (offset + length) >> PAGE_SHIFT;
-	/* Up to the end of the object: its last page goes whole. */
-	if (offset + length == o->size_bytes)
-		end = object_pages(o);
-	if (end <= first || o->ops->punch_hole == NULL)
+	end_bytes = offset + length;
+	if (first << PAGE_SHIFT >= end_bytes || o->ops->punch_hole == NULL)
 		return zero_bytes(o, offset, length);
-	head = (first << PAGE_SHIFT) - offset;
-	tail = offset + length > end << PAGE_SHIFT ? offset + length - (end << PAGE_SHIFT) : 0;
-	error = zero_bytes(o, offset, head);
-	if (error == 0 && tail > 0)
-		error = zero_bytes(o, end << PAGE_SHIFT, tail);
+	error = zero_bytes(o, offset, (first << PAGE_SHIFT) - offset);
 	if (error != 0)
 		return error;
 	env_shield(&shield);
-	error = punch_pages(o, first, end - first);
+	error = punch_pages(o, first, end_bytes, &end);
 	env_unshield(&shield);
+	end = end > first ? end : first;
+	if (error == 0 && end << PAGE_SHIFT < end_bytes)
+		error = zero_bytes(o, end << PAGE_SHIFT, end_bytes - (end << PAGE_SHIFT));
 	return error;
 }
 

@@ -79,6 +79,10 @@ static const struct scenario written[] = {
 	{"5.2 punch against write-back", "", "write0", {"punch0", "sync", "write0"}},
 	{"5.2 a punch that fails", "fails cut_fails=1", "write0", {"punch0", "write0 sync"}},
 	{"5.2 punch against punch", "", "write0", {"punch0", "punch0", "write0"}},
+	{"5.2 punch to the end against growth",
+	 "",
+	 "cut write0",
+	 {"wipe", "pwrite1"}},
 	{"5.3 invalidate against a writer", "", "write0", {"invalidate", "write0", "alias0"}},
 	{"5.3 discard", "manual", "write0", {"discard0", "write2 read2"}},
 	{"5.4 extend against a writer of the last page",
@@ -115,6 +119,7 @@ static const struct scenario written[] = {
 	{"4.5 freeze against a question", "zero", "", {"write0", "freeze", "sync"}},
 	{"4.5 freeze against pwrite", "", "", {"pwrite0", "freeze", "write2"}},
 	{"4.5 freeze against truncate", "", "write2", {"freeze", "shrink grow"}},
+	{"4.5 freeze against punch", "", "write2 sync", {"punch0", "freeze"}},
 	{"4.5 two freezes", "", "write0", {"freeze", "freeze", "write0"}},
 	/* Views, handles */
 	{"S0.2 map while faults are served", "", "", {"map2 write0", "alias0", "sync"}},

@@ -11,6 +11,7 @@
  *   keepN                       write word N and sync: the object stays as long as that
  *   shrink cut grow             truncate to one page, to the middle of page 0, to all pages
  *   punchN discardN invalidate  page N
+ *   wipe                        punch from the beginning to the end that it has now
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
  *   freeze                      and thaw, and nothing may reach the store between
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
@@ -296,6 +297,25 @@ static void do_punch(unsigned n)
 	change_page(n, zeros, mkw_punch, "punch");
 }
 
+/* Punches what there is, to the end of the object as it is now. */
+static void do_wipe(unsigned n)
+{
+	struct model *m = &world.models[0];
+	uint64_t begun[WORDS], size = mkw_size(world.handles[0]);
+	int error;
+
+	(void)n;
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) < size)
+			begun[w] = model_call(m, w, 0);
+	error = mkw_punch(world.handles[0], 0, size);
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) < size)
+			model_call_end(m, w, 0, begun[w],
+				       error == 0 && mkw_size(world.handles[0]) > word_offset(w));
+	expect(error, "wipe", (error == -EBUSY && world.freezes) || call_may_fail(error));
+}
+
 static void do_discard(unsigned n)
 {
 	uint64_t left[2];
@@ -434,6 +454,7 @@ static const struct {
 	{"mapover", do_mapover, false}, {"other", do_other, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
 	{"room", do_room, false},	{"keep", do_keep, false},
+	{"wipe", do_wipe, false},
 };
 
 void script_run(const char *script)
