@@ -383,6 +383,7 @@ struct fault {
 	pid_t tid;
 	size_t want;		/* pages from page on */
 	unsigned tries;		/* NOPAGE and RETRY answers in a row */
+	unsigned memory_tries;	/* OOM answers */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
@@ -476,7 +477,8 @@ struct space {
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
 	struct list resident_waiters;
-	struct list regions; /* reclaim's clock */
+	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
+	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
 	bool flusher_kicked, reclaimer_kicked, stopping;
@@ -532,6 +534,8 @@ void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
+/* The store has no memory: wait for a turn of reclaim. => no lock held. */
+enum step reclaim_park(struct fault *f);
 /* Pages enter (or leave, negative) write-back. */
 void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason);
 /* Write-back is about to pass over the account's pages. True: writers wait for room under it.

@@ -70,6 +70,7 @@ struct race_store {
 	/* Answers to come, before the right one: */
 	unsigned refuse, retry, nopage, fill_fails, fill_retries, write_fails, write_not_yet,
 		sync_fails, cut_fails;
+	unsigned memory; /* it can fill no page while more are resident; 0: it can */
 	bool released;
 };
 

@@ -10,6 +10,7 @@
  *   dirty=N resident=N   limits of the space, pages
  *   manual defer wait    how the object was opened; its policy
  *   early zero grow      how the store says yes to page_mkwrite (reserve, then lock)
+ *   memory=N          the store has none for a fill while more pages are resident
  *   refuse=N retry=N nopage=N fill_fails=N fill_retries=N write_fails=N not_yet=N sync_fails=N
  *   cut_fails=N          the store's next N answers
  */
@@ -154,6 +155,7 @@ static void store_make(struct race_store *s, const struct scenario *sc, unsigned
 	s->write_not_yet = option(sc, "not_yet");
 	s->sync_fails = option(sc, "sync_fails");
 	s->cut_fails = option(sc, "cut_fails");
+	s->memory = option(sc, "memory");
 }
 
 static void view_make(unsigned view, unsigned object)
@@ -273,7 +275,7 @@ static void world_make(const struct scenario *sc)
 static void store_heal(struct race_store *s)
 {
 	s->refuse = s->retry = s->nopage = s->fill_fails = s->fill_retries = 0;
-	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = 0;
+	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = s->memory = 0;
 }
 
 /* Everything is written, and what is there is what the model says (nothing dirty was lost). */
