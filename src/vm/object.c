@@ -541,8 +541,12 @@ int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	error = object_range(h->object, offset, length, &first, &last);
 	if (error < 0)
 		return error;
+	if (error > 0) { /* no page, but what cut them off may not be durable */
+		first = object_pages(h->object);
+		last = OBJECT_PAGES_MAX - 1;
+	}
 	env_shield(&shield);
-	error = error == 0 ? writeback_sync(h->object, first, last) : 0;
+	error = writeback_sync(h->object, first, last);
 	if (handle_take_error(h, &earlier) != 0 && (error == 0 || error == -EAGAIN))
 		error = error_say("write-back failed", &earlier);
 	env_unshield(&shield);

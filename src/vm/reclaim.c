@@ -103,7 +103,7 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 	bool present[REGION_PAGES] = {false};
 	size_t evicted = 0;
 
-	if (!o->manual)
+	if (!object_is_manual(o))
 		*busy |= writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM)
 				 .busy;
 	env_read_lock(&o->views_lock);

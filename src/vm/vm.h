@@ -242,6 +242,13 @@ static inline uint64_t object_pages(const struct object *o)
 	return (o->size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
 }
 
+/* Its pages are written when its user says so. One that the last close could not write has no user
+ * any more. */
+static inline bool object_is_manual(struct object *o)
+{
+	return o->manual && (atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0);
+}
+
 struct mkw_handle {
 	struct object *object;
 	unsigned flags;

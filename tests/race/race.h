@@ -102,6 +102,7 @@ struct world {
 	unsigned pages, flags;
 	bool tolerant; /* the store fails: calls may fail */
 	bool cuts;     /* some program truncates: accesses may be past the end */
+	bool left;     /* object 0 has no user, and could not be written */
 	bool freezes, unmaps, limited;
 	unsigned reports_max; /* for one access */
 	uint64_t next_value;

@@ -9,7 +9,7 @@
  *   preadN pwriteN              word N by a call
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
  *   keepN                       write word N and sync: the object stays as long as that
- *   shrink cut grow             truncate to one page, to the middle of page 0, to all pages
+ *   shrink cut grow empty       truncate to one page, to the middle of page 0, to all pages, to 0
  *   punchN discardN invalidate  page N
  *   wipe                        punch from the beginning to the end that it has now
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
@@ -17,6 +17,8 @@
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
+ *   leave                       all views and the handle of object 0: it fails, and is written
+ *                               all the same in the end
  *   wake room                   the store has space again, the limit is lifted
  */
 #include "race.h"
@@ -194,14 +196,27 @@ static void durable_check(uint64_t begun)
 				     w, (unsigned long long)s->durable[w]);
 }
 
+/* What the store was told before it began is durable: sizes and holes too. */
+static void changes_check(const unsigned *changes)
+{
+	for (unsigned w = 0; w < WORDS; w++)
+		if (world.stores[0].synced[w] < changes[w])
+			threads_fail("sync returned 0 and a change of word %u is not durable", w);
+}
+
 static void do_sync(unsigned n)
 {
 	uint64_t begun = model_now();
-	int error = mkw_sync(world.handles[0], 0, 0);
+	unsigned changes[WORDS];
+	int error;
 
 	(void)n;
-	if (error == 0)
+	memcpy(changes, world.stores[0].changes, sizeof(changes));
+	error = mkw_sync(world.handles[0], 0, 0);
+	if (error == 0) {
 		durable_check(begun);
+		changes_check(changes);
+	}
 	expect(error, "sync", call_may_fail(error));
 }
 
@@ -270,6 +285,12 @@ static void do_grow(unsigned n)
 {
 	(void)n;
 	resize((uint64_t)world.pages * MKW_PAGE_SIZE, "grow");
+}
+
+static void do_empty(unsigned n)
+{
+	(void)n;
+	resize(0, "empty");
 }
 
 /* A call after which page n's words are what it leaves. */
@@ -420,6 +441,24 @@ static void do_close(unsigned n)
 	expect(error, "close", call_may_fail(error));
 }
 
+/* The last of object 0 goes: what cannot be written stays in the space. */
+static void do_leave(unsigned n)
+{
+	struct mkw_handle *h = world.handles[0];
+	int error;
+
+	for (unsigned i = 0; i < 2; i++) {
+		world.views[i].mapped = false;
+		error = mkw_unmap((void *)world.views[i].address, world.pages * MKW_PAGE_SIZE);
+		expect(error, "unmap", false);
+	}
+	(void)n;
+	world.handles[0] = NULL;
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+	world.left = error != 0;
+}
+
 static void do_wake(unsigned n)
 {
 	(void)n;
@@ -454,7 +493,8 @@ static const struct {
 	{"mapover", do_mapover, false}, {"other", do_other, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
 	{"room", do_room, false},	{"keep", do_keep, false},
-	{"wipe", do_wipe, false},
+	{"wipe", do_wipe, false},	{"empty", do_empty, false},
+	{"leave", do_leave, false},
 };
 
 void script_run(const char *script)

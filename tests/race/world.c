@@ -245,7 +245,7 @@ static void world_make(const struct scenario *sc)
 	world.scenario = sc;
 	world.pages = option(sc, "pages") > 0 ? option(sc, "pages") : 2;
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
-	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut");
+	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover");
 	world.tolerant = option(sc, "fails") > 0;
@@ -319,6 +319,8 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	if (world.left && object_is_dirty(world.objects[0]))
+		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)
 		if (world.handles[i] != NULL)
 			object_check(i);
