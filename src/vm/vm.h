@@ -290,6 +290,8 @@ void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t grown_
 /* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
 int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
 		 uint64_t *last);
+/* 0, or an error that is said: no handle, inside a store operation; not to be written. */
+int handle_check(const struct mkw_handle *h);
 int handle_check_write(const struct mkw_handle *h);
 
 /* ---- Views -------------------------------------------------------------------------------- */
