@@ -10,6 +10,7 @@
  *   dirty=N resident=N   limits of the space, pages
  *   manual defer wait    how the object was opened; its policy
  *   early zero grow      how the store says yes to page_mkwrite (reserve, then lock)
+ *   memory=N          the store has none for a fill while more pages are resident
  *   refuse=N retry=N nopage=N fill_fails=N fill_retries=N write_fails=N not_yet=N sync_fails=N
  *   cut_fails=N          the store's next N answers
  */
@@ -154,6 +155,7 @@ static void store_make(struct race_store *s, const struct scenario *sc, unsigned
 	s->write_not_yet = option(sc, "not_yet");
 	s->sync_fails = option(sc, "sync_fails");
 	s->cut_fails = option(sc, "cut_fails");
+	s->memory = option(sc, "memory");
 }
 
 static void view_make(unsigned view, unsigned object)
@@ -171,7 +173,8 @@ static void object_make(const struct scenario *sc, unsigned i)
 	unsigned flags = MKW_RDWR | (option(sc, "manual") > 0 ? MKW_MANUAL : 0);
 
 	store_make(&world.stores[i], sc, i);
-	if (i == 0 && (script_has(sc, "close") || script_has(sc, "reopen")))
+	if (i == 0 &&
+	    (script_has(sc, "close") || script_has(sc, "quit") || script_has(sc, "leave")))
 		must(mkw_open(world.space, "race:0", flags, &world.handles[i]), "open");
 	else
 		must(mkw_create(world.space, &race_store_ops, &world.stores[i],
@@ -244,7 +247,7 @@ static void world_make(const struct scenario *sc)
 	world.scenario = sc;
 	world.pages = option(sc, "pages") > 0 ? option(sc, "pages") : 2;
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
-	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut");
+	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
 	world.unmaps =
 		script_has(sc, "unmap") || script_has(sc, "mapover") || script_has(sc, "quit");
@@ -275,7 +278,7 @@ static void world_make(const struct scenario *sc)
 static void store_heal(struct race_store *s)
 {
 	s->refuse = s->retry = s->nopage = s->fill_fails = s->fill_retries = 0;
-	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = 0;
+	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = s->memory = 0;
 }
 
 /* An object that ended in the run was written then. */
@@ -294,6 +297,9 @@ static void object_check(unsigned i)
 	uint64_t size = mkw_size(world.handles[i]);
 	int error, tries = 0;
 
+	if (i == 0 && size < world.size_least)
+		threads_fail("the object was cut to %llu bytes; what was written went to %llu",
+			     (unsigned long long)size, (unsigned long long)world.size_least);
 	store_heal(s);
 	do
 		error = mkw_sync(world.handles[i], 0, 0);
@@ -325,6 +331,8 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	if (world.left && object_is_dirty(world.objects[0]))
+		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)
 		if (world.handles[i] != NULL)
 			object_check(i);
@@ -333,7 +341,10 @@ static void world_end(void)
 	/* What a failed last close left in the space is there again. */
 	if (world.handles[0] == NULL) {
 		store_heal(&world.stores[0]);
-		must(mkw_open(world.space, "race:0", MKW_RDWR, &world.handles[0]), "the last open");
+		must(mkw_open(world.space, "race:0",
+			      MKW_RDWR | (option(world.scenario, "manual") > 0 ? MKW_MANUAL : 0),
+			      &world.handles[0]),
+		     "the last open");
 		world.objects[0] = world.handles[0]->object;
 		object_check(0);
 	}
