@@ -191,7 +191,7 @@ int inline_descriptor(struct mmu *mmu);
 /* si_code of a SIGBUS that mmu_refuse queued. Negative: the kernel lets one thread send no other
  * kind to another. */
 #define REFUSED_CODE (-0x6d6b77)
-#define PASSED_CODE  (-0x6d6b78) /* its address is the ticket of a window */
+#define PASSED_CODE  (-0x6d6b78) /* its address says nothing */
 
 int signals_install(void);
 /* End the process by SIGBUS at address, as the kernel does where the signal cannot be had. */
@@ -204,10 +204,11 @@ bool signals_ours(void);
 /* None is open while it is held. */
 void window_lock(void);
 void window_unlock(void);
-/* In a signal handler: the thread has met the window of this ticket. Returns when it is closed. */
-void window_pass(uint32_t ticket);
-/* Likewise, where the ticket was lost: of the window that may be open now. */
-void window_pass_any(void);
+/* In a signal handler: the thread is past the window that may be open for it. Returns when that is
+ * closed. */
+void window_pass(void);
+/* Is the thread being refused this page now? Then a report of that need not be served. */
+bool refusal_is_due(pid_t tid, uintptr_t address);
 /* A signal of ours has arrived, or perhaps: false if none is under way. */
 bool signal_arrived(void);
 /* Likewise: until the window that may be open now is closed. */

@@ -39,8 +39,8 @@ static struct {
 	pthread_mutex_t lock;
 	_Atomic uint32_t ticket; /* of the window open now; 0: none */
 	_Atomic uint32_t passed; /* the ticket whose thread has passed it */
-	uint32_t last_ticket;	 /* guarded by lock, as are: whom it was for */
-	pid_t tid;
+	_Atomic pid_t tid;	 /* whom it is or was for. Changed under lock, as are: */
+	uint32_t last_ticket;
 	uintptr_t page;
 	unsigned repeats;
 } window = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -72,6 +72,32 @@ static bool let_go_take(pid_t tid, uintptr_t page)
 	return atomic_compare_exchange_strong(&let_go[(unsigned)tid % PLACES], &key, 0);
 }
 
+/*
+ * Which threads are being refused, and where. A thread with a signal pending faults in its call
+ * over and over: each further report would end in a wake, each wake makes it uncertain that the
+ * thread is where it was reported, and so none of them would be refused ever. So they are not
+ * served. The mark goes before the signal or the wake that every refusal ends in: whoever waits
+ * leaves by that.
+ */
+static _Atomic uint64_t refusing[PLACES];
+
+bool refusal_is_due(pid_t tid, uintptr_t address)
+{
+	return atomic_load(&refusing[(unsigned)tid % PLACES]) == let_go_key(tid, address);
+}
+
+static void refusal_begin(pid_t tid, uintptr_t page)
+{
+	atomic_store(&refusing[(unsigned)tid % PLACES], let_go_key(tid, page));
+}
+
+static void refusal_sent(pid_t tid, uintptr_t page)
+{
+	uint64_t key = let_go_key(tid, page);
+
+	atomic_compare_exchange_strong(&refusing[(unsigned)tid % PLACES], &key, 0);
+}
+
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, long timeout_ns)
 {
 	struct timespec timeout = {.tv_sec = timeout_ns / 1000000000,
@@ -93,15 +119,17 @@ void window_await_end(void)
 		futex_wait(&window.ticket, ticket, PASSAGE_NS);
 }
 
-void window_pass_any(void)
+/*
+ * Whichever window its signal was sent for: if one is pending still when the next is sent, the two
+ * arrive as one. Whoever takes a signal is in no system call, and so past any window of its own.
+ */
+void window_pass(void)
 {
-	window_pass(atomic_load(&window.ticket));
-}
+	uint32_t ticket = atomic_load(&window.ticket);
 
-void window_pass(uint32_t ticket)
-{
-	if (ticket == 0 || atomic_load(&window.ticket) != ticket)
-		return; /* a late signal: it has been closed since */
+	if (ticket == 0 || atomic_load(&window.tid) != (pid_t)syscall(SYS_gettid) ||
+	    atomic_load(&window.ticket) != ticket)
+		return; /* late: it has been closed since */
 	atomic_store(&window.passed, ticket);
 	futex_wake(&window.passed);
 	while (atomic_load(&window.ticket) == ticket)
@@ -169,16 +197,16 @@ static void refuse_by_signal(struct mmu_view *view, uintptr_t address, pid_t tid
 		(void)send_sigbus(tid, REFUSED_CODE, address);
 }
 
-/* => window.lock held. How often patience is to be doubled for a thread that comes back. */
-static unsigned count_repeats(uintptr_t page, pid_t tid)
+/* => window.lock held, none open. How often patience is to be doubled for a thread that comes back.
+ */
+static void count_repeats(uintptr_t page, pid_t tid)
 {
-	if (window.tid != tid || window.page != page)
+	if (atomic_load(&window.tid) != tid || window.page != page)
 		window.repeats = 0;
 	else if (window.repeats < DOUBLINGS_MAX)
 		window.repeats++;
-	window.tid = tid;
+	atomic_store(&window.tid, tid);
 	window.page = page;
-	return window.repeats;
 }
 
 /* Until the thread waits somewhere else than it did, or is in no system call any more. */
@@ -203,21 +231,36 @@ static bool can_be_signalled(pid_t tid)
 	       !(signals.blocked & (uint64_t)1 << (SIGBUS - 1));
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A wait may end early. */
+static void await_passed(uint32_t ticket, uint64_t patience_ns)
+{
+	uint64_t now = now_ns(), end = now + patience_ns;
+	uint32_t passed;
+
+	while ((passed = atomic_load(&window.passed)) != ticket && now < end) {
+		futex_wait(&window.passed, passed, (long)(end - now));
+		now = now_ns();
+	}
+}
+
+/* => window.lock held. */
 static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
 			  const struct thread_state *blocked)
 {
-	unsigned doublings = count_repeats(page, tid);
-	uint32_t ticket = window.last_ticket;
-	uint32_t before = atomic_load(&window.passed);
-
-	if (can_be_signalled(tid) && send_sigbus(tid, PASSED_CODE, ticket) == 0) {
+	if (can_be_signalled(tid) && send_sigbus(tid, PASSED_CODE, page) == 0) {
 		mmu_wake(view, page, MKW_PAGE_SIZE);
-		/* Several waits may end early; what is lost by that is one more fault. */
-		if (atomic_load(&window.passed) != ticket)
-			futex_wait(&window.passed, before, (long)PASSAGE_NS << doublings);
+		await_passed(window.last_ticket, (uint64_t)PASSAGE_NS << window.repeats);
 	} else {
 		mmu_wake(view, page, MKW_PAGE_SIZE);
-		watch_passage(tid, blocked, WATCH_LOOKS << doublings);
+		watch_passage(tid, blocked, WATCH_LOOKS << window.repeats);
 	}
 }
 
@@ -232,14 +275,17 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 	window_lock();
 	if (mmu_woken_since(page, reported)) {
 		window_unlock();
+		refusal_sent(tid, page);
 		mmu_wake(view, page, MKW_PAGE_SIZE); /* or that was another page's wake */
 		return;
 	}
+	count_repeats(page, tid);
 	window.last_ticket += window.last_ticket + 1 == 0 ? 2 : 1;
 	atomic_store(&window.ticket, window.last_ticket);
 	count_call(view->mmu);
 	if (mprotect((void *)page, MKW_PAGE_SIZE, less) == 0) {
 		let_go_note(tid, page);
+		refusal_sent(tid, page);
 		await_passage(view, page, tid, blocked);
 		count_call(view->mmu);
 		/* It merges with its neighbours again and so adds no mapping; but never leave it.
@@ -248,6 +294,7 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 			sched_yield();
 	} else {
 		/* Too many mappings for a split: the thread comes back, and its refusal with it. */
+		refusal_sent(tid, page);
 		mmu_wake(view, page, MKW_PAGE_SIZE);
 	}
 	atomic_store(&window.ticket, 0);
@@ -265,11 +312,15 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 		mmu_wake(view, page, MKW_PAGE_SIZE);
 		return;
 	}
+	refusal_begin(tid, page);
 	thread_state_settle(tid, &state);
+	if (state.mode == THREAD_SYSCALL || state.mode == THREAD_RUNNING) {
+		refuse_by_window(view, page, access, tid, reported, &state);
+		return;
+	}
+	refusal_sent(tid, page);
 	if (state.mode == THREAD_USER)
 		refuse_by_signal(view, address, tid);
 	else if (state.mode == THREAD_UNKNOWN)
 		refuse_later(view, address);
-	else if (state.mode != THREAD_GONE)
-		refuse_by_window(view, page, access, tid, reported, &state);
 }

@@ -203,7 +203,6 @@ static bool take_wordless(siginfo_t *info, void *context)
 	if (info->si_code != SI_USER || info->si_pid != 0 || info->si_uid != 0 || !signal_arrived())
 		return false;
 	memset(&refusal, 0, sizeof(refusal));
-	window_pass_any();
 	if (upcalls.refused && upcalls.refused(0, &refusal)) {
 		info->si_addr = refusal.address;
 		refuse_here(info, context, &refusal, true);
@@ -229,13 +228,13 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
 
+	window_pass(); /* ours may be one with another that was pending */
 	if (info->si_code == PASSED_CODE || info->si_code == REFUSED_CODE)
 		signal_arrived();
-	if (info->si_code == PASSED_CODE)
-		window_pass((uint32_t)(uintptr_t)info->si_addr);
-	else if (info->si_code == REFUSED_CODE)
+	if (info->si_code == REFUSED_CODE)
 		take_refusal(info, context);
-	else if (!take_wordless(info, context) && !serve_inline(info, context) && !first_time(info))
+	else if (info->si_code != PASSED_CODE && !take_wordless(info, context) &&
+		 !serve_inline(info, context) && !first_time(info))
 		chain(&before_bus, sig, info, context,
 		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
 	errno = saved;

@@ -52,8 +52,9 @@ static bool serve(struct worker *worker, const struct uffd_msg *message)
 		pool_reinforce(mmu);
 	place_follow(worker, tid);
 	fault_note(message->arg.pagefault.address, !(flags & UFFD_PAGEFAULT_FLAG_WP));
-	mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
-			    write ? MMU_WRITE : MMU_READ, tid);
+	if (!refusal_is_due(tid, (uintptr_t)message->arg.pagefault.address))
+		mmu->upcalls->fault(mmu->arg, (uintptr_t)message->arg.pagefault.address,
+				    write ? MMU_WRITE : MMU_READ, tid);
 	return atomic_compare_exchange_strong(&worker->word, &word, word_next(word, READING));
 }
 

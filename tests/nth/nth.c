@@ -8,10 +8,6 @@
  * thread fail only for one that is gone; munmap gets no memory to split a mapping with, but where
  * that is the library's own memory nothing is left to do but to keep it, so only views are failed.
  *
- * FUTEX_WAIT may end early by a signal. It is not failed: the window of a refusal (refuse.c) closes
- * then before its thread has met it, and on a loaded machine one such refusal in some thousands
- * meets the thread at a later access.
- *
  * Everything here may run in a signal handler: no lock, no allocation.
  */
 #include "nth/nth.h"
@@ -21,6 +17,7 @@
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <signal.h>
@@ -738,11 +735,15 @@ static long signal_without_words(const long *a)
 	return result;
 }
 
-static int syscall_fails(long number, const void *site)
+static int syscall_fails(long number, const long *argument, const void *site)
 {
 	switch (number) {
 	case SYS_userfaultfd:
 		return call_fails("userfaultfd", ERRNOS(EMFILE, ENFILE, ENOMEM), site);
+	case SYS_futex:
+		if ((argument[1] & FUTEX_CMD_MASK) != FUTEX_WAIT)
+			return 0;
+		return call_fails("futex", ERRNOS(EINTR, EAGAIN), site);
 	case SYS_rt_tgsigqueueinfo:
 		return call_fails("rt_tgsigqueueinfo", ERRNOS(NTH_SHORT), site);
 	default:
@@ -760,7 +761,7 @@ long __wrap_syscall(long number, ...)
 	for (size_t i = 0; i < 6; i++)
 		a[i] = va_arg(list, long);
 	va_end(list);
-	error = syscall_fails(number, __builtin_return_address(0));
+	error = syscall_fails(number, a, __builtin_return_address(0));
 	if (error == NTH_SHORT)
 		return signal_without_words(a);
 	if (error) {
