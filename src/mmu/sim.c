@@ -289,11 +289,6 @@ void *frames_data(struct frames *f, uint64_t offset, size_t length)
 	return f->bytes + offset;
 }
 
-uint64_t sim_frames_top(const struct frames *f)
-{
-	return f->top;
-}
-
 bool sim_frame_exists(const struct frames *f, uint64_t page)
 {
 	return page < PAGES_MAX && f->exists[page];

@@ -19,14 +19,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STORY_LINES 160
-
 static struct exploration plan;
 static uint64_t lot_schedules_max; /* for scenarios by lot, of which there are many */
 static uint64_t lots;		   /* scenarios drawn by lot */
-static struct {
+
+struct totals {
 	uint64_t schedules, random, failed;
-} * total;
+};
+static struct totals *total; /* shared by all processes */
 
 static void line_print(void *arg, const char *line)
 {
