@@ -4,7 +4,8 @@
 #   make            build the library, the command and the tests
 #   make demo       build, and show what it is for, on real files; FILES="..."
 #   make test       build, and run every bounded test        TESTS="name parts" SUITE=contract
-#   make check      the same and more of it, then again under ASan+UBSan and TSan, then fuzz
+#   make check      the same and more of it, then again under ASan+UBSan and TSan, then fuzz and mutants
+#   make mutants    break a copy of the library in many ways: the explorer must see each   NAMES="..."
 #   make fuzz       build, and let libFuzzer look for inputs that fail   FUZZ_S=seconds TARGETS="uri api"
 #   make bench      build, and measure against the kernel's own mmap; ARGS="..."
 #   make install    PREFIX=/usr/local DESTDIR=; without PREFIX as configured, at first /usr/local
@@ -24,7 +25,7 @@ FUZZED = -Dfuzz=true -Dchecks=true -Doptimization=2 -Db_sanitize=address$(comma)
 SANITIZED = -Dchecks=true -Doptimization=1 -Db_lundef=false
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
-.PHONY: all build demo test test-asan test-tsan check fuzz bench install format format-check clean
+.PHONY: all build demo test test-asan test-tsan mutants check fuzz bench install format format-check clean
 
 all: build
 
@@ -57,6 +58,10 @@ test-tsan:
 	$(call build,$(BUILD)-tsan,-Db_sanitize=thread $(SANITIZED))
 	@$(RUN_TESTS) $(BUILD)-tsan $(TESTS)
 
+mutants:
+	@$(SETUP) dev
+	scripts/mutants $(NAMES)
+
 check: export MKW_TEST_HEAVY = 1
 check: export MKW_TEST_TIMEOUT_S = 1200
 check:
@@ -64,6 +69,7 @@ check:
 	$(MAKE) test-asan
 	$(MAKE) test-tsan
 	$(MAKE) fuzz FUZZ_S=300
+	$(MAKE) mutants
 
 fuzz: export CC = clang
 fuzz:

@@ -155,8 +155,6 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 /* A time before the report that the calling handler thread serves was read; in other threads the
  * end of time. */
 uint64_t mmu_report_time(void);
-/* A time after all reports that were read before the call. Async-signal-safe. */
-uint64_t mmu_time_passes(void);
 /* Were threads that wait at the page let go since? Then the one that was reported may be elsewhere.
  */
 bool mmu_woken_since(uintptr_t address, uint64_t time);

@@ -289,11 +289,6 @@ void *frames_data(struct frames *f, uint64_t offset, size_t length)
 	return f->bytes + offset;
 }
 
-uint64_t sim_frames_top(const struct frames *f)
-{
-	return f->top;
-}
-
 bool sim_frame_exists(const struct frames *f, uint64_t page)
 {
 	return page < PAGES_MAX && f->exists[page];
@@ -441,11 +436,6 @@ static void wake_end(const struct mmu_view *view, uintptr_t address, size_t leng
 uint64_t mmu_report_time(void)
 {
 	return handler_of != NULL ? report_time : UINT64_MAX;
-}
-
-uint64_t mmu_time_passes(void)
-{
-	return ++wake_clock;
 }
 
 bool mmu_woken_since(uintptr_t address, uint64_t time)

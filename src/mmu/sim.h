@@ -28,8 +28,6 @@ enum sim_entry sim_strongest(const struct frames *frames, uint64_t page, bool ca
 /* A writable, open view has no marker at a page with a frame: a write would not be reported. */
 bool sim_unarmed(const struct frames *frames, uint64_t page);
 bool sim_frame_exists(const struct frames *frames, uint64_t page);
-/* Pages at or above have never had a frame. */
-uint64_t sim_frames_top(const struct frames *frames);
 const struct frames *sim_frames_of(uintptr_t address);
 /* What has been made and not ended: machines, frames, views. */
 unsigned sim_live(void);

@@ -68,11 +68,6 @@ UNWATCHED uint64_t wake_clock(void)
 	return atomic_load(&clock_now);
 }
 
-UNWATCHED uint64_t mmu_time_passes(void)
-{
-	return atomic_fetch_add(&clock_now, 1) + 1;
-}
-
 UNWATCHED bool mmu_woken_since(uintptr_t address, uint64_t time)
 {
 	size_t place = place_of(address);

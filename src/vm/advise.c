@@ -20,9 +20,10 @@ static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 	uint64_t end = object_pages(v->object), last = first + count - 1;
 	int error;
 
-	if (first >= end)
-		return 0;
-	error = writeback_sync(v->object, first, last < end ? last : end - 1);
+	/* Past the end there is no page, but what cut them off may not be durable. */
+	if (first < end && last >= end)
+		last = end - 1;
+	error = writeback_sync(v->object, first, last);
 	if (error != 0) { /* heard, though by no handle */
 		env_lock(&v->object->lock);
 		v->object->error_seen_seq = v->object->error_seq;

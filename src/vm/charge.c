@@ -275,6 +275,21 @@ enum step charge_resident_park(struct fault *f)
 	return step;
 }
 
+enum step reclaim_park(struct fault *f)
+{
+	struct space *s = f->object->space;
+	enum step step = STEP_AGAIN;
+
+	env_lock(&s->charge_lock);
+	if (fault_before_park(f)) {
+		list_push_back(&s->memory_waiters, &fault_waiter(f)->link);
+		reclaimer_kick_locked(s);
+		step = STEP_PARKED;
+	}
+	env_unlock(&s->charge_lock);
+	return step;
+}
+
 void uncharge_resident(struct object *o, size_t pages)
 {
 	struct space *s = o->space;

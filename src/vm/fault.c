@@ -313,15 +313,24 @@ static enum step fault_try_again(struct fault *f, int error)
 	return fault_refuse(f, error);
 }
 
+/* There is no memory: again when reclaim has looked for some. A fill in between is no progress: its
+ * page may be what reclaim takes next. */
+static enum step fault_lacks_memory(struct fault *f)
+{
+	if (++f->memory_tries >= TRIES_MAX) {
+		mkw_set_error(-ENOMEM, "there was no memory %u times", f->memory_tries);
+		return fault_refuse(f, -ENOMEM);
+	}
+	return fault_may_not_wait_for_room(f) ? STEP_AGAIN : reclaim_park(f);
+}
+
 /* A store answered with something other than success. */
 enum step fault_answer(struct fault *f, mkw_fault_t code)
 {
 	int error;
 
-	if ((code & MKW_FAULT_OOM) != 0) {
-		reclaimer_kick(f->object->space);
-		return fault_try_again(f, -ENOMEM);
-	}
+	if ((code & MKW_FAULT_OOM) != 0)
+		return fault_lacks_memory(f);
 	if ((code & (MKW_FAULT_SIGBUS | MKW_FAULT_RETRY | MKW_FAULT_NOPAGE)) == 0) {
 		mkw_set_error(-EIO, "the store answered with code %#x", code);
 		return fault_refuse(f, -EIO);
@@ -543,12 +552,6 @@ static bool fault_deliver(struct fault *f)
 	struct space *s = f->object->space;
 	unsigned in_a_row = refusal_record(f->tid, &f->refusal, f->reported);
 
-	if (in_a_row == 0) {
-		COUNT(f->object, refusals, -(uint64_t)1);
-		fault_note_dropped(f);
-		fault_wake(f);
-		return true;
-	}
 	if (in_a_row > REFUSALS_BEFORE_DELAY && !f->delayed) {
 		f->delayed = true;
 		f->not_before_ns = env_now_ns() + REFUSAL_DELAY_NS;

@@ -4,11 +4,11 @@
  * limit when nothing can be written, and keeps time for delayed faults and for those who wait for
  * space.
  *
- * A round writes what is dirty in every object that is not manual. A writer who was waiting before
- * the round began is denied after it if the round freed nothing, skipped nothing, and no charge or
- * write-back of anybody else is under way that may still free something (contract 11), and the next
- * round likewise. Who waits under an object's own limit is judged by that object alone, whatever
- * others do.
+ * A round writes what is dirty in every object that is not manual, or has no user any more. A
+ * writer who was waiting before the round began is denied after it if the round freed nothing,
+ * skipped nothing, and no charge or write-back of anybody else is under way that may still free
+ * something (contract 11), and the next round likewise. Who waits under an object's own limit is
+ * judged by that object alone, whatever others do.
  */
 #include "vm.h"
 
@@ -32,7 +32,7 @@ static void round_object(struct object *o, struct round *round)
 	env_lock(&s->charge_lock);
 	wanted = account_pass_begin(&o->account) || round->wanted;
 	env_unlock(&s->charge_lock);
-	if (!o->manual)
+	if (!object_is_manual(o))
 		busy = writeback_range(o, 0, OBJECT_PAGES_MAX - 1, MKW_WB_BACKGROUND).busy;
 	else if (wanted)
 		busy = writeback_ungrant(o, 0, OBJECT_PAGES_MAX - 1).busy;

@@ -142,8 +142,14 @@ static bool is_frozen(const struct object *o)
 	return atomic_load(&o->frozen) != 0;
 }
 
+/* What a write has grown its object by. */
+struct growth {
+	uint64_t from, to; /* bytes; to 0: nothing */
+	uint64_t number;
+};
+
 /* Grow the object so that a write to `end` fits. A frozen object is waited for. */
-static int write_extend(struct object *o, uint64_t end)
+static int write_extend(struct object *o, uint64_t end, struct growth *growth)
 {
 	struct sleeper sleeper;
 	int error = 0;
@@ -153,9 +159,13 @@ static int write_extend(struct object *o, uint64_t end)
 		uint64_t size = o->size_bytes;
 
 		error_clear();
-		error = size >= end ? 0 : object_resize(o, end, size);
+		error = size >= end ? 0 : object_resize(o, end, size, &growth->number);
 		if (error == -EAGAIN && error_last() == 0)
 			continue; /* somebody else changed the size */
+		if (error == 0 && size < end) {
+			growth->from = size;
+			growth->to = end;
+		}
 		if (error <= 0)
 			break;
 		env_lock(&o->lock);
@@ -172,12 +182,12 @@ static int write_extend(struct object *o, uint64_t end)
 }
 
 /* What the object was grown for has been refused; why is still to be told. */
-static void write_shrink(struct object *o, uint64_t size_bytes, uint64_t grown_bytes, int error)
+static void write_shrink(struct object *o, const struct growth *growth, int error)
 {
 	char sentence[256];
 
 	snprintf(sentence, sizeof(sentence), "%s", error_sentence());
-	object_shrink_unused(o, size_bytes, grown_bytes);
+	object_shrink_unused(o, growth->from, growth->to, growth->number);
 	mkw_set_error(error, "%s", sentence);
 }
 
@@ -185,21 +195,20 @@ static void write_shrink(struct object *o, uint64_t size_bytes, uint64_t grown_b
 static ssize_t write_span(struct object *o, const struct span *s, char *staging, bool grow)
 {
 	uint64_t end = (s->page << PAGE_SHIFT) + s->in_page + s->bytes;
+	struct growth growth = {0};
 	struct env_shield shield;
 	ssize_t n;
 
 	env_shield(&shield);
 	for (;;) {
-		uint64_t size = o->size_bytes;
-
-		n = grow ? write_extend(o, end) : 0;
+		n = grow ? write_extend(o, end, &growth) : 0;
 		if (n == 0)
 			n = span_move(o, s, staging, true);
 		/* Cut off again before the bytes were in: once more. */
 		if (n == -ENXIO && grow && o->size_bytes < end)
 			continue;
-		if (n < 0 && grow && size < end)
-			write_shrink(o, size, end, (int)n);
+		if (n < 0 && growth.to != 0)
+			write_shrink(o, &growth, (int)n);
 		break;
 	}
 	env_unshield(&shield);

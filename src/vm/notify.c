@@ -171,6 +171,7 @@ static int run_lock(struct mkw_run *run, bool inside, const char *where)
 	if (!run_wait_page(vr, slot, inside) || run->page >= object_pages(r->object) ||
 	    object_in_range_op(r->object, run->page)) {
 		env_unlock(&r->lock);
+		vr->lost = true;
 		return mkw_set_error(-EFAULT, "the page is the object's no more");
 	}
 	while (from > low && run_try_page(vr, from - 1))
@@ -287,30 +288,6 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 
 /* ---- Its end ------------------------------------------------------------------------------ */
 
-/* => region->lock held. Pages still asked for by this question, outside the run that was locked:
- * the store granted them, we could not take them. They stay asked until unreserve has run. A dirty
- * one, which was asked for again, needs the reservation for its write-back. */
-static void lost_unreserve(struct vm_run *vr)
-{
-	struct region *r = vr->region;
-
-	for (size_t i = vr->asked_from; i < vr->asked_to && r->asked > 0;) {
-		size_t from = i;
-		while (i < vr->asked_to && r->pages[i].ask == vr->ask &&
-		       (r->pages[i].flags & PAGE_HELD) == 0 && !page_is_charged(&r->pages[i]))
-			i++;
-		if (i == from) {
-			ask_clear(r, i++, vr->ask);
-			continue;
-		}
-		env_unlock(&r->lock);
-		op_unreserve(r->object, r->first + from, i - from);
-		env_lock(&r->lock);
-		for (size_t k = from; k < i; k++)
-			ask_clear(r, k, vr->ask);
-	}
-}
-
 /* A page that has a reservation for nothing. => region->lock held. */
 static bool page_is_lost(const struct page *p)
 {
@@ -349,6 +326,40 @@ static bool page_lock_lost(struct region *r, size_t slot)
 		return false;
 	page_lock(r, slot);
 	return true;
+}
+
+/*
+ * => region->lock held, dropped and taken again meanwhile. Pages still asked for by this question,
+ * outside the run that was locked: the store granted them, we could not take them. Their page locks
+ * are held until unreserve has run: a range op that began before may detach them, and then nobody
+ * else is to ask for them yet. A dirty one, which was asked for again, needs the reservation for
+ * its write-back.
+ */
+static void lost_unreserve(struct vm_run *vr)
+{
+	struct region *r = vr->region;
+
+	for (size_t i = vr->asked_from, n; i < vr->asked_to; i += n) {
+		n = 1;
+		if (r->pages[i].ask != vr->ask)
+			continue;
+		ask_clear(r, i, vr->ask);
+		if (!page_lock_lost(r, i))
+			continue;
+		for (; i + n < vr->asked_to && r->pages[i + n].ask == vr->ask; n++) {
+			const struct page *p = &r->pages[i + n];
+			if ((p->flags & (PAGE_LOCKED | PAGE_HELD)) != 0 || page_is_charged(p))
+				break;
+			ask_clear(r, i + n, vr->ask);
+			page_lock(r, i + n);
+		}
+		env_unlock(&r->lock);
+		op_unreserve(r->object, r->first + i, n);
+		env_lock(&r->lock);
+		for (size_t k = i; k < i + n; k++)
+			page_unlock(r, k);
+		waiters_wake(&r->waiters);
+	}
 }
 
 /* The store said yes to pages that were detached meanwhile. Whatever it reserved for them after
@@ -532,9 +543,14 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 /* The run could not be locked; what the store reserved for it is not needed. */
 static enum step notify_lost(struct fault *f, struct vm_run *vr, mkw_fault_t code)
 {
+	struct error_record said;
+
+	error_keep(&said, error_last());
 	lost_await_end(f, vr);
 	detached_unreserve(vr);
 	ask_end(f, vr, true, 0);
+	if (said.error != 0)
+		mkw_set_error(said.error, "%s", said.sentence);
 	return fault_answer(f, code);
 }
 
@@ -554,7 +570,7 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 		return notify_commit(f, vr);
 	/* Its own lock failed. What it has reserved may be another question's by now: it cannot
 	 * know, and leaves that to us (mkw_run_lock). */
-	if (!vr->locked && vr->tried_count > 0)
+	if (vr->lost)
 		return notify_lost(f, vr, code);
 	ask_end(f, vr, false, 0);
 	return fault_answer(f, code);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * object.c - objects and handles: opening, the error history, sync, freeze, limits, policy, the
- * end.
+ * object.c - the life of objects and handles: making, opening, the end; who waits at an object is
+ * woken here.
  *
  * An object lives while it has handles or views; then it is written out and released. If it cannot
  * be written it stays in the space, without handles, and the flusher goes on trying: nothing dirty
@@ -13,38 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- The error history (6.5) -------------------------------------------------------------- */
+/* ---- Handles ------------------------------------------------------------------------------ */
 
-void object_record_error(struct object *o, int error)
+int handle_check(const struct mkw_handle *h)
 {
-	o->error_seq++;
-	error_keep(&o->error, error);
+	if (h == NULL)
+		return mkw_set_error(-EINVAL, "no handle");
+	if (op_running())
+		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	return 0;
 }
 
-int handle_take_error(struct mkw_handle *h, struct error_record *record)
-{
-	struct object *o = h->object;
-	int error = 0;
-
-	env_lock(&o->lock);
-	if (h->error_seq < o->error_seq) {
-		error = o->error.error;
-		if (record != NULL)
-			*record = o->error;
-	}
-	h->error_seq = o->error_seen_seq = o->error_seq;
-	env_unlock(&o->lock);
-	return error;
-}
-
-void mkw_object_error(struct mkw_object *public, int error)
-{
-	struct object *o = object_of(public);
-
-	env_lock(&o->lock);
-	object_record_error(o, error);
-	env_unlock(&o->lock);
-}
+/* ---- Waking ------------------------------------------------------------------------------- */
 
 void object_wake(struct object *o)
 {
@@ -61,11 +41,6 @@ void mkw_object_wake(struct mkw_object *public)
 	o->wake_seq++;
 	waiters_wake(&o->waiters);
 	env_unlock(&o->lock);
-}
-
-uint64_t mkw_object_size(const struct mkw_object *public)
-{
-	return object_of(public)->size_bytes;
 }
 
 /* ---- Making ------------------------------------------------------------------------------- */
@@ -514,297 +489,4 @@ int mkw_close(struct mkw_handle *h)
 	if (end != 0)
 		return end;
 	return unheard.error != 0 ? error_say("unreported until now", &unheard) : 0;
-}
-
-/* ---- Sync and freeze ---------------------------------------------------------------------- */
-
-static int handle_check(const struct mkw_handle *h)
-{
-	if (h == NULL)
-		return mkw_set_error(-EINVAL, "no handle");
-	if (op_running())
-		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
-}
-
-int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
-{
-	struct error_record earlier;
-	struct env_shield shield;
-	uint64_t first, last;
-	int error;
-
-	error_clear();
-	error = handle_check(h);
-	if (error != 0)
-		return error;
-	error = object_range(h->object, offset, length, &first, &last);
-	if (error < 0)
-		return error;
-	env_shield(&shield);
-	error = error == 0 ? writeback_sync(h->object, first, last) : 0;
-	if (handle_take_error(h, &earlier) != 0 && (error == 0 || error == -EAGAIN))
-		error = error_say("write-back failed", &earlier);
-	env_unshield(&shield);
-	return error;
-}
-
-static void freeze_drain(struct object *o)
-{
-	struct sleeper sleeper;
-
-	sleeper_init(&sleeper);
-	env_lock(&o->lock);
-	while (atomic_load(&o->asking) > 0 || !list_empty(&o->range_ops)) {
-		list_push_back(&o->waiters, &sleeper.waiter.link);
-		env_unlock(&o->lock);
-		sleeper_sleep(&sleeper);
-		env_lock(&o->lock);
-	}
-	env_unlock(&o->lock);
-	sleeper_destroy(&sleeper);
-}
-
-int object_freeze(struct object *o)
-{
-	env_lock(&o->lock);
-	atomic_fetch_add(&o->frozen, 1);
-	env_unlock(&o->lock);
-	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
-	 * copying has its pages locked (4.5). */
-	freeze_drain(o);
-	return writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
-}
-
-void object_thaw(struct object *o)
-{
-	env_lock(&o->lock);
-	atomic_fetch_sub(&o->frozen, 1);
-	waiters_wake(&o->waiters);
-	env_unlock(&o->lock);
-}
-
-int mkw_freeze(struct mkw_handle *h)
-{
-	struct env_shield shield;
-	struct object *o;
-	int error;
-
-	error_clear();
-	error = handle_check_write(h);
-	if (error != 0)
-		return error;
-	o = h->object;
-	env_shield(&shield);
-	env_lock(&o->lock);
-	h->freezes++;
-	env_unlock(&o->lock);
-	error = object_freeze(o);
-	if (error != 0) {
-		struct error_record failed;
-		error_keep(&failed, error);
-		handle_take_error(h, NULL);
-		mkw_thaw(h);
-		error_say("cannot freeze", &failed);
-	}
-	env_unshield(&shield);
-	return error;
-}
-
-int mkw_thaw(struct mkw_handle *h)
-{
-	struct env_shield shield;
-	struct object *o;
-	int error = 0;
-
-	error = handle_check(h);
-	if (error != 0)
-		return error;
-	o = h->object;
-	env_shield(&shield);
-	env_lock(&o->lock);
-	if (h->freezes == 0)
-		error = mkw_set_error(-EINVAL, "this handle has not frozen the object");
-	else
-		h->freezes--;
-	env_unlock(&o->lock);
-	if (error == 0)
-		object_thaw(o);
-	env_unshield(&shield);
-	return error;
-}
-
-/* ---- Properties --------------------------------------------------------------------------- */
-
-uint64_t mkw_size(struct mkw_handle *h)
-{
-	return h == NULL ? 0 : h->object->size_bytes;
-}
-
-int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t dirty_limit_bytes)
-{
-	struct env_shield shield;
-	struct space *s;
-
-	error_clear();
-	if (h == NULL)
-		return mkw_set_error(-EINVAL, "no handle");
-	if (limits_check(resident_limit_bytes, dirty_limit_bytes) != 0)
-		return -EINVAL;
-	s = h->object->space;
-	env_shield(&shield);
-	env_lock(&s->charge_lock);
-	h->object->account.resident_limit = resident_limit_bytes >> PAGE_SHIFT;
-	h->object->account.dirty_limit = dirty_limit_bytes >> PAGE_SHIFT;
-	waiters_wake(&h->object->account.dirty_waiters);
-	waiters_wake(&s->account.dirty_waiters);
-	waiters_wake(&s->resident_waiters);
-	env_unlock(&s->charge_lock);
-	flusher_kick(s);
-	reclaimer_kick(s);
-	env_unshield(&shield);
-	return 0;
-}
-
-int mkw_set_policy(struct mkw_handle *h, enum mkw_policy policy, mkw_policy_fn fn, void *arg)
-{
-	struct env_shield shield;
-	struct object *o;
-
-	error_clear();
-	if (h == NULL || (unsigned)policy > MKW_DEFER)
-		return mkw_set_error(-EINVAL, "no handle, or unknown policy");
-	o = h->object;
-	env_shield(&shield);
-	env_lock(&o->lock);
-	o->policy = policy;
-	o->policy_fn = fn;
-	o->policy_arg = arg;
-	o->wake_seq++;
-	waiters_wake(&o->waiters);
-	env_unlock(&o->lock);
-	env_unshield(&shield);
-	return 0;
-}
-
-int mkw_control(struct mkw_handle *h, const char *assignment)
-{
-	struct env_shield shield;
-	const char *value;
-	char key[64];
-	int error;
-
-	error_clear();
-	error = handle_check(h);
-	if (error != 0)
-		return error;
-	value = assignment != NULL ? strchr(assignment, '=') : NULL;
-	if (value == NULL || value == assignment || (size_t)(value - assignment) >= sizeof(key))
-		return mkw_set_error(-EINVAL, "an option is set as \"key=value\"");
-	memcpy(key, assignment, (size_t)(value - assignment));
-	key[value - assignment] = '\0';
-	env_shield(&shield);
-	error = op_control(h->object, key, value + 1);
-	if (error == 0)
-		mkw_object_wake(&h->object->public);
-	env_unshield(&shield);
-	return error;
-}
-
-int mkw_capacity(struct mkw_handle *h, uint64_t *free_bytes, uint64_t *total_bytes)
-{
-	struct env_shield shield;
-	uint64_t unused;
-	int error;
-
-	error_clear();
-	error = handle_check(h);
-	if (error != 0)
-		return error;
-	env_shield(&shield);
-	error = op_capacity(h->object, free_bytes != NULL ? free_bytes : &unused,
-			    total_bytes != NULL ? total_bytes : &unused);
-	env_unshield(&shield);
-	return error;
-}
-
-/* ---- Dirty ranges ------------------------------------------------------------------------- */
-
-/* Ranges of one region, as a caller's list takes them: nothing of the caller's is touched below a
- * lock, for it may lie in a view. */
-struct ranges {
-	struct mkw_range *out;
-	size_t capacity, count;
-	struct mkw_range last; /* not in out yet, if its length is not 0 */
-};
-
-static void ranges_flush(struct ranges *list)
-{
-	if (list->last.length == 0)
-		return;
-	if (list->count < list->capacity)
-		list->out[list->count] = list->last;
-	list->count++;
-	list->last.length = 0;
-}
-
-static void ranges_add(struct ranges *list, uint64_t page, int error)
-{
-	uint64_t offset = page << PAGE_SHIFT;
-
-	if (list->last.length > 0 && list->last.offset + list->last.length == offset &&
-	    list->last.error == error) {
-		list->last.length += MKW_PAGE_SIZE;
-		return;
-	}
-	ranges_flush(list);
-	list->last = (struct mkw_range){offset, MKW_PAGE_SIZE, error};
-}
-
-#define RANGES_CLEAN 1 /* no errno of ours is positive */
-
-/* errors[i]: RANGES_CLEAN, or what is to be said of page i of the region, which is dirty. */
-static void region_errors(struct region *r, int *errors)
-{
-	env_lock(&r->lock);
-	for (size_t i = 0; i < REGION_PAGES; i++)
-		errors[i] = page_is_charged(&r->pages[i]) ? -(int)r->pages[i].error : RANGES_CLEAN;
-	env_unlock(&r->lock);
-}
-
-ssize_t mkw_dirty_ranges(struct mkw_handle *h, uint64_t offset, uint64_t length,
-			 struct mkw_range *ranges, size_t capacity)
-{
-	struct ranges list = {.out = ranges, .capacity = capacity};
-	int errors[REGION_PAGES], error;
-	uint64_t first, last, next;
-	bool more = true;
-
-	error_clear();
-	if (h == NULL || (ranges == NULL && capacity > 0))
-		return mkw_set_error(-EINVAL, "no handle, or no place for ranges");
-	error = object_range(h->object, offset, length, &first, &last);
-	if (error != 0)
-		return error > 0 ? 0 : error;
-	for (next = first; next <= last && more;) {
-		struct env_shield shield;
-		struct region *r;
-		uint64_t start = 0;
-
-		env_shield(&shield);
-		r = region_next(h->object, next);
-		more = r != NULL;
-		if (more) {
-			start = r->first;
-			region_errors(r, errors);
-			region_put(r);
-		}
-		env_unshield(&shield);
-		for (size_t i = 0; more && i < REGION_PAGES; i++)
-			if (errors[i] != RANGES_CLEAN && start + i >= first && start + i <= last)
-				ranges_add(&list, start + i, errors[i]);
-		next = start + REGION_PAGES;
-	}
-	ranges_flush(&list);
-	return (ssize_t)list.count;
 }

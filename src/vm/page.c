@@ -56,6 +56,9 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 	r->charged += (uint32_t)(to >= PAGE_GRANTED) - (uint32_t)(p->state >= PAGE_GRANTED);
 	p->state = to;
 	p->flags &= (uint8_t)~cleared_flags[event];
+	if ((event == PAGE_GRANT || event == PAGE_WRITE) &&
+	    r->first + slot >= atomic_load(&r->object->grown_from))
+		atomic_fetch_add(&r->object->growth, 1);
 	if (event == PAGE_FAIL)
 		p->flags |= PAGE_ASK_AGAIN;
 	if (event == PAGE_END || event == PAGE_DETACH)

@@ -233,32 +233,23 @@ static int resize_begin(struct object *o, struct range_op *op, uint64_t from_byt
 	return error;
 }
 
-/* => a range op over the pages. */
-static bool pages_are_charged(struct object *o, uint64_t first)
+/* The size has changed. => a range op over what that is about. */
+static uint64_t resize_number(struct object *o, uint64_t from_bytes)
 {
-	struct region *r;
-	uint64_t next = first;
-	bool charged = false;
-
-	while (!charged && (r = region_next(o, next)) != NULL) {
-		next = r->first + REGION_PAGES;
-		env_lock(&r->lock);
-		for (size_t i = 0; i < REGION_PAGES && r->charged > 0; i++)
-			charged |= r->first + i >= first && page_is_charged(&r->pages[i]);
-		env_unlock(&r->lock);
-		region_put(r);
-	}
-	return charged;
+	atomic_store(&o->grown_from, from_bytes >> PAGE_SHIFT);
+	return atomic_fetch_add(&o->growth, 1) + 1;
 }
 
-static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, bool only_unused)
+/* unused_growth: only if that is the number still; NULL: in any case. */
+static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes,
+		  const uint64_t *unused_growth)
 {
 	struct range_op op;
 	int error = resize_begin(o, &op, size_bytes, old_bytes);
 
 	if (error != 0)
 		return error;
-	if (only_unused && pages_are_charged(o, size_bytes >> PAGE_SHIFT)) {
+	if (unused_growth != NULL && atomic_load(&o->growth) != *unused_growth) {
 		range_op_end(o, &op);
 		return 0;
 	}
@@ -267,6 +258,7 @@ static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, boo
 		/* Not before: a sync that runs meanwhile has to wait for pages that stay, should
 		 * the store fail. */
 		o->size_bytes = size_bytes;
+		resize_number(o, size_bytes);
 		object_detach(o, (size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT,
 			      OBJECT_PAGES_MAX - 1, true);
 		/* If it fails: what is past the end reaches neither store nor reader, and growing
@@ -277,12 +269,13 @@ static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes, boo
 	return error;
 }
 
-void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t grown_bytes,
+			  uint64_t growth)
 {
-	shrink(o, size_bytes, old_bytes, true);
+	shrink(o, size_bytes, grown_bytes, &growth);
 }
 
-static int extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+static int extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uint64_t *growth)
 {
 	struct range_op op;
 	int error = resize_begin(o, &op, old_bytes, old_bytes);
@@ -292,13 +285,18 @@ static int extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
 	error = tail_zero(o, old_bytes);
 	if (error == 0)
 		error = op_truncate(o, size_bytes);
-	if (error == 0)
+	if (error == 0) {
+		uint64_t number = resize_number(o, old_bytes);
+
+		if (growth != NULL)
+			*growth = number;
 		o->size_bytes = size_bytes;
+	}
 	range_op_end(o, &op);
 	return error;
 }
 
-int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
+int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uint64_t *growth)
 {
 	if ((o->ops->flags & MKW_STORE_FIXED_SIZE) != 0)
 		return mkw_set_error(-EINVAL, "the size of this store is fixed");
@@ -306,8 +304,8 @@ int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes)
 		return mkw_set_error(-EFBIG, "an object has at most %llu bytes",
 				     (unsigned long long)OBJECT_PAGES_MAX << PAGE_SHIFT);
 	if (size_bytes < old_bytes)
-		return shrink(o, size_bytes, old_bytes, false);
-	return extend(o, size_bytes, old_bytes);
+		return shrink(o, size_bytes, old_bytes, NULL);
+	return extend(o, size_bytes, old_bytes, growth);
 }
 
 int handle_check_write(const struct mkw_handle *h)
@@ -332,7 +330,7 @@ int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
 		return error;
 	env_shield(&shield);
 	do
-		error = object_resize(h->object, size_bytes, h->object->size_bytes);
+		error = object_resize(h->object, size_bytes, h->object->size_bytes, NULL);
 	while (error == -EAGAIN && error_last() == 0);
 	env_unshield(&shield);
 	return error > 0 ? -EBUSY : error;
@@ -368,18 +366,22 @@ int object_range(const struct object *o, uint64_t offset, uint64_t length, uint6
 	return 0;
 }
 
-/* Whole pages: ask the store, then drop them. */
-static int punch_pages(struct object *o, uint64_t first, uint64_t count)
+/* The whole pages from page first on, up to end_bytes: ask the store, then drop them. The last page
+ * of the object goes whole, should end_bytes reach the end as it is now: nobody grows it meanwhile.
+ * *end: the page after those. */
+static int punch_pages(struct object *o, uint64_t first, uint64_t end_bytes, uint64_t *end)
 {
 	struct range_op op;
 	int error;
 
-	range_op_begin(o, &op, first, first + count - 1);
+	range_op_begin(o, &op, first, (end_bytes - 1) >> PAGE_SHIFT);
 	error = check_not_frozen(o);
-	if (error == 0)
-		error = op_punch_hole(o, first << PAGE_SHIFT, count << PAGE_SHIFT);
-	if (error == 0)
-		object_detach(o, first, first + count - 1, true);
+	*end = end_bytes >= o->size_bytes ? object_pages(o) : end_bytes >> PAGE_SHIFT;
+	if (error == 0 && *end > first) {
+		error = op_punch_hole(o, first << PAGE_SHIFT, (*end - first) << PAGE_SHIFT);
+		if (error == 0)
+			object_detach(o, first, *end - 1, true);
+	}
 	range_op_end(o, &op);
 	return error;
 }
@@ -403,7 +405,7 @@ static int zero_bytes(struct object *o, uint64_t offset, uint64_t length)
 int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
 	struct env_shield shield;
-	uint64_t first, end, head, tail;
+	uint64_t first, end, end_bytes;
 	struct object *o;
 	int error;
 
@@ -420,22 +422,18 @@ int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	if (error != 0)
 		return error > 0 ? 0 : error;
 	first = (offset + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
-	end = (offset + length) >> PAGE_SHIFT;
-	/* Up to the end of the object: its last page goes whole. */
-	if (offset + length == o->size_bytes)
-		end = object_pages(o);
-	if (end <= first || o->ops->punch_hole == NULL)
+	end_bytes = offset + length;
+	if (first << PAGE_SHIFT >= end_bytes || o->ops->punch_hole == NULL)
 		return zero_bytes(o, offset, length);
-	head = (first << PAGE_SHIFT) - offset;
-	tail = offset + length > end << PAGE_SHIFT ? offset + length - (end << PAGE_SHIFT) : 0;
-	error = zero_bytes(o, offset, head);
-	if (error == 0 && tail > 0)
-		error = zero_bytes(o, end << PAGE_SHIFT, tail);
+	error = zero_bytes(o, offset, (first << PAGE_SHIFT) - offset);
 	if (error != 0)
 		return error;
 	env_shield(&shield);
-	error = punch_pages(o, first, end - first);
+	error = punch_pages(o, first, end_bytes, &end);
 	env_unshield(&shield);
+	end = end > first ? end : first;
+	if (error == 0 && end << PAGE_SHIFT < end_bytes)
+		error = zero_bytes(o, end << PAGE_SHIFT, end_bytes - (end << PAGE_SHIFT));
 	return error;
 }
 

@@ -16,12 +16,17 @@
 /* When the next look is worth while, if somebody else is at all pages. */
 #define RETRY_NS 1000000u
 
+/* What a turn gives up for a store that has no memory, below any limit. */
+#define MEMORY_GOAL 64u
+
 /* => charge_lock held. Pages to get rid of; 0: enough room. */
 static uint64_t reclaim_goal(const struct space *s)
 {
 	const struct account *a = &s->account;
 	uint64_t keep;
 
+	if (!list_empty(&s->memory_waiters))
+		return MEMORY_GOAL;
 	if (a->resident_limit == 0)
 		return 0;
 	keep = a->resident_limit - a->resident_limit / 8;
@@ -98,7 +103,7 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 	bool present[REGION_PAGES] = {false};
 	size_t evicted = 0;
 
-	if (!o->manual)
+	if (!object_is_manual(o))
 		*busy |= writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM)
 				 .busy;
 	env_read_lock(&o->views_lock);
@@ -187,6 +192,7 @@ void reclaimer_main(void *space)
 
 		env_lock(&s->charge_lock);
 		again_ns = 0;
+		waiters_wake(&s->memory_waiters);
 		if (list_empty(&s->resident_waiters))
 			continue;
 		/* Who came to wait before this turn began, and nothing can go. */

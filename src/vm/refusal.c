@@ -11,7 +11,8 @@
 #include <signal.h>
 #include <string.h>
 
-#define RECORDS 256
+#define RECORDS	   256
+#define LOCK_TRIES 1000u
 
 /* A record's lock is taken in signal handlers too: a synchronous signal never interrupts its
  * holder, and asynchronous handlers are kept out by the shield. */
@@ -20,8 +21,7 @@ static struct {
 	pid_t tid;
 	unsigned in_a_row;
 	uint64_t reported; /* mmu_report_time of the fault */
-	uint64_t taken_at; /* mmu_time_passes, when its thread last took one by a signal */
-	bool taken;	   /* this one: a second signal of the same access comes too late */
+	bool taken;	   /* by a signal: a second one of the same access comes too late */
 	struct mkw_refusal refusal;
 } records[RECORDS];
 static unsigned records_next; /* where a new thread's record goes: the oldest */
@@ -48,11 +48,6 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 		i = (int)(records_next++ % RECORDS);
 		records[i].tid = tid;
 		records[i].refusal.address = NULL;
-		records[i].taken_at = 0;
-	}
-	if (records[i].taken_at > reported) {
-		env_unlock(&records_lock);
-		return 0;
 	}
 	records[i].in_a_row =
 		records[i].refusal.address == refusal->address ? records[i].in_a_row + 1 : 1;
@@ -66,7 +61,7 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
 
 /*
  * A signal may come late, when its thread has long been let go: it is at another place, perhaps in
- * here. So the lock is not waited for; whoever is refused and does not get it faults once more.
+ * here, and holds the lock itself. Others hold it for no longer than a few tries take.
  */
 bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 {
@@ -74,8 +69,9 @@ bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 	uintptr_t at;
 	int i;
 
-	if (!env_try_lock(&records_lock))
-		return false;
+	for (unsigned tries = 1; !env_try_lock(&records_lock); tries++)
+		if (tries == LOCK_TRIES)
+			return false;
 	i = record_find(tid);
 	if (i >= 0) {
 		at = (uintptr_t)records[i].refusal.address;
@@ -84,8 +80,6 @@ bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 			records[i].reported != UINT64_MAX &&
 			!mmu_woken_since(at, records[i].reported);
 		records[i].taken |= found;
-		if (found)
-			records[i].taken_at = mmu_time_passes();
 	}
 	if (found)
 		*refusal = records[i].refusal;

@@ -105,6 +105,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	s->account.dirty_limit = o->dirty_limit_bytes >> PAGE_SHIFT;
 	list_init(&s->account.dirty_waiters);
 	list_init(&s->resident_waiters);
+	list_init(&s->memory_waiters);
 	list_init(&s->regions);
 	env_cond_init(&s->flusher_cond);
 	env_cond_init(&s->reclaimer_cond);

@@ -463,6 +463,7 @@ static void view_flush_faults(struct view *v)
 	waiters_wake(&o->account.dirty_waiters);
 	waiters_wake(&s->account.dirty_waiters);
 	waiters_wake(&s->resident_waiters);
+	waiters_wake(&s->memory_waiters);
 	env_unlock(&s->charge_lock);
 }
 

@@ -192,6 +192,9 @@ struct object {
 	bool can_write, manual;
 	_Atomic bool unsynced; /* the store was changed since the last fsync that succeeded */
 	_Atomic uint64_t size_bytes;
+	/* The last growth: a number that changes with the size, and when a page from grown_from on
+	 * is granted or written. While it is the same, nothing was stored in what was grown. */
+	_Atomic uint64_t growth, grown_from;
 	_Atomic unsigned handles; /* openings; changes under space->lock */
 	_Atomic unsigned view_count;
 	/* Changes under space->lock: */
@@ -239,6 +242,13 @@ static inline uint64_t object_pages(const struct object *o)
 	return (o->size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
 }
 
+/* Its pages are written when its user says so. One that the last close could not write has no user
+ * any more. */
+static inline bool object_is_manual(struct object *o)
+{
+	return o->manual && (atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0);
+}
+
 struct mkw_handle {
 	struct object *object;
 	unsigned flags;
@@ -268,15 +278,20 @@ void range_op_begin(struct object *o, struct range_op *op, uint64_t first, uint6
 void range_op_end(struct object *o, struct range_op *op);
 /* Wake whoever waits at the object. */
 void object_wake(struct object *o);
-/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen. */
-int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* -EAGAIN without a sentence: the size was not old_bytes any more. 1: the object is frozen.
+ * growth: gets the number of a growth; or NULL. */
+int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uint64_t *growth);
 /* Write within the object, as mkw_pwrite does, but grow nothing: -ENXIO at its end. Blocks. */
 ssize_t io_overwrite(struct object *o, const void *bytes, size_t count, uint64_t offset);
-/* Take back a growth from size_bytes to old_bytes, unless something was written there meanwhile. */
-void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t old_bytes);
+/* Take back a growth from size_bytes to grown_bytes, unless something was written there since, or
+ * the size was changed. */
+void object_shrink_unused(struct object *o, uint64_t size_bytes, uint64_t grown_bytes,
+			  uint64_t growth);
 /* Pages of a byte range, clipped to the object; length 0: to the end. 1: there are none. */
 int object_range(const struct object *o, uint64_t offset, uint64_t length, uint64_t *first,
 		 uint64_t *last);
+/* 0, or an error that is said: no handle, inside a store operation; not to be written. */
+int handle_check(const struct mkw_handle *h);
 int handle_check_write(const struct mkw_handle *h);
 
 /* ---- Views -------------------------------------------------------------------------------- */
@@ -377,6 +392,7 @@ struct fault {
 	pid_t tid;
 	size_t want;		/* pages from page on */
 	unsigned tries;		/* NOPAGE and RETRY answers in a row */
+	unsigned memory_tries;	/* OOM answers */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
@@ -470,7 +486,8 @@ struct space {
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
 	struct list resident_waiters;
-	struct list regions; /* reclaim's clock */
+	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
+	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
 	bool flusher_kicked, reclaimer_kicked, stopping;
@@ -526,6 +543,8 @@ void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
 void uncharge_resident(struct object *o, size_t pages);
+/* The store has no memory: wait for a turn of reclaim. => no lock held. */
+enum step reclaim_park(struct fault *f);
 /* Pages enter (or leave, negative) write-back. */
 void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason);
 /* Write-back is about to pass over the account's pages. True: writers wait for room under it.
@@ -612,6 +631,7 @@ struct vm_run {
 	size_t charged;	      /* pages */
 	uint64_t tried_first; /* what the run was when it was to be locked: granted by the store */
 	size_t tried_count;
+	bool lost; /* it could not be locked */
 };
 
 /* ---- The order of a store's locks (order.c) ----------------------------------------------- */
@@ -640,9 +660,7 @@ void order_end(const struct order *order);
 
 /* ---- Refusal ------------------------------------------------------------------------------ */
 
-/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there; 0: not
- * remembered, since it has taken another refusal after the report was read, and may be elsewhere.
- */
+/* Remember for mkw_last_refusal. Returns how often in a row this thread was refused there. */
 unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
 /* For a signal: one that the thread has not been told of, and not gone on from. address 0:
  * anywhere.

@@ -55,7 +55,7 @@ TEST(leave_at_once, "the last handles and views of an object may go at the same 
 
 static struct script_store *stores[3];
 static unsigned opened;
-static uint64_t stored_bytes;
+static _Atomic uint64_t stored_bytes;
 
 static int twice_open(struct mkw_open_args *args)
 {

@@ -35,6 +35,10 @@ static void check_page(struct region *r, size_t slot, bool quiet)
 			     p->state == PAGE_WRITEBACK ? "I4" : "I1");
 	if (!quiet || (p->flags & PAGE_LOCKED) != 0)
 		return;
+	if (entry == SIM_RW && (p->flags & PAGE_ASK_AGAIN) != 0 &&
+	    option(world.scenario, "defer") == 0)
+		threads_fail("page %llu is to be asked for again and some view can write it (5.4)",
+			     (unsigned long long)page);
 	if (p->state == PAGE_ABSENT && entry >= SIM_RO)
 		threads_fail("page %llu is detached and some view has it (I5)",
 			     (unsigned long long)page);

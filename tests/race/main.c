@@ -19,13 +19,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STORY_LINES 160
-
 static struct exploration plan;
-static uint64_t lots; /* scenarios drawn by lot */
-static struct {
+static uint64_t lot_schedules_max; /* for scenarios by lot, of which there are many */
+static uint64_t lots;		   /* scenarios drawn by lot */
+
+struct totals {
 	uint64_t schedules, random, failed;
-} * total;
+};
+static struct totals *total; /* shared by all processes */
 
 static void line_print(void *arg, const char *line)
 {
@@ -55,10 +56,13 @@ static void report(unsigned number, const struct scenario *s, const struct explo
 }
 
 /* A scenario that crashes takes none of the others with it. */
-static void explore_apart(unsigned number, const struct scenario *s)
+static void explore_apart(unsigned number, const struct scenario *s, bool by_lot)
 {
 	int status = 0;
 	pid_t pid;
+
+	if (by_lot && (plan.schedules_max == 0 || plan.schedules_max > lot_schedules_max))
+		plan.schedules_max = lot_schedules_max;
 
 	fflush(stdout);
 	pid = fork();
@@ -82,9 +86,12 @@ static void plan_default(void)
 
 	plan = (struct exploration){.bound = 2, .schedules_max = 1500, .random = 100, .seed = 1};
 	lots = 200;
+	lot_schedules_max = 200;
 #ifdef __SANITIZE_ADDRESS__
 	plan.bound = 1;
+	plan.schedules_max = 60;
 	plan.random = 5;
+	lots = 100;
 #endif
 	if (heavy == NULL || strcmp(heavy, "0") == 0)
 		return;
@@ -93,6 +100,7 @@ static void plan_default(void)
 #endif
 	plan.random = 1000;
 	lots = 2000;
+	lot_schedules_max = 3000;
 }
 
 static bool wanted(const struct scenario *s, char **parts)
@@ -156,7 +164,7 @@ int main(int argc, char **argv)
 		if (list)
 			puts(s->name);
 		else
-			explore_apart(++number, s);
+			explore_apart(++number, s, n >= scenario_count());
 	}
 	if (!list)
 		printf("1..%u\n# %llu schedules, %llu random ones\n", number,

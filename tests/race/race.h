@@ -70,7 +70,8 @@ struct race_store {
 	/* Answers to come, before the right one: */
 	unsigned refuse, retry, nopage, fill_fails, fill_retries, write_fails, write_not_yet,
 		sync_fails, cut_fails;
-	bool released;
+	unsigned opened, released; /* times */
+	unsigned memory;	   /* it can fill no page while more are resident; 0: it can */
 };
 
 extern const struct mkw_store_ops race_store_ops;
@@ -101,9 +102,11 @@ struct world {
 	unsigned pages, flags;
 	bool tolerant; /* the store fails: calls may fail */
 	bool cuts;     /* some program truncates: accesses may be past the end */
+	bool left;     /* object 0 has no user, and could not be written */
 	bool freezes, unmaps, limited;
 	unsigned reports_max; /* for one access */
 	uint64_t next_value;
+	uint64_t size_least; /* of object 0, at the end */
 	int64_t live_before;
 	unsigned threads[PROGRAMS_MAX];
 };

@@ -8,13 +8,19 @@
  *   writeN aliasN readN peekN   word N through the first view, the second view
  *   preadN pwriteN              word N by a call
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
- *   shrink cut grow             truncate to one page, to the middle of page 0, to all pages
+ *   keepN                       write word N and sync: the object stays as long as that
+ *   shrink cut grow empty       truncate to one page, to the middle of page 0, to all pages, to 0
  *   punchN discardN invalidate  page N
+ *   wipe                        punch from the beginning to the end that it has now
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
  *   freeze                      and thaw, and nothing may reach the store between
+ *   chill thaw                  the two halves of it
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
+ *   quit reopenN                its views and its handle; open it again, read word N, close it
+ *   leave                       all views and the handle of object 0: it fails, and is written
+ *                               all the same in the end
  *   wake room                   the store has space again, the limit is lifted
  */
 #include "race.h"
@@ -103,7 +109,7 @@ static void reports_check(void)
 		threads_fail("one access was reported %u times", sim_reports());
 }
 
-static void write_word(unsigned view, unsigned word)
+static int write_word(unsigned view, unsigned word)
 {
 	struct store s = {.base = world.views[view].address, .value = ++world.next_value};
 	int error;
@@ -112,6 +118,7 @@ static void write_word(unsigned view, unsigned word)
 	error = sim_store(s.address, s.value, committed, &s, NULL);
 	expect(error, "a write", access_may_fail(error));
 	reports_check();
+	return error;
 }
 
 static void read_word(unsigned view, unsigned word)
@@ -191,15 +198,37 @@ static void durable_check(uint64_t begun)
 				     w, (unsigned long long)s->durable[w]);
 }
 
+/* What the store was told before it began is durable: sizes and holes too. */
+static void changes_check(const unsigned *changes)
+{
+	for (unsigned w = 0; w < WORDS; w++)
+		if (world.stores[0].synced[w] < changes[w])
+			threads_fail("sync returned 0 and a change of word %u is not durable", w);
+}
+
 static void do_sync(unsigned n)
 {
 	uint64_t begun = model_now();
-	int error = mkw_sync(world.handles[0], 0, 0);
+	unsigned changes[WORDS];
+	int error;
 
 	(void)n;
-	if (error == 0)
+	memcpy(changes, world.stores[0].changes, sizeof(changes));
+	error = mkw_sync(world.handles[0], 0, 0);
+	if (error == 0) {
 		durable_check(begun);
+		changes_check(changes);
+	}
 	expect(error, "sync", call_may_fail(error));
+}
+
+/* Nobody shortens the object on purpose. */
+static void do_keep(unsigned n)
+{
+	if (write_word(0, n) != 0)
+		return;
+	do_sync(0);
+	world.size_least = word_offset(n) + sizeof(uint64_t);
 }
 
 static void do_msync(unsigned n)
@@ -260,6 +289,12 @@ static void do_grow(unsigned n)
 	resize((uint64_t)world.pages * MKW_PAGE_SIZE, "grow");
 }
 
+static void do_empty(unsigned n)
+{
+	(void)n;
+	resize(0, "empty");
+}
+
 /* A call after which page n's words are what it leaves. */
 static void change_page(unsigned n, const uint64_t *left,
 			int (*call)(struct mkw_handle *, uint64_t, uint64_t), const char *what)
@@ -283,6 +318,25 @@ static void do_punch(unsigned n)
 	static const uint64_t zeros[2];
 
 	change_page(n, zeros, mkw_punch, "punch");
+}
+
+/* Punches what there is, to the end of the object as it is now. */
+static void do_wipe(unsigned n)
+{
+	struct model *m = &world.models[0];
+	uint64_t begun[WORDS], size = mkw_size(world.handles[0]);
+	int error;
+
+	(void)n;
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) < size)
+			begun[w] = model_call(m, w, 0);
+	error = mkw_punch(world.handles[0], 0, size);
+	for (unsigned w = 0; w < WORDS; w++)
+		if (word_offset(w) < size)
+			model_call_end(m, w, 0, begun[w],
+				       error == 0 && mkw_size(world.handles[0]) > word_offset(w));
+	expect(error, "wipe", (error == -EBUSY && world.freezes) || call_may_fail(error));
 }
 
 static void do_discard(unsigned n)
@@ -341,6 +395,18 @@ static void do_freeze(unsigned n)
 	expect(mkw_thaw(world.handles[0]), "thaw", false);
 }
 
+static void do_chill(unsigned n)
+{
+	(void)n;
+	expect(mkw_freeze(world.handles[0]), "freeze", false);
+}
+
+static void do_thaw(unsigned n)
+{
+	(void)n;
+	expect(mkw_thaw(world.handles[0]), "thaw", false);
+}
+
 static void do_unmap(unsigned n)
 {
 	struct race_view *v = &world.views[1];
@@ -389,6 +455,59 @@ static void do_close(unsigned n)
 	expect(error, "close", call_may_fail(error));
 }
 
+/* The last of it: views, then the handle. */
+static void do_quit(unsigned n)
+{
+	struct mkw_handle *h = world.handles[0];
+	int error;
+
+	(void)n;
+	for (unsigned i = 0; i < 2; i++) {
+		world.views[i].mapped = false;
+		expect(mkw_unmap((void *)world.views[i].address, world.pages * MKW_PAGE_SIZE),
+		       "unmap", false);
+	}
+	world.handles[0] = NULL;
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+}
+
+/* Open the storage of object 0, read a word, close it. */
+static void do_reopen(unsigned n)
+{
+	struct mkw_handle *h;
+	uint64_t value = 0;
+	int error = mkw_open(world.space, "race:0", MKW_RDWR, &h);
+
+	expect(error, "open", call_may_fail(error));
+	if (error != 0)
+		return;
+	error = (int)mkw_pread(h, &value, sizeof(value), word_offset(n));
+	expect(error, "pread", call_may_fail(error));
+	if (error == (int)sizeof(value))
+		model_read(&world.models[0], n, value);
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+}
+
+/* The last of object 0 goes: what cannot be written stays in the space. */
+static void do_leave(unsigned n)
+{
+	struct mkw_handle *h = world.handles[0];
+	int error;
+
+	for (unsigned i = 0; i < 2; i++) {
+		world.views[i].mapped = false;
+		error = mkw_unmap((void *)world.views[i].address, world.pages * MKW_PAGE_SIZE);
+		expect(error, "unmap", false);
+	}
+	(void)n;
+	world.handles[0] = NULL;
+	error = mkw_close(h);
+	expect(error, "close", call_may_fail(error));
+	world.left = error != 0;
+}
+
 static void do_wake(unsigned n)
 {
 	(void)n;
@@ -419,10 +538,14 @@ static const struct {
 	{"discard", do_discard, true},	{"invalidate", do_invalidate, false},
 	{"reserve", do_reserve, true},	{"hold", do_hold, true},
 	{"letgo", do_letgo, true},	{"freeze", do_freeze, false},
+	{"chill", do_chill, false},	{"thaw", do_thaw, false},
 	{"unmap", do_unmap, false},	{"map", do_map, false},
 	{"mapover", do_mapover, false}, {"other", do_other, false},
+	{"quit", do_quit, false},	{"reopen", do_reopen, false},
 	{"close", do_close, false},	{"wake", do_wake, false},
-	{"room", do_room, false},
+	{"room", do_room, false},	{"keep", do_keep, false},
+	{"wipe", do_wipe, false},	{"empty", do_empty, false},
+	{"leave", do_leave, false},
 };
 
 void script_run(const char *script)

@@ -24,6 +24,10 @@ static mkw_fault_t race_fault(void *store, struct mkw_object *object, struct mkw
 
 	(void)object;
 	point("store: fault", run->first);
+	if (s->memory > 0 && space_of(world.space)->account.resident > s->memory) {
+		threads_note("no memory");
+		return MKW_FAULT_OOM;
+	}
 	if (s->fill_fails > 0) {
 		s->fill_fails--;
 		mkw_set_error(-EIO, "planted");
@@ -244,7 +248,7 @@ static void race_release(void *store)
 {
 	struct race_store *s = store;
 
-	s->released = true;
+	s->released++;
 }
 
 const struct mkw_store_ops race_store_ops = {

@@ -419,11 +419,6 @@ int thread_tid(void)
 	return threads[current].tid;
 }
 
-int thread_tid_of(unsigned thread)
-{
-	return threads[thread].tid;
-}
-
 unsigned thread_of_tid(int tid)
 {
 	return (unsigned)(tid - threads[0].tid);

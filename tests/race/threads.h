@@ -60,7 +60,6 @@ void threads_settle(void);
 unsigned thread_self(void);
 /* Differs from that of every thread of every run before. */
 int thread_tid(void);
-int thread_tid_of(unsigned thread);
 /* The thread of a tid of this run. */
 unsigned thread_of_tid(int tid);
 

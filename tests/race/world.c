@@ -10,6 +10,7 @@
  *   dirty=N resident=N   limits of the space, pages
  *   manual defer wait    how the object was opened; its policy
  *   early zero grow      how the store says yes to page_mkwrite (reserve, then lock)
+ *   memory=N          the store has none for a fill while more pages are resident
  *   refuse=N retry=N nopage=N fill_fails=N fill_retries=N write_fails=N not_yet=N sync_fails=N
  *   cut_fails=N          the store's next N answers
  */
@@ -154,6 +155,7 @@ static void store_make(struct race_store *s, const struct scenario *sc, unsigned
 	s->write_not_yet = option(sc, "not_yet");
 	s->sync_fails = option(sc, "sync_fails");
 	s->cut_fails = option(sc, "cut_fails");
+	s->memory = option(sc, "memory");
 }
 
 static void view_make(unsigned view, unsigned object)
@@ -171,12 +173,15 @@ static void object_make(const struct scenario *sc, unsigned i)
 	unsigned flags = MKW_RDWR | (option(sc, "manual") > 0 ? MKW_MANUAL : 0);
 
 	store_make(&world.stores[i], sc, i);
-	if (i == 0 && script_has(sc, "close"))
+	if (i == 0 &&
+	    (script_has(sc, "close") || script_has(sc, "quit") || script_has(sc, "leave")))
 		must(mkw_open(world.space, "race:0", flags, &world.handles[i]), "open");
 	else
 		must(mkw_create(world.space, &race_store_ops, &world.stores[i],
 				(uint64_t)world.pages * MKW_PAGE_SIZE, flags, &world.handles[i]),
 		     "create");
+	if (world.stores[i].opened == 0)
+		world.stores[i].opened = 1;
 	world.objects[i] = world.handles[i]->object;
 	if (option(sc, "defer") > 0)
 		must(mkw_set_policy(world.handles[i], MKW_DEFER, NULL, NULL), "set_policy");
@@ -205,10 +210,9 @@ static void names_give(void)
 /* Storage that can be opened twice. */
 static int race_open(struct mkw_open_args *args)
 {
-	static struct race_store unused;
-
 	args->ops = &race_store_ops;
-	args->store = world.handles[0] == NULL ? &world.stores[0] : &unused;
+	args->store = &world.stores[0];
+	world.stores[0].opened++;
 	args->size_bytes = (uint64_t)world.pages * MKW_PAGE_SIZE;
 	args->identity[0] = 'r';
 	args->identity_length = 1;
@@ -243,9 +247,10 @@ static void world_make(const struct scenario *sc)
 	world.scenario = sc;
 	world.pages = option(sc, "pages") > 0 ? option(sc, "pages") : 2;
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
-	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut");
+	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
-	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover");
+	world.unmaps =
+		script_has(sc, "unmap") || script_has(sc, "mapover") || script_has(sc, "quit");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
@@ -273,7 +278,16 @@ static void world_make(const struct scenario *sc)
 static void store_heal(struct race_store *s)
 {
 	s->refuse = s->retry = s->nopage = s->fill_fails = s->fill_retries = 0;
-	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = 0;
+	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = s->memory = 0;
+}
+
+/* An object that ended in the run was written then. */
+static void ended_check(unsigned i)
+{
+	for (unsigned w = 0; w < 2 * world.pages && !world.tolerant; w++)
+		if (!model_had(&world.models[i], w, world.stores[i].durable[w], model_now()))
+			threads_fail("the object ended, and word %u is %llu in the store", w,
+				     (unsigned long long)world.stores[i].durable[w]);
 }
 
 /* Everything is written, and what is there is what the model says (nothing dirty was lost). */
@@ -283,6 +297,9 @@ static void object_check(unsigned i)
 	uint64_t size = mkw_size(world.handles[i]);
 	int error, tries = 0;
 
+	if (i == 0 && size < world.size_least)
+		threads_fail("the object was cut to %llu bytes; what was written went to %llu",
+			     (unsigned long long)size, (unsigned long long)world.size_least);
 	store_heal(s);
 	do
 		error = mkw_sync(world.handles[i], 0, 0);
@@ -314,9 +331,23 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	if (world.left && object_is_dirty(world.objects[0]))
+		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)
 		if (world.handles[i] != NULL)
 			object_check(i);
+		else if (world.stores[i].opened > 0)
+			ended_check(i);
+	/* What a failed last close left in the space is there again. */
+	if (world.handles[0] == NULL) {
+		store_heal(&world.stores[0]);
+		must(mkw_open(world.space, "race:0",
+			      MKW_RDWR | (option(world.scenario, "manual") > 0 ? MKW_MANUAL : 0),
+			      &world.handles[0]),
+		     "the last open");
+		world.objects[0] = world.handles[0]->object;
+		object_check(0);
+	}
 	must(mkw_space_stat(world.space, &stat, sizeof(stat)), "stat");
 	if (stat.dirty_bytes != 0)
 		threads_fail("%llu bytes are charged as dirty after the last sync",
@@ -337,8 +368,9 @@ static void world_end(void)
 	if (error != 0 && !world.tolerant)
 		must(error, "destroy");
 	for (unsigned i = 0; i < OBJECTS; i++)
-		if (world.objects[i] != NULL && !world.stores[i].released)
-			threads_fail("store %u was not released", i);
+		if (world.stores[i].opened != world.stores[i].released)
+			threads_fail("store %u was opened %u times and released %u times", i,
+				     world.stores[i].opened, world.stores[i].released);
 	left = env_sim_live() - world.live_before;
 	if (left != 0 || sim_live() != 0)
 		threads_fail("%lld locks or pieces of memory are left, %u things of the machine",

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sync.c - mkw_sync, and freezing: no page gets dirty and nothing changes the store until the thaw
+ * (contract 4.5).
+ *
+ *   frozen counts up          what comes later waits, or is refused
+ *   asking, range ops drain   what was under way ends
+ *   sync                      and what it left is written
+ */
+#include "vm.h"
+
+#include <errno.h>
+
+int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
+{
+	struct error_record earlier;
+	struct env_shield shield;
+	uint64_t first, last;
+	int error;
+
+	error_clear();
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	error = object_range(h->object, offset, length, &first, &last);
+	if (error < 0)
+		return error;
+	if (error > 0) { /* no page, but what cut them off may not be durable */
+		first = object_pages(h->object);
+		last = OBJECT_PAGES_MAX - 1;
+	}
+	env_shield(&shield);
+	error = writeback_sync(h->object, first, last);
+	if (handle_take_error(h, &earlier) != 0 && (error == 0 || error == -EAGAIN))
+		error = error_say("write-back failed", &earlier);
+	env_unshield(&shield);
+	return error;
+}
+
+static void freeze_drain(struct object *o)
+{
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper);
+	env_lock(&o->lock);
+	while (atomic_load(&o->asking) > 0 || !list_empty(&o->range_ops)) {
+		list_push_back(&o->waiters, &sleeper.waiter.link);
+		env_unlock(&o->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&o->lock);
+	}
+	env_unlock(&o->lock);
+	sleeper_destroy(&sleeper);
+}
+
+int object_freeze(struct object *o)
+{
+	env_lock(&o->lock);
+	atomic_fetch_add(&o->frozen, 1);
+	env_unlock(&o->lock);
+	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
+	 * copying has its pages locked (4.5). */
+	freeze_drain(o);
+	return writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+}
+
+void object_thaw(struct object *o)
+{
+	env_lock(&o->lock);
+	atomic_fetch_sub(&o->frozen, 1);
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+}
+
+int mkw_freeze(struct mkw_handle *h)
+{
+	struct env_shield shield;
+	struct object *o;
+	int error;
+
+	error_clear();
+	error = handle_check_write(h);
+	if (error != 0)
+		return error;
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->lock);
+	h->freezes++;
+	env_unlock(&o->lock);
+	error = object_freeze(o);
+	if (error != 0) {
+		struct error_record failed;
+		error_keep(&failed, error);
+		handle_take_error(h, NULL);
+		mkw_thaw(h);
+		error_say("cannot freeze", &failed);
+	}
+	env_unshield(&shield);
+	return error;
+}
+
+int mkw_thaw(struct mkw_handle *h)
+{
+	struct env_shield shield;
+	struct object *o;
+	int error = 0;
+
+	error = handle_check(h);
+	if (error != 0)
+		return error;
+	o = h->object;
+	env_shield(&shield);
+	env_lock(&o->lock);
+	if (h->freezes == 0)
+		error = mkw_set_error(-EINVAL, "this handle has not frozen the object");
+	else
+		h->freezes--;
+	env_unlock(&o->lock);
+	if (error == 0)
+		object_thaw(o);
+	env_unshield(&shield);
+	return error;
+}
