@@ -30,6 +30,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -448,6 +450,9 @@ WRAP(int, stat64, (const char *path, struct stat64 *st), (path, st), -1,
      ERRNOS(EIO, ENOMEM, EACCES))
 WRAP(int, fstatat64, (int dir, const char *path, struct stat64 *st, int flags),
      (dir, path, st, flags), -1, ERRNOS(ENOENT, EIO, ENOMEM))
+WRAP(int, fstatfs64, (int fd, struct statfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
+WRAP(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *size),
+     (fd, level, name, value, size), -1, ERRNOS(ENOBUFS, ENOMEM))
 WRAP(int, fstatvfs64, (int fd, struct statvfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
 WRAP(int, statx, (int dir, const char *path, int flags, unsigned mask, struct statx *st),
      (dir, path, flags, mask, st), -1, ERRNOS(EIO, ENOMEM))
