@@ -132,6 +132,7 @@ static enum step fill_settle(struct fault *f, size_t count, const struct mkw_run
 enum step fault_fill(struct fault *f)
 {
 	struct object *o = f->object;
+	struct space *s = o->space;
 	struct region *r = f->region;
 	size_t slot = f->page & (REGION_PAGES - 1);
 	size_t want = fill_extent(f), count;
@@ -159,10 +160,11 @@ enum step fault_fill(struct fault *f)
 			.page = f->page,
 			.flags = f->access == MMU_WRITE ? MKW_RUN_WRITE : 0},
 	};
-	buffer = slab_buffer(o->space);
+	buffer = slab_buffer(s);
 	code = buffer == NULL ? MKW_FAULT_OOM : fill_ask(f, &vr.run, buffer);
 	step = fill_settle(f, count, &vr.run, code, buffer);
+	/* A parked fault is somebody else's by now, and its object may be gone. */
 	if (buffer != NULL)
-		slab_buffer_free(o->space, buffer);
+		slab_buffer_free(s, buffer);
 	return step;
 }
