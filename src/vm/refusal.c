@@ -14,8 +14,8 @@
 #define RECORDS	   256
 #define LOCK_TRIES 1000u
 
-/* A record's lock is taken in signal handlers too: a synchronous signal never interrupts its
- * holder, and asynchronous handlers are kept out by the shield. */
+/* Taken in signal handlers too. Asynchronous ones are kept out by the shield; of ours, one that
+ * comes late may interrupt the holder, and only tries (refusal_take). */
 static struct env_mutex records_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_LEAF};
 static struct {
 	pid_t tid;
