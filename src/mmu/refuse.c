@@ -269,7 +269,7 @@ static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
 static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_access access,
 			     pid_t tid, uint64_t reported, const struct thread_state *blocked)
 {
-	int whole = PROT_READ | (view->writable ? PROT_WRITE : 0);
+	int whole = (view->readable ? PROT_READ : 0) | (view->writable ? PROT_WRITE : 0);
 	int less = access == MMU_WRITE ? PROT_READ : PROT_NONE;
 
 	window_lock();

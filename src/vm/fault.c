@@ -480,14 +480,17 @@ static enum step fault_look(struct fault *f)
 	return fault_write_charged(f);
 }
 
-/* The view is being unmapped: the access is tried again, and meets the kernel's answer in the end;
- * a call is told now. */
-static enum step fault_gone(struct fault *f)
+/* The view is being unmapped or reshaped: the access, or the call, is tried again and meets what has
+ * become of it. Likewise where the view does not allow the access any more: a fault that was
+ * reported before it was forbidden. */
+static bool fault_is_obsolete(const struct fault *f)
 {
-	if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE)
-		return STEP_DROPPED;
-	mkw_set_error(-ENOMEM, "the view is being unmapped");
-	return fault_refuse(f, -ENOMEM);
+	if (f->view == NULL)
+		return false;
+	if (view_is_dying(f->view))
+		return true;
+	return (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) &&
+	       !(f->access == MMU_READ ? f->view->mmu.readable : f->view->mmu.writable);
 }
 
 static enum step fault_step(struct fault *f)
@@ -496,10 +499,8 @@ static enum step fault_step(struct fault *f)
 	int deny = fault_waiter(f)->deny;
 
 	error_clear();
-	if (fault_is_void(f))
+	if (fault_is_void(f) || fault_is_obsolete(f))
 		return STEP_DROPPED;
-	if (f->view != NULL && view_is_dying(f->view))
-		return fault_gone(f);
 	if (deny != 0) {
 		mkw_set_error(deny,
 			      deny == -ENOMEM
@@ -618,7 +619,7 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	struct view *v = view_find(address);
 	struct fault *f;
 
-	/* No view: it is being unmapped, which wakes the thread. */
+	/* No view: it is being unmapped or reshaped, which wakes the thread in the end. */
 	if (v == NULL)
 		return;
 	f = slab_fault(s);
@@ -732,8 +733,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 	bool allowed;
 
 	if (v == NULL)
-		return false;
-	allowed = access == MMU_READ || v->mmu.writable;
+		return view_await_gone(address);
+	allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
 	view_put(v);
 	return allowed;
 }
@@ -741,6 +742,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want)
 {
+	enum step step;
+
 	*f = (struct fault){
 		.object = o,
 		.view = v,
@@ -751,8 +754,9 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.access = kind == FAULT_WRITE || kind == FAULT_RESERVE ? MMU_WRITE : MMU_READ,
 	};
 	sleeper_init(&f->sleeper);
-	if (fault_run_here(f) == STEP_DONE)
-		return 0;
+	step = fault_run_here(f);
+	if (step != STEP_REFUSED)
+		return step == STEP_DROPPED ? VIEW_GONE : 0;
 	f->refusal.address = NULL;
 	refusal_record(env_tid(), &f->refusal, UINT64_MAX);
 	return f->refusal.error;

@@ -344,18 +344,19 @@ void private_truncate(struct object *o, uint64_t first)
 	object_drop_private(o, NULL, first, OBJECT_PAGES_MAX - first);
 }
 
-/* The pages of a view that is mapped no more. */
-static void private_forget(struct view *v)
+void private_forget(struct view *v, uint64_t first, uint64_t count)
 {
 	struct region *r;
-	uint64_t next = v->first, end = v->first + v->count;
+	uint64_t next = first, end = first + count;
 
+	if (v->private == NULL)
+		return;
 	while (next < end && (r = region_next(v->object, next)) != NULL) {
 		size_t from, to, uncharged = 0;
 
 		next = r->first + REGION_PAGES;
 		env_lock(&r->lock);
-		if (private_clip(v, r, v->first, v->count, &from, &to) &&
+		if (private_clip(v, r, first, count, &from, &to) &&
 		    private_chunk(v, r) != NULL)
 			uncharged = chunk_drop(r, private_chunk(v, r), from, to);
 		env_unlock(&r->lock);
@@ -370,7 +371,6 @@ void private_put(struct view *v)
 
 	if (p == NULL)
 		return;
-	private_forget(v);
 	if (atomic_fetch_sub(&p->refs, 1) > 1)
 		return;
 	for (size_t i = 0; i < p->regions; i++)
