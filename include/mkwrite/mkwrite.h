@@ -294,8 +294,8 @@ int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsig
 	    uint64_t offset, void **address);
 
 /*
- * Unmap whatever of views lies in the range, which need not be what mkw_map() gave: views whole or in
- * part, the middle of one, several. The rest stays, and so do the object's dirty pages. address
+ * Unmap whatever of views lies in the range, which need not be what mkw_map() gave: views whole or
+ * in part, the middle of one, several. The rest stays, and so do the object's dirty pages. address
  * must be a multiple of MKW_PAGE_SIZE; length is rounded up to one. What is no view is left alone.
  * Blocks. Errors: EINVAL (there is no view in the range), ENOMEM (with nothing unmapped).
  *

@@ -400,8 +400,8 @@ static enum step fault_look(struct fault *f)
 	return fault_write_charged(f);
 }
 
-/* The view is being unmapped or reshaped: the access, or the call, is tried again and meets what has
- * become of it. Likewise where the view does not allow the access any more: a fault that was
+/* The view is being unmapped or reshaped: the access, or the call, is tried again and meets what
+ * has become of it. Likewise where the view does not allow the access any more: a fault that was
  * reported before it was forbidden. */
 static bool fault_is_obsolete(const struct fault *f)
 {

@@ -389,8 +389,7 @@ void private_forget(struct view *v, uint64_t first, uint64_t count)
 
 		next = r->first + REGION_PAGES;
 		env_lock(&r->lock);
-		if (private_clip(v, r, first, count, &from, &to) &&
-		    private_chunk(v, r) != NULL)
+		if (private_clip(v, r, first, count, &from, &to) && private_chunk(v, r) != NULL)
 			uncharged = chunk_drop(r, private_chunk(v, r), from, to);
 		env_unlock(&r->lock);
 		uncharge_resident(v->object, uncharged);

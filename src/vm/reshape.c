@@ -46,7 +46,7 @@ struct reshape {
 	uint64_t grow;	     /* the same: pages more at the end */
 	struct view *made;   /* what takes the views' place; ascending, by next */
 	struct view *made_last;
-	struct view *moved;  /* what is mapped elsewhere; likewise */
+	struct view *moved; /* what is mapped elsewhere; likewise */
 	bool committed;
 };
 
@@ -454,8 +454,8 @@ static void parts_undo(struct reshape *r)
 
 /* ---- Commit ------------------------------------------------------------------------------- */
 
-/* The piece that shows something else at the part's place, in the object's list by now. => views_lock
- * held for writing. */
+/* The piece that shows something else at the part's place, in the object's list by now. =>
+ * views_lock held for writing. */
 static void part_renew(struct reshape *r, struct view *v, const struct part *part)
 {
 	struct mmu_view renewed = v->mmu;
@@ -562,18 +562,23 @@ static int reshape_check(const struct reshape *r)
 		at = part.from + part.length;
 		if (r->change == CHANGE_PROTECT && (r->protection & MKW_WRITE) != 0 &&
 		    v->private == NULL && !v->mapping->may_write)
-			return mkw_set_error(-EACCES, "the view at %p may not be writable: its handle "
-						      "or its store is read only",
+			return mkw_set_error(-EACCES,
+					     "the view at %p may not be writable: its handle "
+					     "or its store is read only",
 					     (void *)v->mmu.address);
 		if (r->change == CHANGE_PAGES &&
 		    (v->private != NULL || v->object != r->claim.views->object))
-			return mkw_set_error(-EINVAL, "the range is not in shared views of one object");
-		if (r->change == CHANGE_MOVE && v->private != NULL && part.length != r->claim.end - r->claim.start)
 			return mkw_set_error(-EINVAL,
-					     "of private views one is moved at a time, or a part of it");
+					     "the range is not in shared views of one object");
+		if (r->change == CHANGE_MOVE && v->private != NULL &&
+		    part.length != r->claim.end - r->claim.start)
+			return mkw_set_error(
+				-EINVAL,
+				"of private views one is moved at a time, or a part of it");
 		if (r->grow > 0 && at == r->claim.end &&
-		    part.first + part.count > OBJECT_PAGES_MAX - r->grow)
-			return mkw_set_error(-EINVAL, "the range would end past the largest object");
+		    r->grow > OBJECT_PAGES_MAX - part.first - part.count)
+			return mkw_set_error(-EINVAL,
+					     "the range would end past the largest object");
 	}
 	if (at != r->claim.end && r->change != CHANGE_UNMAP)
 		return mkw_set_error(-ENOMEM, "part of the range is not mapped by a view");
@@ -650,9 +655,8 @@ static int reshape_run(struct reshape *r)
 	if (error != 0) {
 		reshape_abandon(r);
 		return mkw_set_error(error, "cannot change the views: %s",
-				     error == -ENOMEM
-					     ? "no memory, no room, or too many mappings"
-					     : "not possible here");
+				     error == -ENOMEM ? "no memory, no room, or too many mappings"
+						      : "not possible here");
 	}
 	if (!r->committed)
 		reshape_commit(r);
@@ -727,7 +731,8 @@ int mkw_remap_pages(void *address, size_t length, uint64_t offset)
 	error_clear();
 	if (offset % MKW_PAGE_SIZE != 0 || length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
-		return mkw_set_error(-EINVAL, "offset not page aligned, or past the largest object");
+		return mkw_set_error(-EINVAL,
+				     "offset not page aligned, or past the largest object");
 	return reshape_range(&r, address, length);
 }
 
@@ -744,8 +749,8 @@ static int remap_grow(void *old, size_t old_length, size_t new_length, bool may_
 		      void **address)
 {
 	uint64_t grow = (new_length - old_length) >> PAGE_SHIFT;
-	struct reshape here = {.change = CHANGE_GROW, .grow = grow};
-	struct reshape move = {.change = CHANGE_MOVE, .grow = grow};
+	struct reshape here = {.change = CHANGE_GROW, .grow = grow, .claim.elsewhere = 1};
+	struct reshape move = {.change = CHANGE_MOVE, .grow = grow, .claim.elsewhere = 1};
 	int error = reshape_range(&here, (char *)old + old_length - MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 
 	if (error == -EEXIST && !may_move)

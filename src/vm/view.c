@@ -193,11 +193,10 @@ int views_claim(struct claim *c, bool (*joins)(const struct view *, const struct
 		void *arg)
 {
 	struct view **tail = &c->views;
-	size_t from, to;
+	size_t from, to, taken, more;
 	int error;
 
 	c->views = NULL;
-	c->places = 0;
 	env_write_lock(&table_lock);
 	await_others(c->start, c->end);
 	from = to = table_search(c->start);
@@ -207,16 +206,22 @@ int views_claim(struct claim *c, bool (*joins)(const struct view *, const struct
 		from--;
 	if (from < to && to < table_count && joins(table[to - 1], table[to], arg))
 		to++;
-	/* Each may become three at its place, and one elsewhere, with one more behind the last. */
-	error = from < to ? table_promise(4 * (to - from) + 1) : 0;
-	if (error == 0 && from < to)
-		c->places = 4 * (to - from) + 1;
-	for (size_t left = error == 0 ? to - from : 0; left > 0; left--) {
+	taken = to - from;
+	/* The first and the last may leave a piece besides. What goes whole needs no memory. */
+	more = c->elsewhere > 0 ? taken + c->elsewhere : 0;
+	if (taken > 0 && table[from]->mmu.address < c->start)
+		more++;
+	if (taken > 0 && table[to - 1]->mmu.address + table[to - 1]->mmu.length > c->end)
+		more++;
+	error = table_promise(more);
+	for (size_t left = error == 0 ? taken : 0; left > 0; left--) {
 		*tail = table[from];
 		tail = &table[from]->next;
 		table_take(from);
+		table_promised++;
 	}
 	*tail = NULL;
+	c->places = error == 0 ? taken + more : 0;
 	env_write_unlock(&table_lock);
 	return error;
 }

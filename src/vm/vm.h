@@ -381,11 +381,11 @@ struct view {
 	struct private *private; /* NULL: a shared view */
 	struct object *object;
 	struct mapping *mapping;
-	struct view *next;     /* of those that are reshaped together */
-	struct list link;      /* object->views */
-	struct list leaving;   /* out of the table, unmapped or reshaped; table_lock */
-	uint64_t first, count; /* pages of the object */
-	unsigned protection;   /* while it is in the table */
+	struct view *next;		   /* of those that are reshaped together */
+	struct list link;		   /* object->views */
+	struct list leaving;		   /* out of the table, unmapped or reshaped; table_lock */
+	uint64_t first, count;		   /* pages of the object */
+	unsigned protection;		   /* while it is in the table */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
@@ -397,7 +397,8 @@ struct view {
 
 /* The view at an address, referenced, or NULL. */
 struct view *view_find(uintptr_t address);
-/* No view was found at address. True: one that was being unmapped or reshaped was there; look again.
+/* No view was found at address. True: one that was being unmapped or reshaped was there; look
+ * again.
  */
 bool view_await_gone(uintptr_t address);
 void view_put(struct view *v);
@@ -436,6 +437,8 @@ int mapping_put(struct object *o, struct mapping *mapping);
 /* Views taken from the table to be changed: nobody finds them there. */
 struct claim {
 	uintptr_t start, end;
+	size_t elsewhere;   /* besides each of them, so many may be mapped at another place; 0: none
+			     */
 	struct view *views; /* by next, ascending; NULL: none */
 	size_t places;	    /* in the table, for what will become of them */
 };

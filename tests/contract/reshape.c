@@ -14,7 +14,11 @@
 /* A world of patterned pages, all of them cached and mapped, none of them dirty. */
 static void world_clean(struct world *w, uint64_t pages)
 {
-	plain_install();
+	static bool installed;
+
+	if (!installed)
+		plain_install();
+	installed = true;
 	world_make(w, pages * PAGE);
 	script_put_pattern(w->store, 0, pages, 1);
 	world_open(w, pages * PAGE);
@@ -37,9 +41,10 @@ static void check_segv(unsigned char *address)
 
 /* ---- mkw_protect -------------------------------------------------------------------------- */
 
-TEST_EACH_BACKEND(protect_asks_once,
-		  "2.9 S3.3 a clean page made read-only and writable again is asked for at its next "
-		  "write, once")
+TEST_EACH_BACKEND(
+	protect_asks_once,
+	"2.9 S3.3 a clean page made read-only and writable again is asked for at its next "
+	"write, once")
 {
 	struct world w;
 
@@ -59,9 +64,10 @@ TEST_EACH_BACKEND(protect_asks_once,
 	world_end(&w);
 }
 
-TEST_EACH_BACKEND(protect_cleaned_while_read_only,
-		  "2.9 a page that was dirty when it became read-only, and was cleaned since, is asked "
-		  "for again")
+TEST_EACH_BACKEND(
+	protect_cleaned_while_read_only,
+	"2.9 a page that was dirty when it became read-only, and was cleaned since, is asked "
+	"for again")
 {
 	struct world w;
 
@@ -78,8 +84,9 @@ TEST_EACH_BACKEND(protect_cleaned_while_read_only,
 	world_end(&w);
 }
 
-TEST_EACH_BACKEND(protect_dirty_stays,
-		  "2.9 a dirty page made read-only and writable again is not asked for, and not lost")
+TEST_EACH_BACKEND(
+	protect_dirty_stays,
+	"2.9 a dirty page made read-only and writable again is not asked for, and not lost")
 {
 	struct world w;
 
@@ -126,8 +133,7 @@ TEST_EACH_BACKEND(protect_parts, "2.9 each page has the protection that it was g
 }
 
 TEST_EACH_BACKEND(protect_read_only_handle,
-		  "2.9 a view of a read-only handle does not become writable, one mapped for reading "
-		  "with another handle does")
+		  "2.9 a view of a read-only handle does not become writable")
 {
 	unsigned char *reader;
 	struct world w;
@@ -143,6 +149,13 @@ TEST_EACH_BACKEND(protect_read_only_handle,
 	CHECK_EQ(get(reader), 0);
 	CHECK_EQ(mkw_unmap(reader, PAGES * PAGE), 0);
 	world_end(&w);
+}
+
+TEST_EACH_BACKEND(protect_reader_writes,
+		  "2.9 a view mapped for reading becomes writable: its first write is asked for")
+{
+	unsigned char *reader;
+	struct world w;
 
 	world_clean(&w, PAGES);
 	reader = world_map(&w, 0, PAGES, MKW_READ);
@@ -159,8 +172,9 @@ TEST_EACH_BACKEND(protect_read_only_handle,
 
 /* ---- mkw_unmap of parts ------------------------------------------------------------------- */
 
-TEST_EACH_BACKEND(unmap_middle, "7.4 the middle of a view is unmapped: what was written there stays "
-				"dirty, the rest goes on")
+TEST_EACH_BACKEND(unmap_middle,
+		  "7.4 the middle of a view is unmapped: what was written there stays "
+		  "dirty, the rest goes on")
 {
 	unsigned char *again;
 	struct world w;
@@ -223,4 +237,354 @@ TEST_EACH_BACKEND(unmap_last_piece, "7.4 an object without handles lives as long
 	check_store(&w, 15 * PAGE, "b", 1);
 	w.view = NULL;
 	world_end(&w);
+}
+
+/* ---- mkw_remap ---------------------------------------------------------------------------- */
+
+/* Page 1 dirty, page 2 clean and mapped: what was moved is asked for by its own state, at the new
+ * place. */
+static void check_moved(struct world *w, unsigned char *old, unsigned char *view)
+{
+	uint64_t asked = questions(w);
+
+	if (view != old)
+		check_segv(old);
+	CHECK_EQ(get(view + PAGE), 'd');
+	CHECK_EQ(get(view + 2 * PAGE), script_pattern(2 * PAGE, 1));
+	CHECK_EQ(questions(w), asked);
+	put(view + PAGE + 1, 'e');
+	CHECK_EQ(questions(w), asked);
+	put(view + 2 * PAGE, 'f');
+	CHECK_EQ(questions(w), asked + 1);
+	put(view + 2 * PAGE + 1, 'g');
+	CHECK_EQ(questions(w), asked + 1);
+	CHECK_EQ(mkw_sync(w->handle, 0, 0), 0);
+	check_store(w, PAGE, "de", 2);
+	check_store(w, 2 * PAGE, "fg", 2);
+}
+
+/* A page right behind the view that is the program's own. */
+static void *wall_behind(const unsigned char *end)
+{
+	void *wall = mmap((void *)end, PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	CHECK(wall == MAP_FAILED || wall == (void *)end);
+	return wall;
+}
+
+TEST_EACH_BACKEND(remap_moves,
+		  "7.5 a view that moves keeps the states of its pages: the next write "
+		  "to a clean page is asked for, to a dirty one it is not")
+{
+	unsigned char *old;
+	void *moved, *wall;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	CHECK_EQ(mkw_unmap(w.view + 8 * PAGE, 8 * PAGE), 0);
+	wall = wall_behind(w.view + 8 * PAGE);
+	old = w.view;
+	put(old + PAGE, 'd');
+	CHECK_EQ(mkw_remap(old, 8 * PAGE, PAGES * PAGE, 0, &moved), -ENOMEM);
+	CHECK_EQ(get(old + PAGE), 'd');
+	REQUIRE_EQ(mkw_remap(old, 8 * PAGE, PAGES * PAGE, MKW_MAYMOVE, &moved), 0);
+	CHECK(moved != old);
+	w.view = moved;
+	check_moved(&w, old, w.view);
+	CHECK_EQ(get(w.view + 15 * PAGE), script_pattern(15 * PAGE, 1));
+	put(w.view + 15 * PAGE, 'h');
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 15 * PAGE, "h", 1);
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(remap_grows_in_place,
+		  "7.5 a view grows by further pages of the object, where it is, and shrinks")
+{
+	void *grown = NULL;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	CHECK_EQ(mkw_remap(w.view, PAGES * PAGE, 4 * PAGE, 0, &grown), 0);
+	CHECK(grown == w.view);
+	check_segv(w.view + 4 * PAGE);
+	put(w.view + PAGE, 'd');
+	REQUIRE_EQ(mkw_remap(w.view, 4 * PAGE, PAGES * PAGE, 0, &grown), 0);
+	CHECK(grown == w.view);
+	check_moved(&w, w.view, w.view);
+	CHECK_EQ(get(w.view + 9 * PAGE), script_pattern(9 * PAGE, 1));
+	put(w.view + 9 * PAGE, 'i');
+	CHECK_EQ(mkw_remap(w.view, PAGES * PAGE, PAGES * PAGE, 0, &grown), 0);
+	CHECK(grown == w.view);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 9 * PAGE, "i", 1);
+	CHECK_EQ(mkw_unmap(w.view, PAGES * PAGE), 0);
+	w.view = NULL;
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(remap_pieces, "7.5 a range of several protections moves as it is")
+{
+	void *moved, *wall;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	CHECK_EQ(mkw_unmap(w.view + 8 * PAGE, 8 * PAGE), 0);
+	wall = wall_behind(w.view + 8 * PAGE);
+	CHECK_EQ(mkw_protect(w.view + 3 * PAGE, PAGE, MKW_READ), 0);
+	CHECK_EQ(mkw_protect(w.view + 5 * PAGE, PAGE, 0), 0);
+	put(w.view + PAGE, 'd');
+	REQUIRE_EQ(mkw_remap(w.view, 8 * PAGE, 10 * PAGE, MKW_MAYMOVE, &moved), 0);
+	check_moved(&w, w.view, moved);
+	w.view = moved;
+	CHECK_EQ(get(w.view + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	CHECK_EQ(plain_write(w.view + 3 * PAGE, 'x', NULL), SIGSEGV);
+	check_segv(w.view + 5 * PAGE);
+	put(w.view + 9 * PAGE, 'i');
+	CHECK_EQ(mkw_unmap(w.view, 10 * PAGE), 0);
+	w.view = NULL;
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	world_end(&w);
+}
+
+/* A view that moves to and fro. */
+struct mover {
+	struct test_thread thread;
+	struct world *w;
+	_Atomic(unsigned char *) view;
+	_Atomic bool stop;
+	uint64_t moves;
+};
+
+static void *syncs_main(void *arg)
+{
+	struct mover *m = arg;
+
+	while (!atomic_load(&m->stop))
+		CHECK_EQ(mkw_sync(m->w->handle, 0, 0), 0);
+	return NULL;
+}
+
+TEST_EACH_BACKEND(
+	remap_under_writeback,
+	"7.5 moved while write-back goes on all the time: what is written at the new place "
+	"reaches the store")
+{
+	uint64_t state = 7;
+	unsigned char model[8] = {0};
+	struct mover m = {.stop = false};
+	struct world w;
+
+	world_clean(&w, PAGES);
+	m.w = &w;
+	CHECK_EQ(mkw_unmap(w.view + 8 * PAGE, 8 * PAGE), 0);
+	test_thread_start(&m.thread, syncs_main, &m);
+	for (unsigned round = 1; round <= test_rounds(100); round++) {
+		uint64_t page = rig_random(&state) % 8;
+		void *wall = wall_behind(w.view + 8 * PAGE), *moved;
+
+		model[page] = (unsigned char)round;
+		put(w.view + page * PAGE, model[page]);
+		REQUIRE_EQ(mkw_remap(w.view, 8 * PAGE, 9 * PAGE, MKW_MAYMOVE, &moved), 0);
+		if (wall != MAP_FAILED)
+			munmap(wall, PAGE);
+		w.view = moved;
+		page = rig_random(&state) % 8;
+		model[page] = (unsigned char)(round + 1);
+		put(w.view + page * PAGE, model[page]);
+		REQUIRE_EQ(mkw_remap(w.view, 9 * PAGE, 8 * PAGE, 0, &moved), 0);
+	}
+	atomic_store(&m.stop, true);
+	test_thread_join(&m.thread);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 0);
+	for (unsigned page = 0; page < 8; page++)
+		if (model[page] != 0)
+			check_store(&w, page * PAGE, &model[page], 1);
+	CHECK_EQ(mkw_unmap(w.view, 8 * PAGE), 0);
+	w.view = NULL;
+	world_end(&w);
+}
+
+/* ---- mkw_remap_pages ---------------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(
+	nonlinear_reverse,
+	"7.3 a thousand pages in reverse order: each fault finds its page, what is dirty is "
+	"counted once and written where it belongs, truncation finds them all")
+{
+	enum { COUNT = 1000 };
+	unsigned char value;
+	struct world w;
+
+	world_clean(&w, COUNT);
+	for (unsigned page = 0; page < COUNT; page += 3)
+		put(w.view + page * PAGE, 'b');
+	for (unsigned page = 0; page < COUNT; page++)
+		REQUIRE_EQ(mkw_remap_pages(w.view + page * PAGE, PAGE, (COUNT - 1 - page) * PAGE),
+			   0);
+	script_log_clear(w.store);
+	for (unsigned page = 0; page < COUNT; page++) {
+		unsigned shown = COUNT - 1 - page;
+
+		CHECK_EQ(get(w.view + page * PAGE),
+			 shown % 3 == 0 ? 'b' : script_pattern(shown * PAGE, 1));
+		put(w.view + page * PAGE + 1, (unsigned char)(shown % 251));
+	}
+	CHECK_EQ(questions(&w), COUNT - (COUNT + 2) / 3);
+	CHECK_EQ(world_dirty_bytes(&w), COUNT * PAGE);
+	CHECK_EQ(mkw_msync(w.view, COUNT * PAGE), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 0);
+	for (unsigned page = 0; page < COUNT; page++)
+		check_store(&w, page * PAGE + 1, &(unsigned char){(unsigned char)(page % 251)}, 1);
+	/* Clean in every piece: one question for each. */
+	script_log_clear(w.store);
+	for (unsigned page = 0; page < COUNT; page += 10)
+		put(w.view + page * PAGE, 'c');
+	CHECK_EQ(questions(&w), COUNT / 10);
+	CHECK_EQ(mkw_truncate(w.handle, COUNT / 2 * PAGE), 0);
+	for (unsigned page = 0; page < COUNT; page++)
+		CHECK_EQ(try_read(w.view + page * PAGE, &value, NULL),
+			 page < COUNT / 2 ? -ENXIO : 0);
+	CHECK_EQ(mkw_protect(w.view, COUNT * PAGE, MKW_READ), 0);
+	CHECK_EQ(plain_write(w.view + 900 * PAGE, 'x', NULL), SIGSEGV);
+	CHECK_EQ(mkw_protect(w.view, COUNT * PAGE, MKW_WRITE), 0);
+	CHECK_EQ(mkw_unmap(w.view, COUNT * PAGE), 0);
+	CHECK_EQ(mkw_unmap(w.view, COUNT * PAGE), -EINVAL);
+	w.view = NULL;
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(nonlinear_twice, "7.3 one page shown at several addresses is one page: asked for "
+				   "once, and protected everywhere when it is cleaned")
+{
+	struct world w;
+
+	world_clean(&w, PAGES);
+	for (unsigned page = 0; page < PAGES; page++)
+		REQUIRE_EQ(mkw_remap_pages(w.view + page * PAGE, PAGE, 3 * PAGE), 0);
+	for (unsigned page = 0; page < PAGES; page++)
+		put(w.view + page * PAGE + page, 'm');
+	CHECK_EQ(questions(&w), 1);
+	CHECK_EQ(world_dirty_bytes(&w), PAGE);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 3 * PAGE, "mmmmmmmmmmmmmmmm", PAGES);
+	for (unsigned page = 0; page < PAGES; page++) {
+		put(w.view + page * PAGE + page, 'n');
+		CHECK_EQ(questions(&w), page + 2);
+		CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	}
+	check_store(&w, 3 * PAGE, "nnnnnnnnnnnnnnnn", PAGES);
+	/* In order again: one view, as before. */
+	CHECK_EQ(mkw_remap_pages(w.view, PAGES * PAGE, 0), 0);
+	CHECK_EQ(get(w.view + 4 * PAGE), script_pattern(4 * PAGE, 1));
+	CHECK_EQ(get(w.view + 3 * PAGE + 15), 'n');
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(nonlinear_two_objects, "7.3 pages of a private view, or of two objects, are not "
+					 "put in another order")
+{
+	struct mkw_handle *handle;
+	void *address;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	REQUIRE_EQ(
+		mkw_map(w.handle, 4 * PAGE, MKW_WRITE, test_map_flags() | MKW_PRIVATE, 0, &address),
+		0);
+	CHECK_EQ(mkw_remap_pages(address, PAGE, PAGE), -EINVAL);
+	CHECK_EQ(get(address), script_pattern(0, 1));
+	CHECK_EQ(mkw_unmap(address, 4 * PAGE), 0);
+	REQUIRE_EQ(mkw_open(w.space, "mem:64K", MKW_RDWR, &handle), 0);
+	CHECK_EQ(mkw_close(handle), 0);
+	world_end(&w);
+}
+
+/* ---- Against what is under way ------------------------------------------------------------ */
+
+struct reshape_call {
+	struct test_thread thread;
+	unsigned char *address;
+	int kind, result;
+	void *moved;
+};
+
+static void *reshape_main(void *arg)
+{
+	struct reshape_call *c = arg;
+
+	if (c->kind == 0)
+		c->result = mkw_protect(c->address, 4 * PAGE, MKW_READ);
+	else if (c->kind == 1)
+		c->result = mkw_remap(c->address, 8 * PAGE, 64 * PAGE, MKW_MAYMOVE, &c->moved);
+	else if (c->kind == 2)
+		c->result = mkw_remap_pages(c->address, PAGE, 5 * PAGE);
+	else
+		c->result = mkw_unmap(c->address + 4 * PAGE, PAGE);
+	return NULL;
+}
+
+/* While the store is asked for page 0 the view is changed; in the end there is one answer, and the
+ * writer has met what came of its address. */
+static void check_changed_while_asked(enum script_point point, int kind)
+{
+	struct reshape_call call = {.kind = kind};
+	struct access writer;
+	unsigned char value;
+	struct world w;
+	void *wall;
+
+	world_clean(&w, PAGES);
+	CHECK_EQ(mkw_unmap(w.view + 8 * PAGE, 8 * PAGE), 0);
+	wall = wall_behind(w.view + 8 * PAGE);
+	call.address = w.view;
+	test_gate_arm(w.store, SCRIPT_MKWRITE, point, 0);
+	if (kind == 0 || kind == 1) /* it will be forbidden, or gone: to be kept apart */
+		access_write(&writer, world_map(&w, 0, 1, MKW_WRITE), 'w');
+	else
+		access_write(&writer, w.view, 'w');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, point, 1));
+	test_thread_start(&call.thread, reshape_main, &call);
+	CHECK(kind < 2 || rig_check_stuck(&call.thread, __FILE__, __LINE__));
+	test_gate_release(w.store, SCRIPT_MKWRITE, point);
+	CHECK_EQ(access_join(&writer), 0);
+	test_thread_join(&call.thread);
+	CHECK_EQ(call.result, 0);
+	if (kind == 0) {
+		CHECK_EQ(plain_write(w.view, 'x', NULL), SIGSEGV);
+		CHECK_EQ(mkw_protect(w.view, 4 * PAGE, MKW_WRITE), 0);
+	} else if (kind == 1) {
+		check_segv(w.view);
+		CHECK_EQ(mkw_unmap(call.moved, 64 * PAGE), 0);
+		w.view = world_map(&w, 0, 8, MKW_WRITE);
+	} else if (kind == 2) {
+		CHECK_EQ(plain_read(w.view, &value, NULL), 0);
+		CHECK(value == 'w' || value == script_pattern(5 * PAGE, 1));
+		CHECK_EQ(mkw_remap_pages(w.view, PAGE, 0), 0);
+	} else {
+		check_segv(w.view + 4 * PAGE);
+	}
+	if (kind < 2)
+		CHECK_EQ(mkw_unmap(writer.address, PAGE), 0);
+	put(w.view + 1, 'v');
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	CHECK_EQ(mkw_unmap(w.view, 8 * PAGE), 0);
+	w.view = NULL;
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(s0_3_changed_at_entry, "S0.3 a view is made read-only, moved, shows other pages, "
+					 "is cut, while the store is asked")
+{
+	for (int kind = 0; kind < 4; kind++)
+		check_changed_while_asked(SCRIPT_ENTRY, kind);
 }
