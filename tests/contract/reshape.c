@@ -588,3 +588,291 @@ TEST_EACH_BACKEND(s0_3_changed_at_entry, "S0.3 a view is made read-only, moved, 
 	for (int kind = 0; kind < 4; kind++)
 		check_changed_while_asked(SCRIPT_ENTRY, kind);
 }
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+static unsigned char *private_map(struct world *w, size_t pages)
+{
+	void *view;
+
+	REQUIRE_EQ(mkw_map(w->handle, pages * PAGE, MKW_WRITE, MKW_PRIVATE | test_map_flags(), 0,
+			   &view),
+		   0);
+	CHECK_EQ(mkw_advise(view, pages * PAGE, MKW_RANDOM), 0);
+	return view;
+}
+
+TEST_EACH_BACKEND(private_protect, "S3.3 I6 a copy stays the view's across read-only and writable, "
+				   "and no protection makes or drops one")
+{
+	unsigned char *view;
+	uint64_t resident;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	view = private_map(&w, PAGES);
+	put(view + 2 * PAGE, 'p');
+	resident = world_stat(&w).resident_bytes;
+	CHECK_EQ(mkw_protect(view + PAGE, 4 * PAGE, MKW_READ), 0);
+	CHECK_EQ(plain_write(view + 2 * PAGE, 'x', NULL), SIGSEGV);
+	CHECK_EQ(plain_write(view + 3 * PAGE, 'x', NULL), SIGSEGV);
+	CHECK_EQ(get(view + 2 * PAGE), 'p');
+	CHECK_EQ(mkw_protect(view, PAGES * PAGE, 0), 0);
+	check_segv(view + 2 * PAGE);
+	CHECK_EQ(mkw_protect(view, PAGES * PAGE, MKW_WRITE), 0);
+	CHECK_EQ(world_stat(&w).resident_bytes, resident);
+	CHECK_EQ(get(view + 2 * PAGE), 'p');
+	CHECK_EQ(get(view + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	put(view + 2 * PAGE + 1, 'q');
+	put(view + 3 * PAGE, 'r');
+	CHECK_EQ(get(view + 2 * PAGE), 'p');
+	CHECK_EQ(get(w.view + 2 * PAGE), script_pattern(2 * PAGE, 1));
+	CHECK_EQ(get(w.view + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	CHECK_EQ(questions(&w), 0);
+	CHECK_EQ(mkw_unmap(view, PAGES * PAGE), 0);
+	CHECK_EQ(world_stat(&w).resident_bytes, PAGES * PAGE);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(private_parts,
+		  "7.4 5.1 pieces of a private view: copies go with the part that is "
+		  "unmapped, and with truncation")
+{
+	unsigned char *view, value;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	view = private_map(&w, PAGES);
+	for (unsigned page = 0; page < PAGES; page++)
+		put(view + page * PAGE, (unsigned char)(100 + page));
+	CHECK_EQ(world_stat(&w).resident_bytes, 2 * PAGES * PAGE);
+	CHECK_EQ(mkw_unmap(view + 4 * PAGE, 4 * PAGE), 0);
+	CHECK_EQ(world_stat(&w).resident_bytes, (2 * PAGES - 4) * PAGE);
+	check_segv(view + 4 * PAGE);
+	CHECK_EQ(get(view + 3 * PAGE), 103);
+	CHECK_EQ(get(view + 8 * PAGE), 108);
+	CHECK_EQ(mkw_truncate(w.handle, 10 * PAGE), 0);
+	CHECK_EQ(world_stat(&w).resident_bytes, (10 + 6) * PAGE);
+	CHECK_EQ(try_read(view + 10 * PAGE, &value, NULL), -ENXIO);
+	CHECK_EQ(get(view + 9 * PAGE), 109);
+	CHECK_EQ(mkw_unmap(view, PAGES * PAGE), 0);
+	CHECK_EQ(world_stat(&w).resident_bytes, 10 * PAGE);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(private_moves, "7.5 2.6 a private view moves with its copies; a page that is not "
+				 "one is still the object's, and its first write still counted")
+{
+	unsigned char *old, *view;
+	void *moved = NULL, *wall;
+	uint64_t resident;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	old = private_map(&w, 8);
+	wall = wall_behind(old + 8 * PAGE);
+	put(old + PAGE, 'p');
+	put(old + 5 * PAGE, 'q');
+	CHECK_EQ(get(old + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	resident = world_stat(&w).resident_bytes;
+	REQUIRE_EQ(mkw_remap(old, 8 * PAGE, PAGES * PAGE, MKW_MAYMOVE, &moved), 0);
+	view = moved;
+	CHECK(view != old);
+	CHECK_EQ(world_stat(&w).resident_bytes, resident);
+	check_segv(old + PAGE);
+	CHECK_EQ(get(view + PAGE), 'p');
+	CHECK_EQ(get(view + 5 * PAGE), 'q');
+	CHECK_EQ(get(view + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	CHECK_EQ(get(view + 12 * PAGE), script_pattern(12 * PAGE, 1));
+	resident = world_stat(&w).resident_bytes;
+	put(view + PAGE + 1, 'r');
+	CHECK_EQ(world_stat(&w).resident_bytes, resident);
+	put(view + 3 * PAGE, 's');
+	put(view + 12 * PAGE, 't');
+	CHECK(world_stat(&w).resident_bytes >= (PAGES + 4) * PAGE);
+	/* The object's page may go and come again; copies stay. */
+	CHECK_EQ(mkw_invalidate(w.handle, 0, PAGES * PAGE), 0);
+	CHECK_EQ(get(view + PAGE), 'p');
+	CHECK_EQ(get(view + PAGE + 1), 'r');
+	CHECK_EQ(get(view + 3 * PAGE), 's');
+	CHECK_EQ(get(view + 12 * PAGE), 't');
+	CHECK_EQ(get(view + 4 * PAGE), script_pattern(4 * PAGE, 1));
+	CHECK_EQ(get(w.view + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	CHECK_EQ(questions(&w), 0);
+	CHECK_EQ(mkw_unmap(view, PAGES * PAGE), 0);
+	CHECK(world_stat(&w).resident_bytes <= PAGES * PAGE);
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	world_end(&w);
+}
+
+/* ---- Many at once ------------------------------------------------------------------------- */
+
+#define FIRE_THREADS 3u
+#define FIRE_PAGES   64u
+
+/* Counts up a word of each of its own pages of a view that is cut and mended all the time. */
+struct fire {
+	struct test_thread thread;
+	unsigned char *view;
+	unsigned index;
+	_Atomic bool stop;
+	uint64_t counts[FIRE_PAGES];
+};
+
+static void *fire_main(void *arg)
+{
+	struct fire *f = arg;
+	uint64_t state = f->index + 1;
+
+	while (!atomic_load(&f->stop)) {
+		uint64_t page = rig_random(&state) % FIRE_PAGES;
+
+		atomic_fetch_add(rig_word(f->view, page) + f->index, 1);
+		f->counts[page]++;
+	}
+	return NULL;
+}
+
+TEST_EACH_BACKEND(split_under_fire,
+		  "7.3 2.9 threads write all pages while the view is split, mended, shows the same "
+		  "pages anew, and write-back runs: no write is lost")
+{
+	struct fire fires[FIRE_THREADS] = {0};
+	uint64_t state = 11;
+	struct rig rig;
+
+	rig_open(&rig, NULL, FIRE_PAGES, MKW_RDWR);
+	for (unsigned i = 0; i < FIRE_THREADS; i++) {
+		fires[i].view = rig.view;
+		fires[i].index = i;
+		test_thread_start(&fires[i].thread, fire_main, &fires[i]);
+	}
+	for (unsigned round = 0; round < test_rounds(150); round++) {
+		uint64_t first = rig_random(&state) % FIRE_PAGES;
+		uint64_t count = 1 + rig_random(&state) % (FIRE_PAGES - first);
+		unsigned char *at = rig.view + first * PAGE;
+
+		switch (rig_random(&state) % 4) {
+		case 0:
+			CHECK_EQ(mkw_remap_pages(at, count * PAGE, first * PAGE), 0);
+			break;
+		case 1:
+			CHECK_EQ(mkw_protect(at, count * PAGE, MKW_WRITE), 0);
+			break;
+		case 2:
+			CHECK_EQ(mkw_msync(at, count * PAGE), 0);
+			break;
+		default:
+			CHECK_EQ(mkw_reserve(at, count * PAGE), 0);
+			CHECK_EQ(mkw_unreserve(at, count * PAGE), 0);
+		}
+	}
+	for (unsigned i = 0; i < FIRE_THREADS; i++) {
+		atomic_store(&fires[i].stop, true);
+		test_thread_join(&fires[i].thread);
+	}
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	CHECK_EQ(mkw_invalidate(rig.handle, 0, 0), 0);
+	for (unsigned page = 0; page < FIRE_PAGES; page++)
+		for (unsigned i = 0; i < FIRE_THREADS; i++)
+			CHECK_EQ(rig_word(rig.view, page)[i], fires[i].counts[page]);
+	rig_close(&rig);
+}
+
+/* Half of a view is for one thread's calls, the other half for the writers. */
+TEST_EACH_BACKEND(split_beside_fire, "2.9 7.4 threads write half of a view while the other half is "
+				     "protected, cut off and grown again")
+{
+	struct fire fires[FIRE_THREADS] = {0};
+	const size_t half = FIRE_PAGES * PAGE;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 2 * FIRE_PAGES, MKW_RDWR);
+	for (unsigned i = 0; i < FIRE_THREADS; i++) {
+		fires[i].view = rig.view;
+		fires[i].index = i;
+		test_thread_start(&fires[i].thread, fire_main, &fires[i]);
+	}
+	for (unsigned round = 0; round < test_rounds(100); round++) {
+		void *same = NULL;
+
+		CHECK_EQ(mkw_protect(rig.view + half, half, round % 2 != 0 ? MKW_READ : 0), 0);
+		CHECK_EQ(mkw_protect(rig.view + half + PAGE, PAGE, MKW_WRITE), 0);
+		*rig_word(rig.view, FIRE_PAGES + 1) = round;
+		CHECK_EQ(mkw_msync(rig.view, 2 * half), 0);
+		CHECK_EQ(mkw_unmap(rig.view + half, half), 0);
+		REQUIRE_EQ(mkw_remap(rig.view, half, 2 * half, 0, &same), 0);
+		CHECK_EQ(*rig_word(rig.view, FIRE_PAGES + 1), round);
+	}
+	for (unsigned i = 0; i < FIRE_THREADS; i++) {
+		atomic_store(&fires[i].stop, true);
+		test_thread_join(&fires[i].thread);
+	}
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	CHECK_EQ(mkw_invalidate(rig.handle, 0, 0), 0);
+	for (unsigned page = 0; page < FIRE_PAGES; page++)
+		for (unsigned i = 0; i < FIRE_THREADS; i++)
+			CHECK_EQ(rig_word(rig.view, page)[i], fires[i].counts[page]);
+	rig_close(&rig);
+}
+
+/* ---- When there are too many mappings ----------------------------------------------------- */
+
+TEST_EACH_BACKEND(
+	no_more_mappings,
+	"mkwrite.h: at the kernel's bound of mappings every change that needs one more fails "
+	"with ENOMEM, and everything is as it was")
+{
+	const size_t length = (size_t)256 << 20;
+	unsigned char *filler;
+	struct world w;
+	void *moved;
+
+#ifdef __SANITIZE_ADDRESS__
+	SKIP("ASan needs mappings of its own");
+#endif
+	world_clean(&w, PAGES);
+	put(w.view + PAGE, 'd');
+	filler = mmap(NULL, 4 * length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		      0);
+	REQUIRE(filler != MAP_FAILED);
+	for (size_t at = 0; at < 4 * length; at += 2 * PAGE)
+		if (mprotect(filler + at, PAGE, PROT_READ) != 0)
+			break;
+	while (mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1,
+		    0) != MAP_FAILED)
+		;
+	CHECK_EQ(mkw_protect(w.view + 3 * PAGE, PAGE, MKW_READ), -ENOMEM);
+	CHECK_EQ(mkw_unmap(w.view + 3 * PAGE, PAGE), -ENOMEM);
+	CHECK_EQ(mkw_remap_pages(w.view + 3 * PAGE, PAGE, 0), -ENOMEM);
+	CHECK_EQ(mkw_remap(w.view, PAGES * PAGE, 2 * PAGES * PAGE, MKW_MAYMOVE, &moved), -ENOMEM);
+	for (unsigned page = 0; page < PAGES; page++)
+		put(w.view + page * PAGE + 1, 'n');
+	CHECK_EQ(questions(&w), PAGES);
+	munmap(filler, 4 * length);
+	CHECK_EQ(mkw_protect(w.view + 3 * PAGE, PAGE, MKW_READ), 0);
+	CHECK_EQ(plain_write(w.view + 3 * PAGE, 'x', NULL), SIGSEGV);
+	CHECK_EQ(mkw_protect(w.view + 3 * PAGE, PAGE, MKW_WRITE), 0);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, PAGE, "dn", 2);
+	world_end(&w);
+}
+
+/* ---- Reservations ------------------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(reserve_is_split, "2.6 what one mkw_reserve holds is given back over the pieces "
+				    "that the view has become")
+{
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	world_open(&w, PAGES * PAGE);
+	CHECK_EQ(mkw_reserve(w.view, PAGES * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), PAGES);
+	CHECK_EQ(mkw_protect(w.view + 4 * PAGE, 4 * PAGE, MKW_READ), 0);
+	CHECK_EQ(mkw_reserve(w.view, PAGES * PAGE), -EACCES);
+	CHECK_EQ(mkw_unreserve(w.view, PAGES * PAGE), 0);
+	CHECK_EQ(script_reserved(w.store), 0);
+	world_end(&w);
+}
