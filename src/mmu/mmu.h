@@ -140,7 +140,7 @@ int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bo
 int mmu_view_move(struct mmu_view *view, uintptr_t address, size_t length, uintptr_t to);
 /* Wake whoever waits in it and unmap. */
 void mmu_view_unmap(struct mmu_view *view);
-/* The same for pages of it; they are closed. */
+/* The same for pages of it. */
 void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length);
 
 /* All below: [address, address+length) page aligned, within the view. They return 0 or a negative

@@ -303,14 +303,16 @@ static void moved_leave(struct view *v)
 	private_forget(v, v->first, v->count);
 }
 
-/* As for a new view, but at its place. */
+/* As for a new view, but at its place; which is given back if it fails. */
 static int moved_enter(struct view *v)
 {
 	struct object *o = v->object;
 	int error = mmu_view_map(&v->mmu);
 
-	if (error != 0)
+	if (error != 0) {
+		mmu_place_give(v->mmu.address, v->mmu.length);
 		return error;
+	}
 	env_write_lock(&o->views_lock);
 	list_push_back(&o->views, &v->link);
 	error = view_arm(v, v->first, v->count);
@@ -327,24 +329,25 @@ static int moved_enter(struct view *v)
 	return 0;
 }
 
-static uintptr_t place_start(const struct reshape *r)
-{
-	return r->change == CHANGE_MOVE ? r->place : r->claim.end;
-}
-
 static size_t place_length(const struct reshape *r)
 {
 	return (r->change == CHANGE_MOVE ? r->claim.end - r->claim.start : 0) +
 	       (r->grow << PAGE_SHIFT);
 }
 
-/* Everything that was entered before `end`. */
-static void moved_undo(struct reshape *r, const struct view *end)
+/* failed: it and those behind it were not entered; NULL: all were. */
+static void moved_undo(struct reshape *r, const struct view *failed)
 {
-	for (struct view *v = r->moved; v != end; v = v->next)
-		if (!takes_copies(r, v))
+	bool entered = true;
+
+	for (struct view *v = r->moved; v != NULL; v = v->next) {
+		entered &= v != failed;
+		if (entered && !takes_copies(r, v))
 			moved_leave(v);
-	mmu_place_give(place_start(r), place_length(r));
+		else if (v != failed)
+			mmu_place_give(v->mmu.address, v->mmu.length);
+	}
+	pieces_free(&r->moved);
 }
 
 static int moved_prepare(struct reshape *r)
@@ -355,20 +358,21 @@ static int moved_prepare(struct reshape *r)
 	if (r->change == CHANGE_GROW)
 		r->place = r->claim.end;
 	error = mmu_place_take(&r->place, place_length(r));
-	if (error == 0) {
-		error = moved_make(r);
-		if (error != 0)
-			mmu_place_give(place_start(r), place_length(r));
+	if (error != 0)
+		return error;
+	error = moved_make(r);
+	if (error != 0) {
+		mmu_place_give(r->place, place_length(r));
+		pieces_free(&r->moved);
+		return error;
 	}
-	for (v = error == 0 ? r->moved : NULL; v != NULL; v = v->next) {
+	for (v = r->moved; v != NULL; v = v->next) {
 		error = takes_copies(r, v) ? 0 : moved_enter(v);
 		if (error != 0) {
 			moved_undo(r, v);
 			break;
 		}
 	}
-	if (error != 0)
-		pieces_free(&r->moved);
 	return error;
 }
 
@@ -418,7 +422,8 @@ static int part_prepare(struct reshape *r, struct view *v, const struct part *pa
 	if (error == 0)
 		error = mmu_view_protect(&v->mmu, part->from, part->length, protection != 0,
 					 (protection & MKW_WRITE) != 0);
-	return error;
+	/* A view that goes whole splits nothing of ours, and goes though there be no memory. */
+	return r->change == CHANGE_UNMAP && part->length == v->mmu.length ? 0 : error;
 }
 
 static int parts_prepare(struct reshape *r)
@@ -599,10 +604,8 @@ static int reshape_prepare(struct reshape *r)
 		if (error != 0)
 			parts_undo(r);
 	}
-	if (error != 0 && r->moved != NULL) {
+	if (error != 0)
 		moved_undo(r, NULL);
-		pieces_free(&r->moved);
-	}
 	return error;
 }
 
