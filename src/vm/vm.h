@@ -160,12 +160,13 @@ struct range_op {
 struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
-		pages_evicted;
+		pages_evicted, swap_outs, swap_ins;
 };
 
 struct account {					  /* charge lock */
 	uint64_t resident, resident_limit, resident_peak; /* pages; limit 0: none */
 	uint64_t dirty, dirty_limit, dirty_peak;
+	uint64_t private, swapped; /* private copies: those that are resident, those that are not */
 	/* Writers that wait for room under this limit, and what may still bring some: */
 	struct list dirty_waiters;
 	uint64_t in_flight;	   /* charged for a notification that has not ended */
@@ -462,6 +463,47 @@ enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
 
+/* ---- Swap (swap.c) ------------------------------------------------------------------------ */
+
+#define SWAP_PIECE_SLOTS 65536u
+#define SWAP_PIECES	 65536u
+#define SWAP_WORDS	 (SWAP_PIECE_SLOTS / 64)
+
+struct swap_piece {
+	uint32_t used;
+	uint64_t taken[SWAP_WORDS];
+	uint16_t refs[SWAP_PIECE_SLOTS];
+};
+
+/* The slots of a space's swap file, a page each. */
+struct swap {
+	struct env_mutex lock;	/* RANK_LEAF: the rest */
+	struct swap_file *file; /* NULL: the space has none */
+	struct swap_piece **pieces;
+	uint64_t limit; /* slots */
+	uint64_t used;
+	uint64_t hint; /* none before it is free */
+};
+
+/* path NULL: no swap. limit_bytes 0: none. */
+int swap_open(struct swap *swap, const char *path, uint64_t limit_bytes);
+/* Every slot has come back. */
+void swap_close(struct swap *swap);
+/* Take a run of at most want slots, each referenced once. 0: there is none, which is said, *error
+ * why. */
+size_t swap_take(struct swap *swap, size_t want, uint32_t *first, int *error);
+/* One more user of a slot, which has one. -EMFILE: it has as many as can be counted. */
+int swap_get(struct swap *swap, uint32_t slot);
+/* One less; what has no more is free. No lock held. */
+void swap_put(struct swap *swap, uint32_t first, size_t count);
+/* The run's pages from src, which may lie in a view. Returns how many were written from the first
+ * on; if not all, *error is why, and is said. No lock held. */
+size_t swap_write(struct swap *swap, uint32_t first, size_t count, const void *src, int *error);
+/* 0, or an error that is said. No lock held. */
+int swap_read(struct swap *swap, uint32_t first, size_t count, void *dst);
+/* Slots that are taken. */
+uint64_t swap_used(struct swap *swap);
+
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
 struct mkw_space {
@@ -480,6 +522,7 @@ struct space {
 	/* The first error of an object that ended with its last view. */
 	struct error_record unheard;
 	unsigned interval_ms;
+	uint64_t swap_limit_bytes;
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
@@ -502,6 +545,7 @@ struct space {
 	struct env_mutex slab_lock; /* RANK_LEAF */
 	void *free_faults, *free_regions, *free_buffers;
 	struct list chunks; /* slabs to free at the end */
+	struct swap swap;
 	struct counters counters;
 };
 
