@@ -315,7 +315,16 @@ enum mkw_advice {
 	MKW_RANDOM,	/* one page at a time */
 	MKW_WILLNEED,	/* fill the range now; blocks */
 	MKW_DONTNEED,	/* this view will not use the range soon */
+	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
+	MKW_COLD,	/* not used soon: the first to go when there is no room */
+	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
 };
+/*
+ * Advice on a range of views. MKW_DONTNEED and MKW_PAGEOUT lose nothing in shared views: pages that
+ * cannot go stay, and what write-back cannot write is told by the next mkw_sync(). Errors: EINVAL
+ * (MKW_FREE on a shared view, the range), ENOMEM (not all of it is mapped by views), and with
+ * MKW_WILLNEED the refusal of a page.
+ */
 int mkw_advise(void *address, size_t length, enum mkw_advice advice);
 
 /*

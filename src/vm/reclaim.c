@@ -36,15 +36,15 @@ static uint64_t reclaim_goal(const struct space *s)
 }
 
 /* => views_lock, region->lock held. */
-static void region_sample(struct region *r)
+static void region_sample(struct region *r, size_t first, size_t end)
 {
 	struct object *o = r->object;
 
 	r->referenced = false;
 	r->sampled = true;
-	for (size_t i = 0; i < REGION_PAGES;) {
+	for (size_t i = first; i < end;) {
 		size_t from = i, clean = 0;
-		while (i < REGION_PAGES &&
+		while (i < end &&
 		       (r->pages[i].state == PAGE_CLEAN || r->pages[i].state == PAGE_ABSENT) &&
 		       (r->pages[i].flags & PAGE_LOCKED) == 0) {
 			clean += r->pages[i].state == PAGE_CLEAN;
@@ -68,14 +68,14 @@ static bool page_can_go(const struct page *p, bool present)
 }
 
 /* => views_lock, region->lock held. Evict what can go. */
-static size_t region_evict(struct region *r, const bool *present)
+static size_t region_evict(struct region *r, size_t first, size_t end, const bool *present)
 {
 	struct object *o = r->object;
 	size_t evicted = 0;
 
-	for (size_t i = 0; i < REGION_PAGES;) {
+	for (size_t i = first; i < end;) {
 		size_t from = i, clean = 0;
-		while (i < REGION_PAGES && page_can_go(&r->pages[i], present[i])) {
+		while (i < end && page_can_go(&r->pages[i], present[i])) {
 			clean += r->pages[i].state == PAGE_CLEAN;
 			i++;
 		}
@@ -109,15 +109,15 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
 	if (r->resident > 0 && r->referenced && !r->sampled && !hard) {
-		region_sample(r);
+		region_sample(r, 0, REGION_PAGES);
 	} else if (r->resident > 0) {
 		if (r->sampled && !hard)
 			views_present(o, r->first, REGION_PAGES, present);
 		r->referenced = false;
 		r->sampled = false;
-		evicted = region_evict(r, present);
+		evicted = region_evict(r, 0, REGION_PAGES, present);
 		if (evicted < r->resident && memchr(present, true, sizeof(present)) != NULL)
-			region_sample(r);
+			region_sample(r, 0, REGION_PAGES);
 	}
 	*busy |= r->locked > 0 || r->asked > 0;
 	env_unlock(&r->lock);
@@ -126,6 +126,63 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 	COUNT(o, pages_evicted, evicted);
 	return evicted;
 }
+
+/* ---- Advice ------------------------------------------------------------------------------- */
+
+/* Slots [from, to) are the next to go: what is not read until the hand comes by. */
+static void region_cool(struct region *r, size_t from, size_t to)
+{
+	struct object *o = r->object;
+
+	env_read_lock(&o->views_lock);
+	env_lock(&r->lock);
+	if (r->resident > 0)
+		region_sample(r, from, to);
+	env_unlock(&r->lock);
+	env_read_unlock(&o->views_lock);
+	region_clock_first(r);
+}
+
+/* Whatever of slots [from, to) can go goes now. */
+static void region_empty(struct region *r, size_t from, size_t to)
+{
+	const bool present[REGION_PAGES] = {false};
+	struct object *o = r->object;
+	size_t evicted;
+
+	if (!object_is_manual(o))
+		writeback_range(o, r->first + from, r->first + to - 1, MKW_WB_RECLAIM);
+	env_read_lock(&o->views_lock);
+	env_lock(&r->lock);
+	evicted = region_evict(r, from, to, present);
+	env_unlock(&r->lock);
+	env_read_unlock(&o->views_lock);
+	uncharge_resident(o, evicted);
+	COUNT(o, pages_evicted, evicted);
+}
+
+void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next <= last && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		if (r->first <= last) {
+			size_t from = first > r->first ? (size_t)(first - r->first) : 0;
+			size_t to = last - r->first < REGION_PAGES - 1
+					    ? (size_t)(last - r->first) + 1
+					    : REGION_PAGES;
+			if (now)
+				region_empty(r, from, to);
+			else
+				region_cool(r, from, to);
+		}
+		region_put(r);
+	}
+}
+
+/* ---- The thread --------------------------------------------------------------------------- */
 
 /* The object a region belongs to is over its own limit, or the space is. */
 static bool region_concerned(struct region *r, bool space_over)

@@ -135,6 +135,7 @@ struct region *region_get(struct object *object, uint64_t page);
 struct region *region_next(struct object *object, uint64_t page);
 void region_put(struct region *region);
 struct region *region_clock(struct space *s);
+void region_clock_first(struct region *region);
 void region_tree_free(void **node, unsigned level);
 /* => region->lock held, and wakes nobody. */
 static inline void page_lock(struct region *r, size_t slot)
@@ -628,6 +629,9 @@ void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool a
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
+/* Pages [first, last] are the first that reclaim takes; now: it takes them here, and dirty ones are
+ * written before. => no lock held. */
+void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now);
 
 /* => a range op over [first, last] keeps faults and write-back out; no lock held. */
 /* Wait until no page is locked or under write-back. */
