@@ -11,6 +11,7 @@
  *             read ------------------> map RO, done
  *             write, GRANTED/DIRTY --> map RW, done
  *             write, CLEAN ----------> notify (notify.c) ---> done, look again, park, refuse
+ *             of a private view -----> private.c: no store is asked for its writes
  *
  * Nothing decided before a lock was dropped is believed after it (2.1, S0.3): every step begins by
  * looking. Mapping something that turns out not to be needed is harmless: the hardware faults
@@ -341,7 +342,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 	if (error >= 0)
 		error = mkw_set_error(-EIO, "the store refused (code %#x) and gave no reason",
 				      code);
-	if (f->access == MMU_READ || error == -EDEADLK)
+	if (!fault_is_notified(f) || error == -EDEADLK)
 		return fault_refuse(f, error);
 	switch (fault_policy(f, error)) {
 	case MKW_WAIT:
@@ -357,8 +358,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 
 /* ---- The steps ---------------------------------------------------------------------------- */
 
-/* The page is resident and readable. => fault_lock held, dropped. */
-static enum step fault_read(struct fault *f)
+enum step fault_read(struct fault *f)
 {
 	struct region *r = f->region;
 	/* The page itself was looked at below this lock: a range op that began since waits for it.
@@ -368,7 +368,8 @@ static enum step fault_read(struct fault *f)
 
 	while (n < f->want && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
 	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0 &&
-	       !object_in_range_op(f->object, f->page + n))
+	       !object_in_range_op(f->object, f->page + n) &&
+	       (f->view == NULL || private_shows_base(f->view, r, slot + n)))
 		n++;
 	r->referenced = true;
 	f->served = n;
@@ -460,6 +461,8 @@ static enum step fault_look(struct fault *f)
 		fault_unlock(f);
 		return fault_past_end(f);
 	}
+	if (f->view != NULL && f->view->private != NULL)
+		return private_look(f);
 	if (write && fault_is_frozen(f)) {
 		fault_unlock(f);
 		return fault_park_object(f, fault_is_frozen);
