@@ -111,6 +111,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	list_init(&s->account.dirty_waiters);
 	list_init(&s->resident_waiters);
 	list_init(&s->memory_waiters);
+	list_init(&s->pager_requests);
 	list_init(&s->regions);
 	env_cond_init(&s->flusher_cond);
 	env_cond_init(&s->reclaimer_cond);
@@ -390,8 +391,8 @@ static void stat_fill(struct mkw_stat *stat, struct counters *c, const struct ac
 		.dirty_bytes = a->dirty << PAGE_SHIFT,
 		.dirty_limit_bytes = a->dirty_limit << PAGE_SHIFT,
 		.dirty_peak_bytes = a->dirty_peak << PAGE_SHIFT,
-		.private_bytes = a->private << PAGE_SHIFT,
-		.swapped_bytes = a->swapped << PAGE_SHIFT,
+		.private_bytes = c->pages_private << PAGE_SHIFT,
+		.swapped_bytes = c->pages_swapped << PAGE_SHIFT,
 		.swap_outs = c->swap_outs,
 		.swap_ins = c->swap_ins,
 	};

@@ -119,7 +119,10 @@ struct private_page {
 	uint8_t state; /* enum private_state; assigned in page.c only */
 	uint8_t flags;
 	uint16_t pins;
-	uint32_t slot; /* PRIVATE_SWAPPED */
+	union {
+		uint32_t slot; /* PRIVATE_SWAPPED */
+		pid_t writer;  /* the thread whose fault let it be written */
+	};
 };
 
 /* Somebody is at its bytes without a lock: what the page lock is to a page. */
@@ -139,6 +142,7 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	struct private_page pages[REGION_PAGES];
 	uint32_t charged, swapped; /* pages */
 	uint32_t window;	   /* pages that the next fault asks for */
+	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
 };
 
@@ -175,6 +179,17 @@ struct region {
 
 /* The region of a page, made if it is not there; referenced. NULL: no memory. */
 struct region *region_get(struct object *object, uint64_t page);
+/* => region->lock held; to unbusy wakes nobody. */
+static inline void private_busy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags |= PRIVATE_BUSY;
+	r->busy++;
+}
+static inline void private_unbusy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags &= (uint8_t)~PRIVATE_BUSY;
+	r->busy--;
+}
 /* The first region at or after page that exists, referenced, or NULL. */
 struct region *region_next(struct object *object, uint64_t page);
 void region_put(struct region *region);
@@ -206,12 +221,13 @@ struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
 		pages_evicted, swap_outs, swap_ins;
+	/* gauges */
+	_Atomic uint64_t pages_private, pages_swapped;
 };
 
 struct account {					  /* charge lock */
 	uint64_t resident, resident_limit, resident_peak; /* pages; limit 0: none */
 	uint64_t dirty, dirty_limit, dirty_peak;
-	uint64_t private, swapped; /* private copies: those that are resident, those that are not */
 	/* Writers that wait for room under this limit, and what may still bring some: */
 	struct list dirty_waiters;
 	uint64_t in_flight;	   /* charged for a notification that has not ended */
@@ -378,6 +394,7 @@ struct view {
 	struct list leaving;   /* out of the table, still mapped; table_lock */
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
+	bool locked;			   /* MKW_LOCKED: reclaim leaves its pages */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
@@ -391,6 +408,8 @@ struct view {
 struct view *view_find(uintptr_t address);
 /* No view was found at address. True: one that is being unmapped was there, and is gone now. */
 bool view_await_gone(uintptr_t address);
+/* => views_lock held. False: it is being unmapped. */
+bool view_try_get(struct view *v);
 void view_put(struct view *v);
 static inline bool view_is_dying(const struct view *v)
 {
@@ -428,6 +447,10 @@ struct private *private_new(uint64_t first, uint64_t count);
 void private_put(struct view *v);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
 struct private_chunk *private_chunk(const struct view *v, const struct region *r);
+/* The part of pages [first, first+count) that is in the view and the region, as slots. False: there
+ * is none. */
+bool private_clip(const struct view *v, const struct region *r, uint64_t first, uint64_t count,
+		  size_t *from, size_t *to);
 /* May the object's page be mapped there? => region->lock held. */
 bool private_shows_base(const struct view *v, const struct region *r, size_t slot);
 /* Drop the view's copies in [first, first+count); translations go, too. No lock held. Waits for who
@@ -535,6 +558,8 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
  * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
  * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
+/* Is its thread the flusher or the reclaimer? Then likewise. */
+bool fault_is_of_room_makers(const struct fault *f);
 /* The fault's thread sits in a system call on the file beneath: it may not be let to wait for what
  * may need that file. Then EDEADLK and a sentence are set. */
 bool fault_in_syscall_on(const struct fault *f, const struct object *o);
@@ -545,6 +570,8 @@ bool fault_is_frozen(const struct fault *f);
 void fault_hold(struct fault *f, size_t slot, size_t count);
 /* private.c. => fault_lock held, dropped. The page is within the object, and in no range op. */
 enum step private_look(struct fault *f);
+/* There is no room for a page of a private view. => fault_lock held, dropped. */
+enum step private_no_room(struct fault *f);
 /* => fault_lock held, dropped. The page is resident and readable. */
 enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
@@ -593,6 +620,23 @@ int swap_read(struct swap *swap, uint32_t first, size_t count, void *dst);
 /* Slots that are taken. */
 uint64_t swap_used(struct swap *swap);
 
+/* ---- Swapping (pager.c) ------------------------------------------------------------------- */
+
+struct pager_result {
+	struct error_record failed; /* the first */
+	bool busy;		    /* something stays for a while: a system call is at it */
+};
+/* The page of a private view is SWAPPED. => fault_lock held, dropped. */
+enum step pager_in(struct fault *f);
+/* Swap out up to want pages of all private views in the region; hard: also of those that were
+ * written of late. Returns how many went. => the reclaimer; no lock held. */
+size_t pager_out_region(struct region *r, size_t want, bool hard, struct pager_result *result);
+/* Have the reclaimer swap out what a referenced private view has of its own in the range. Blocks.
+ */
+void pager_out(struct view *v, uint64_t first, uint64_t count);
+/* Do what pager_out has asked for. => the reclaimer; no lock held. */
+void pager_serve(struct space *s, struct pager_result *result);
+
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
 struct mkw_space {
@@ -612,12 +656,14 @@ struct space {
 	struct error_record unheard;
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
+	int swap_error; /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
 	struct list resident_waiters;
+	struct list pager_requests; /* of pager_out */
 	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
 	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
@@ -713,6 +759,9 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
+/* The same for BUSY, protected pages of a private view, from address on: how many from the first on
+ * no such call may be storing to. */
+size_t calls_quiet(uintptr_t address, const struct private_page *pages, size_t count);
 /* judge.c: which of the locked, protected, GRANTED pages were written. ask: the store may be asked
  * for bytes. => no lock held. */
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written);
