@@ -67,7 +67,9 @@ struct mkw_space_options {
 	 * resident, and a write that needs one more than the limit allows is refused.
 	 */
 	const char *swap_path;
-	uint64_t swap_limit_bytes; /* 0: as much as the file system gives */
+	/* 0: as much as the file system gives. At least two pages: one is kept to read back by when
+	 * all others are full. */
+	uint64_t swap_limit_bytes;
 };
 
 #define MKW_SPACE_OPTIONS_INIT                                  \

@@ -26,6 +26,12 @@
  * not take more of the limit. */
 #define AHEAD_PART 64u
 
+void pager_put(struct space *s, uint32_t first, size_t count)
+{
+	if (swap_put(&s->swap, first, count))
+		charge_wake(s);
+}
+
 /* ---- In ----------------------------------------------------------------------------------- */
 
 /* How many pages from the fault's on can be read with it: in slots that follow each other. =>
@@ -113,7 +119,7 @@ enum step pager_in(struct fault *f)
 	if (buffer != NULL)
 		slab_buffer_free(s, buffer);
 	uncharge_resident(o, count - done);
-	swap_put(&s->swap, first, done);
+	pager_put(s, first, done);
 	COUNT(o, swap_ins, done);
 	if (done > 0) {
 		f->served = done;
@@ -134,8 +140,9 @@ struct out {
 	struct private_chunk *chunk;
 	size_t from, to;    /* slots of the region that are the view's */
 	size_t slot, count; /* the run that is BUSY */
-	uint32_t first;	    /* its slots of the swap file: as many */
-	bool protected;
+	uint32_t first;	    /* of the slots of the swap file for it */
+	size_t slots;	    /* so many: all, or the spare one for its first page */
+	bool spare, protected, failed;
 };
 
 static bool out_can_go(const struct out *out, size_t slot)
@@ -161,8 +168,41 @@ static bool out_find(struct out *out, size_t from, size_t end, size_t want)
 
 static void out_failed(struct out *out, int error)
 {
+	out->failed = true;
 	if (out->result->failed.error == 0)
 		error_keep(&out->result->failed, error);
+}
+
+/* There is no room in the swap file for a page: but for who needs it most there is one slot. */
+static bool out_take_spare(struct out *out)
+{
+	out->spare = out->result->urgent &&
+		     swap_take_spare(&out->view->object->space->swap, &out->first);
+	out->slots = out->spare ? 1 : 0;
+	out->result->spared |= out->spare;
+	return out->spare;
+}
+
+static bool out_take(struct out *out)
+{
+	int error;
+
+	out->spare = false;
+	out->slots = swap_take(&out->view->object->space->swap, out->count, &out->first, &error);
+	if (out->slots == 0)
+		out_failed(out, error);
+	return out->slots > 0 || (error == -ENOSPC && out_take_spare(out));
+}
+
+/* Slots of the run from the nth on are not needed. => no lock held. */
+static void out_give_back(struct out *out, size_t nth)
+{
+	struct space *s = out->view->object->space;
+
+	if (out->spare && nth == 0)
+		pager_put(s, out->first, 1);
+	else if (!out->spare)
+		swap_cancel(&s->swap, out->first + (uint32_t)nth, out->slots - nth);
 }
 
 /* Choose a run, make it BUSY, and protect it. False: there is none, or no room for it. =>
@@ -177,11 +217,9 @@ static bool out_begin(struct out *out, size_t want)
 	want = want < FILL_PAGES_MAX ? want : FILL_PAGES_MAX;
 	if (!out_find(out, hand, out->to, want) && !out_find(out, out->from, hand, want))
 		return false;
-	out->count = swap_take(&v->object->space->swap, out->count, &out->first, &error);
-	if (out->count == 0) {
-		out_failed(out, error);
+	if (!out_take(out))
 		return false;
-	}
+	out->count = out->slots;
 	c->hand = (uint16_t)(out->slot + out->count);
 	for (size_t i = out->slot; i < out->slot + out->count; i++)
 		private_busy(out->region, c, i);
@@ -220,6 +258,8 @@ static size_t out_end(struct out *out, size_t written)
 static size_t out_write(struct out *out)
 {
 	uintptr_t address = view_address(out->view, out->region->first + out->slot);
+	struct swap *swap = &out->view->object->space->swap;
+	const void *bytes = (const void *)address;
 	size_t quiet, written;
 	int error;
 
@@ -227,8 +267,13 @@ static size_t out_write(struct out *out)
 	out->result->busy |= quiet < out->count;
 	if (quiet == 0)
 		return 0;
-	written = swap_write(&out->view->object->space->swap, out->first, quiet,
-			     (const void *)address, &error);
+	written = swap_write(swap, out->first, quiet, bytes, &error);
+	if (error == -ENOSPC && written == 0 && !out->spare) {
+		out_failed(out, error);
+		out_give_back(out, 0);
+		if (out_take_spare(out))
+			written = swap_write(swap, out->first, 1, bytes, &error);
+	}
 	/* A page that is not there any more is nothing that could be swapped out. */
 	if (error != 0 && error != -EFAULT)
 		out_failed(out, error);
@@ -255,7 +300,7 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 	written = out_end(out, written);
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
-	swap_put(&o->space->swap, out->first + (uint32_t)written, out->count - written);
+	out_give_back(out, written);
 	uncharge_resident(o, written);
 	COUNT(o, swap_outs, written);
 	*gone += written;
@@ -294,7 +339,7 @@ static size_t out_view(struct view *v, struct region *r, size_t from, size_t to,
 	if (out.chunk == NULL || (!hard && out_sample(&out)))
 		return 0;
 	/* What stays all the same must not be looked at for ever. */
-	while (gone < want && looked < to - from && result->failed.error == 0 &&
+	while (gone < want && looked < to - from && !out.failed &&
 	       out_run(&out, want - gone, &gone))
 		looked += out.count;
 	return gone;

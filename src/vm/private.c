@@ -128,7 +128,7 @@ static size_t private_charge(const struct fault *f, const struct private_chunk *
 
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
-	room = fresh > 0 ? charge_resident(f->object, fresh) : 0;
+	room = fresh > 0 ? charge_private(f->object, fresh) : 0;
 	for (i = 0; i < n; i++) {
 		if (c->pages[slot + i].state != PRIVATE_NONE)
 			continue;
@@ -184,8 +184,10 @@ static enum step private_grant(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, private_extent(f, c));
-	if (n == 0)
+	if (n == 0) {
+		fault_waiter(f)->grows = true;
 		return private_no_room(f);
+	}
 	copied = private_copy_ahead(f, n);
 	for (size_t i = 0; i < n; i++) {
 		private_change(r, c, slot + i, i < copied ? PRIVATE_OWN : PRIVATE_GRANT);
@@ -262,6 +264,7 @@ enum step private_look(struct fault *f)
 		fault_unlock(f);
 		return fault_refuse(f, -EDEADLK);
 	}
+	fault_waiter(f)->grows = false;
 	if (state == PRIVATE_SWAPPED)
 		return pager_in(f);
 	if (state == PRIVATE_COPY)
@@ -306,7 +309,7 @@ static void dropped_give_back(struct object *o, struct dropped *dropped)
 		for (n = 1;
 		     i + n < dropped->count && dropped->slots[i + n] == dropped->slots[i] + n;)
 			n++;
-		swap_put(&o->space->swap, dropped->slots[i], n);
+		pager_put(o->space, dropped->slots[i], n);
 	}
 	dropped->uncharged = dropped->count = 0;
 }

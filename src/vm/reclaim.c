@@ -118,6 +118,8 @@ struct turn {
 	uint64_t goal; /* pages to get rid of in the space; 0: objects over limits of their own */
 	bool hard;     /* whatever is clean goes, whoever used it of late */
 	bool swap;     /* somebody waits: private copies go, too */
+	bool tight;    /* the swap file's last slot is taken */
+	bool urgent;   /* somebody waits who shall have it, if nothing else helps */
 	bool busy;     /* pages were left because somebody is at them, which will end */
 	size_t gone;   /* pages */
 	struct pager_result pager;
@@ -251,7 +253,7 @@ void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now)
 static uint64_t region_want(struct region *r, const struct turn *turn)
 {
 	const struct account *a = &r->object->account;
-	uint64_t want = turn->goal > turn->gone ? turn->goal - turn->gone : 0, own = 0;
+	uint64_t want = turn->goal > turn->gone ? turn->goal - turn->gone : turn->tight, own = 0;
 
 	env_lock(&r->object->space->charge_lock);
 	if (a->resident_limit != 0 && a->resident * 16 >= a->resident_limit * 15)
@@ -317,10 +319,56 @@ static void reclaim_run(struct space *s, struct turn *turn)
 		clock_turn(s, turn);
 	if (turn->gone == 0) {
 		turn->hard = true;
+		turn->pager.urgent = turn->urgent;
 		clock_turn(s, turn);
 	}
 	turn->busy |= turn->pager.busy;
 	swap_tell(s, turn);
+}
+
+/* => charge_lock held. Who waits, and for what. */
+static void turn_look(struct space *s, struct turn *turn)
+{
+	turn->goal = reclaim_goal(s);
+	turn->tight = swap_is_tight(&s->swap);
+	turn->swap = !list_empty(&s->resident_waiters) || !list_empty(&s->memory_waiters);
+	for (struct list *n = s->resident_waiters.next; n != &s->resident_waiters; n = n->next)
+		turn->urgent |= !container_of(n, struct waiter, link)->grows;
+}
+
+/* => charge_lock held. Those who would make it worse are told so; the others look again. */
+static void turn_refuse_growth(struct space *s, int error)
+{
+	struct list grow;
+
+	list_init(&grow);
+	for (struct list *n = s->resident_waiters.next, *next; n != &s->resident_waiters;
+	     n = next) {
+		next = n->next;
+		if (!container_of(n, struct waiter, link)->grows)
+			continue;
+		list_remove(n);
+		list_push_back(&grow, n);
+	}
+	waiters_deny(&grow, error);
+	waiters_wake(&s->resident_waiters);
+}
+
+/* => charge_lock held. Somebody waits. False: look again later. */
+static bool turn_answer(struct space *s, const struct turn *turn)
+{
+	/* Who came to wait before this turn began, and nothing can go. */
+	bool last = !turn->busy && !s->reclaimer_kicked;
+
+	if (turn->gone == 0 && last)
+		waiters_deny(&s->resident_waiters, turn_denial(turn));
+	else if (turn->gone == 0)
+		return false;
+	else if (turn->gone == 1 && turn->pager.spared && last)
+		turn_refuse_growth(s, turn_denial(turn));
+	else
+		waiters_wake(&s->resident_waiters);
+	return true;
 }
 
 void reclaimer_main(void *space)
@@ -342,8 +390,7 @@ void reclaimer_main(void *space)
 		if (s->stopping)
 			break;
 		s->reclaimer_kicked = false;
-		turn.goal = reclaim_goal(s);
-		turn.swap = !list_empty(&s->resident_waiters) || !list_empty(&s->memory_waiters);
+		turn_look(s, &turn);
 		env_unlock(&s->charge_lock);
 
 		reclaim_run(s, &turn);
@@ -351,15 +398,8 @@ void reclaimer_main(void *space)
 		env_lock(&s->charge_lock);
 		again_ns = 0;
 		waiters_wake(&s->memory_waiters);
-		if (list_empty(&s->resident_waiters))
-			continue;
-		/* Who came to wait before this turn began, and nothing can go. */
-		if (turn.gone == 0 && !turn.busy && !s->reclaimer_kicked)
-			waiters_deny(&s->resident_waiters, turn_denial(&turn));
-		else if (turn.gone == 0)
+		if (!list_empty(&s->resident_waiters) && !turn_answer(s, &turn))
 			again_ns = env_now_ns() + RETRY_NS;
-		else
-			waiters_wake(&s->resident_waiters);
 	}
 	env_unlock(&s->charge_lock);
 }

@@ -78,8 +78,8 @@ static int options_read(const struct mkw_space_options *given, struct mkw_space_
 		return -EINVAL;
 	if (o->swap_path == NULL && o->swap_limit_bytes != 0)
 		return mkw_set_error(-EINVAL, "swap_limit_bytes without a swap_path");
-	if (o->swap_limit_bytes != 0 && o->swap_limit_bytes < MKW_PAGE_SIZE)
-		return mkw_set_error(-EINVAL, "swap_limit_bytes is at least one page, or 0");
+	if (o->swap_limit_bytes != 0 && o->swap_limit_bytes < 2 * MKW_PAGE_SIZE)
+		return mkw_set_error(-EINVAL, "swap_limit_bytes is at least two pages, or 0");
 	if (o->workers == 0)
 		o->workers = o->workers_max != 0 && o->workers_max < WORKERS_DEFAULT
 				     ? o->workers_max

@@ -8,6 +8,11 @@
  * can be read at a time. The tables grow in pieces of 65536 slots and are never given back before
  * the end.
  *
+ * One slot is spare: the file has room for it, and it is taken only by who gives another one back
+ * by that, or soon. With memory and file full a page can still be read back: another one goes to
+ * the spare slot, and the slot of the first is the spare one then. Without it nobody could come by
+ * what was swapped out.
+ *
  * swap->lock (RANK_LEAF) is not held across the file's reads, writes and drops.
  */
 #include "vm.h"
@@ -19,6 +24,17 @@
 #define NO_SLOT UINT64_MAX
 /* Words of 64 slots to look at for a run as long as is wanted; then the longest so far will do. */
 #define SEARCH_WORDS 4096u
+
+static int spare_make(struct swap *swap);
+
+static void pieces_free(struct swap *swap)
+{
+	for (size_t i = 0; i < SWAP_PIECES; i++)
+		if (swap->pieces[i] != NULL)
+			env_free(swap->pieces[i], sizeof(struct swap_piece));
+	env_free(swap->pieces, SWAP_PIECES * sizeof(struct swap_piece *));
+	swap->pieces = NULL;
+}
 
 int swap_open(struct swap *swap, const char *path, uint64_t limit_bytes)
 {
@@ -34,10 +50,14 @@ int swap_open(struct swap *swap, const char *path, uint64_t limit_bytes)
 	if (swap->pieces == NULL)
 		return mkw_set_error(-ENOMEM, "no memory for the table of a swap file");
 	error = swap_file_open(path, &swap->file);
-	if (error != 0) {
-		env_free(swap->pieces, SWAP_PIECES * sizeof(struct swap_piece *));
-		swap->pieces = NULL;
+	if (error == 0) {
+		error = spare_make(swap);
+		if (error == 0)
+			return 0;
+		swap_file_close(swap->file);
+		swap->file = NULL;
 	}
+	pieces_free(swap);
 	return error;
 }
 
@@ -46,9 +66,7 @@ void swap_close(struct swap *swap)
 	assert(swap->used == 0);
 	if (swap->file != NULL) {
 		swap_file_close(swap->file);
-		for (size_t i = 0; i < SWAP_PIECES && swap->pieces[i] != NULL; i++)
-			env_free(swap->pieces[i], sizeof(struct swap_piece));
-		env_free(swap->pieces, SWAP_PIECES * sizeof(struct swap_piece *));
+		pieces_free(swap);
 	}
 	env_mutex_destroy(&swap->lock);
 }
@@ -152,6 +170,53 @@ static uint16_t *slot_refs(struct swap *swap, uint32_t slot)
 	return &slot_piece(swap, slot)->refs[slot % SWAP_PIECE_SLOTS];
 }
 
+/* ---- The spare one ------------------------------------------------------------------------ */
+
+static int spare_make(struct swap *swap)
+{
+	static const char zeros[MKW_PAGE_SIZE];
+	size_t done;
+	int error;
+
+	if (!piece_ensure(swap, 0))
+		return mkw_set_error(-ENOMEM, "no memory for the table of a swap file");
+	error = swap_file_write(swap->file, 0, zeros, sizeof(zeros), &done);
+	if (error != 0)
+		return mkw_set_error(error, "swap_path: cannot write a page there: errno %d",
+				     -error);
+	slot_mark(swap, 0, true);
+	swap->used = 0;
+	swap->spare = 0;
+	swap->has_spare = true;
+	return 0;
+}
+
+bool swap_take_spare(struct swap *swap, uint32_t *slot)
+{
+	bool had;
+
+	env_lock(&swap->lock);
+	had = swap->has_spare;
+	if (had) {
+		*slot = swap->spare;
+		*slot_refs(swap, *slot) = 1;
+		swap->has_spare = false;
+		swap->used++;
+	}
+	env_unlock(&swap->lock);
+	return had;
+}
+
+bool swap_is_tight(struct swap *swap)
+{
+	bool tight;
+
+	env_lock(&swap->lock);
+	tight = swap->file != NULL && !swap->has_spare;
+	env_unlock(&swap->lock);
+	return tight;
+}
+
 /* ---- Taking and giving back --------------------------------------------------------------- */
 
 size_t swap_take(struct swap *swap, size_t want, uint32_t *first, int *error)
@@ -222,9 +287,27 @@ static size_t put_some(struct swap *swap, uint32_t *first, uint32_t end)
 	return n;
 }
 
-void swap_put(struct swap *swap, uint32_t first, size_t count)
+/* The slot, which nobody uses any more, is the spare one, if there is none. */
+static bool put_spare(struct swap *swap, uint32_t slot)
+{
+	bool lacking;
+
+	env_lock(&swap->lock);
+	lacking = !swap->has_spare;
+	if (lacking) {
+		swap->spare = slot;
+		swap->has_spare = true;
+		swap->used--;
+	}
+	env_unlock(&swap->lock);
+	return lacking;
+}
+
+/* written: the file has room for all of them. True: there is a spare slot again. */
+static bool put_run(struct swap *swap, uint32_t first, size_t count, bool written)
 {
 	const uint32_t end = first + (uint32_t)count;
+	bool spared = false;
 
 	env_assert_unlocked();
 	while (first < end) {
@@ -232,6 +315,12 @@ void swap_put(struct swap *swap, uint32_t first, size_t count)
 
 		if (n == 0)
 			break;
+		if (written && !spared && put_spare(swap, first)) {
+			spared = true;
+			first++;
+			if (--n == 0)
+				continue;
+		}
 		swap_file_drop(swap->file, (uint64_t)first << PAGE_SHIFT,
 			       (uint64_t)n << PAGE_SHIFT);
 		env_lock(&swap->lock);
@@ -240,6 +329,17 @@ void swap_put(struct swap *swap, uint32_t first, size_t count)
 		env_unlock(&swap->lock);
 		first += (uint32_t)n;
 	}
+	return spared;
+}
+
+bool swap_put(struct swap *swap, uint32_t first, size_t count)
+{
+	return put_run(swap, first, count, true);
+}
+
+void swap_cancel(struct swap *swap, uint32_t first, size_t count)
+{
+	put_run(swap, first, count, false);
 }
 
 uint64_t swap_used(struct swap *swap)

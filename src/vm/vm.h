@@ -54,7 +54,8 @@ int error_say(const char *what, const struct error_record *record);
 struct waiter {
 	struct list link;
 	void (*wake)(struct waiter *waiter);
-	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+	int deny;   /* set by whoever wakes it: what it waited for will not come, for this errno */
+	bool grows; /* for room: it would make one page more that only swapping gets rid of */
 };
 
 /* A thread that waits, as opposed to a parked fault. */
@@ -612,7 +613,9 @@ struct swap {
 	struct swap_piece **pieces;
 	uint64_t limit; /* slots */
 	uint64_t used;
-	uint64_t hint; /* none before it is free */
+	uint64_t hint;	/* none before it is free */
+	uint32_t spare; /* a slot that nobody uses, and that the file has room for */
+	bool has_spare;
 };
 
 /* path NULL: no swap. limit_bytes 0: none. */
@@ -624,8 +627,15 @@ void swap_close(struct swap *swap);
 size_t swap_take(struct swap *swap, size_t want, uint32_t *first, int *error);
 /* One more user of a slot, which has one. -EMFILE: it has as many as can be counted. */
 int swap_get(struct swap *swap, uint32_t slot);
-/* One less; what has no more is free. No lock held. */
-void swap_put(struct swap *swap, uint32_t first, size_t count);
+/* One less; what has no more is free. True: swap_is_tight is over. No lock held. */
+bool swap_put(struct swap *swap, uint32_t first, size_t count);
+/* The same for slots that were taken, and not written. */
+void swap_cancel(struct swap *swap, uint32_t first, size_t count);
+/* The last slot there is: for who will give one back, or makes room for who does. False: it is
+ * taken. */
+bool swap_take_spare(struct swap *swap, uint32_t *slot);
+/* It is taken: what is resident must not become private, for it could not go any more. */
+bool swap_is_tight(struct swap *swap);
 /* The run's pages from src, which may lie in a view. Returns how many were written from the first
  * on; if not all, *error is why, and is said. No lock held. */
 size_t swap_write(struct swap *swap, uint32_t first, size_t count, const void *src, int *error);
@@ -637,11 +647,15 @@ uint64_t swap_used(struct swap *swap);
 /* ---- Swapping (pager.c) ------------------------------------------------------------------- */
 
 struct pager_result {
+	bool urgent; /* in: somebody waits who has a slot to give back, or needs none */
+	bool spared; /* the spare slot was taken for that */
 	struct error_record failed; /* the first */
 	bool busy;		    /* something stays for a while: a system call is at it */
 };
 /* The page of a private view is SWAPPED. => fault_lock held, dropped. */
 enum step pager_in(struct fault *f);
+/* swap_put, and who waited for that looks again. No lock held. */
+void pager_put(struct space *s, uint32_t first, size_t count);
 /* Swap out up to want pages of all private views in the region; hard: also of those that were
  * written of late. Returns how many went. => the reclaimer; no lock held. */
 size_t pager_out_region(struct region *r, size_t want, bool hard, struct pager_result *result);
@@ -736,7 +750,11 @@ enum step charge_dirty_park(struct fault *f);
 void charge_settle(struct object *o, size_t charged, size_t kept);
 void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
+/* The same for pages that only swapping gets rid of. */
+size_t charge_private(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
+/* Who waits for room looks again. */
+void charge_wake(struct space *s);
 void uncharge_resident(struct object *o, size_t pages);
 /* The store has no memory: wait for a turn of reclaim. => no lock held. */
 enum step reclaim_park(struct fault *f);

@@ -40,7 +40,7 @@ TEST(swap_option,
 	REQUIRE(mkdtemp(directory) != NULL);
 	snprintf(path, sizeof(path), "%s/swap", directory);
 	CHECK_EQ(space_try(directory, 0), 0);
-	CHECK_EQ(space_try(directory, PAGE), 0);
+	CHECK_EQ(space_try(directory, 2 * PAGE), 0);
 	CHECK_EQ(space_try(path, 0), 0);
 	CHECK(stat(path, &st) != 0);
 	CHECK_EQ(rmdir(directory), 0);
@@ -70,5 +70,5 @@ TEST(swap_option_refused, "2.8 a swap file is made over no other file; what cann
 	CHECK_EQ(space_try("", 0), -ENOENT);
 	CHECK(space_try("/proc", 0) < 0);
 	CHECK_EQ(space_try(NULL, PAGE), -EINVAL);
-	CHECK_EQ(space_try("/tmp", PAGE - 1), -EINVAL);
+	CHECK_EQ(space_try("/tmp", 2 * PAGE - 1), -EINVAL);
 }

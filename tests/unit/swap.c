@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The slots of a swap file (vm/swap.c) and the file itself (mmu/swap.c). */
+/* The slots of a swap file (vm/swap.c) and the file itself (mmu/swap.c). Slot 0 is the spare one.
+ */
 #include "harness/rig.h"
 #include "vm/vm.h"
 
@@ -61,24 +62,24 @@ static uint32_t take(size_t want, size_t expected)
 TEST(swap_runs, "2.8 slots come in runs from the first free ones on, and come back")
 {
 	swap_begin(0);
-	CHECK_EQ(take(100, 100), 0);
-	CHECK_EQ(take(28, 28), 100);
+	CHECK_EQ(take(100, 100), 1);
+	CHECK_EQ(take(28, 28), 101);
 	swap_put(&swap, 10, 5);
 	swap_put(&swap, 50, 20);
 	CHECK_EQ(take(16, 16), 50); /* the first hole that it fits in */
 	CHECK_EQ(take(5, 5), 10);
-	CHECK_EQ(take(5, 5), 128);
+	CHECK_EQ(take(5, 5), 129);
 	CHECK_EQ(take(4, 4), 66);
 	CHECK_EQ(swap_used(&swap), 133);
-	swap_put(&swap, 0, 133);
-	CHECK_EQ(take(3, 3), 0);
-	swap_put(&swap, 0, 3);
+	swap_put(&swap, 1, 133);
+	CHECK_EQ(take(3, 3), 1);
+	swap_put(&swap, 1, 3);
 	swap_end();
 }
 
 TEST(swap_pieces, "2.8 a run does not cross from one piece of the table into the next")
 {
-	uint32_t next = 0;
+	uint32_t next = 1;
 
 	swap_begin(0);
 	while (next < SWAP_PIECE_SLOTS - 96) {
@@ -87,7 +88,7 @@ TEST(swap_pieces, "2.8 a run does not cross from one piece of the table into the
 	}
 	CHECK_EQ(take(128, 128), SWAP_PIECE_SLOTS);
 	CHECK_EQ(take(SWAP_PIECE_SLOTS - next, SWAP_PIECE_SLOTS - next), next);
-	swap_put(&swap, 0, SWAP_PIECE_SLOTS + 128);
+	swap_put(&swap, 1, SWAP_PIECE_SLOTS + 127);
 	swap_end();
 }
 
@@ -98,18 +99,18 @@ TEST(swap_users, "2.8 7.1 a slot is free when the last of its users has gone")
 
 	swap_begin(0);
 	memset(bytes, 's', sizeof(bytes));
-	CHECK_EQ(take(4, 4), 0);
-	CHECK_EQ(swap_write(&swap, 0, 4, bytes, &error), 4);
-	CHECK_EQ(swap_get(&swap, 1), 0);
-	CHECK_EQ(swap_get(&swap, 1), 0);
-	swap_put(&swap, 0, 4);
+	CHECK_EQ(take(4, 4), 1);
+	CHECK_EQ(swap_write(&swap, 1, 4, bytes, &error), 4);
+	CHECK_EQ(swap_get(&swap, 2), 0);
+	CHECK_EQ(swap_get(&swap, 2), 0);
+	swap_put(&swap, 1, 4);
 	CHECK_EQ(swap_used(&swap), 1);
-	CHECK_EQ(take(1, 1), 0);
-	CHECK_EQ(take(1, 1), 2);
-	swap_put(&swap, 1, 1);
-	CHECK_EQ(swap_read(&swap, 1, 1, back), 0);
+	CHECK_EQ(take(1, 1), 1);
+	CHECK_EQ(take(1, 1), 3);
+	swap_put(&swap, 2, 1);
+	CHECK_EQ(swap_read(&swap, 2, 1, back), 0);
 	CHECK_MEM(back, bytes, PAGE);
-	swap_put(&swap, 0, 3);
+	swap_put(&swap, 1, 3);
 	CHECK_EQ(swap_used(&swap), 0);
 	swap_end();
 }
@@ -120,13 +121,39 @@ TEST(swap_limit, "2.8 there are as many slots as the limit has room for; then EN
 	int error = 0;
 
 	swap_begin(10 * PAGE + 17);
-	CHECK_EQ(take(64, 10), 0);
+	CHECK_EQ(take(64, 9), 1);
 	CHECK_EQ(swap_take(&swap, 1, &first, &error), 0);
 	CHECK_EQ(error, -ENOSPC);
 	CHECK_STR(mkw_error_message(), "the swap file is full: its limit is 40960 bytes");
 	swap_put(&swap, 9, 1);
 	CHECK_EQ(take(2, 1), 9);
-	swap_put(&swap, 0, 10);
+	swap_put(&swap, 1, 9);
+	swap_end();
+}
+
+TEST(swap_spare,
+     "2.8 the last slot is there for who gives one back; what comes back first is it then")
+{
+	uint32_t spare = UINT32_MAX, first;
+	int error;
+
+	swap_begin(3 * PAGE);
+	CHECK_EQ(take(3, 2), 1);
+	CHECK(!swap_is_tight(&swap));
+	CHECK(swap_take_spare(&swap, &spare));
+	CHECK_EQ(spare, 0);
+	CHECK(swap_is_tight(&swap));
+	CHECK(!swap_take_spare(&swap, &spare));
+	CHECK_EQ(swap_used(&swap), 3);
+	swap_cancel(&swap, 2, 1); /* there may be no room for it in the file */
+	CHECK(swap_is_tight(&swap));
+	CHECK_EQ(take(1, 1), 2);
+	CHECK(swap_put(&swap, 1, 1));
+	CHECK(!swap_is_tight(&swap));
+	CHECK_EQ(swap_take(&swap, 1, &first, &error), 0);
+	CHECK(swap_take_spare(&swap, &spare));
+	CHECK_EQ(spare, 1);
+	CHECK(swap_put(&swap, 0, 3));
 	swap_end();
 }
 
@@ -137,12 +164,12 @@ TEST(swap_dropped, "2.8 the file takes as much room as is in it")
 
 	swap_begin(0);
 	memset(bytes, 'd', sizeof(bytes));
-	CHECK_EQ(take(64, 64), 0);
-	CHECK_EQ(swap_write(&swap, 0, 64, bytes, &error), 64);
+	CHECK_EQ(take(64, 64), 1);
+	CHECK_EQ(swap_write(&swap, 1, 64, bytes, &error), 64);
 	CHECK(file_bytes() >= 64 * PAGE);
-	swap_put(&swap, 0, 60);
+	swap_put(&swap, 1, 60);
 	CHECK(file_bytes() < 32 * PAGE);
-	swap_put(&swap, 60, 4);
+	swap_put(&swap, 61, 4);
 	CHECK(file_bytes() < 4 * PAGE);
 	swap_end();
 }
@@ -154,12 +181,12 @@ TEST(swap_cut_file, "2.8 what is not in the file any more is an error, not zeros
 
 	swap_begin(0);
 	memset(bytes, 'c', sizeof(bytes));
-	CHECK_EQ(take(2, 2), 0);
-	CHECK_EQ(swap_write(&swap, 0, 1, bytes, &error), 1);
-	CHECK_EQ(swap_read(&swap, 1, 1, back), -EIO);
+	CHECK_EQ(take(2, 2), 1);
+	CHECK_EQ(swap_write(&swap, 1, 1, bytes, &error), 1);
+	CHECK_EQ(swap_read(&swap, 2, 1, back), -EIO);
 	CHECK(strstr(mkw_error_message(), "swap file") != NULL);
-	CHECK_EQ(swap_read(&swap, 0, 1, back), 0);
-	swap_put(&swap, 0, 2);
+	CHECK_EQ(swap_read(&swap, 1, 1, back), 0);
+	swap_put(&swap, 1, 2);
 	swap_end();
 }
 
@@ -178,7 +205,7 @@ static void shuffle_take(struct shuffle *s)
 	int error = 0;
 
 	n = swap_take(&swap, want, &first, &error);
-	CHECK_EQ(n == 0, s->taken == MODEL_SLOTS);
+	CHECK_EQ(n == 0, s->taken == MODEL_SLOTS - 1);
 	CHECK(n <= want);
 	for (size_t i = 0; i < n; i++) {
 		CHECK_EQ(s->users[first + i], 0);
