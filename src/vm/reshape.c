@@ -101,7 +101,8 @@ static unsigned fate_protection(const struct reshape *r, const struct view *v, u
 /* Of a private view what is not together may not be moved together (mmu_view_move). */
 static bool can_be_one(const struct view *a, const struct view *b)
 {
-	return a->mapping == b->mapping && a->private == NULL && b->private == NULL;
+	return a->mapping == b->mapping && a->private == NULL && b->private == NULL &&
+	       a->locked == b->locked;
 }
 
 /* views_claim: will they be one? */
@@ -159,6 +160,7 @@ static struct view *piece_new(const struct view *v, const struct part *part, uin
 	atomic_fetch_add(&v->mapping->pieces, 1);
 	piece->mmu.address = address;
 	piece->mmu.backend = v->mmu.backend;
+	piece->locked = v->locked;
 	view_set_protection(piece, protection);
 	if (v->private != NULL) {
 		atomic_fetch_add(&v->private->refs, 1);
