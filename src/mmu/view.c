@@ -89,9 +89,13 @@ int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bo
 		     bool writable)
 {
 	int prot = (readable ? PROT_READ : 0) | (writable ? PROT_WRITE : 0);
+	int err;
 
 	count_call(view->mmu);
-	return mprotect((void *)address, length, prot) ? -errno : 0;
+	protection_change();
+	err = mprotect((void *)address, length, prot) ? -errno : 0;
+	protection_change();
+	return err;
 }
 
 int mmu_view_open(struct mmu_view *view)

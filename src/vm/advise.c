@@ -75,7 +75,6 @@ static int advise_willneed(struct view *v, uint64_t first, uint64_t count)
 static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 {
 	struct object *o = v->object;
-	uintptr_t address = view_address(v, first);
 	int error;
 
 	if (v->private != NULL) {
@@ -83,12 +82,12 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 		return 0;
 	}
 	env_read_lock(&o->views_lock);
-	error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
+	error = v->mmu.writable ? view_protect_pages(v, first, count) : 0;
 	if (error == 0)
-		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
+		error = view_zap_pages(v, first, count);
 	/* A racing reader may have lost a marker to the zap. */
 	if (error == 0 && v->mmu.writable)
-		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+		error = view_protect_pages(v, first, count);
 	env_read_unlock(&o->views_lock);
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
 }

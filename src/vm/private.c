@@ -353,7 +353,7 @@ static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t
 		return true;
 	if (chunk_is_busy(c, from, to))
 		return false;
-	mmu_zap(&v->mmu, view_address(v, r->first + from), (to - from) << PAGE_SHIFT);
+	view_zap_pages(v, r->first + from, to - from);
 	chunk_drop(r, c, from, to, dropped);
 	return true;
 }

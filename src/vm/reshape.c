@@ -380,10 +380,54 @@ static int moved_prepare(struct reshape *r)
 
 /* ---- Protections of the mapping ----------------------------------------------------------- */
 
+/* Of a view that somebody has unmapped a part of, only what is left is ours to change: page by
+ * page, as told by who is there to be protected. */
+static bool page_is_ours(struct view *v, uintptr_t address)
+{
+	return !atomic_load(&v->torn) || mmu_protect(&v->mmu, address, MKW_PAGE_SIZE) == 0;
+}
+
+static size_t step_of(const struct view *v, const struct part *part)
+{
+	return atomic_load(&v->torn) ? MKW_PAGE_SIZE : part->length;
+}
+
+static int part_protect_once(struct view *v, const struct part *part, unsigned protection)
+{
+	size_t step = step_of(v, part);
+	int error = 0;
+
+	for (size_t at = 0; at < part->length && error == 0; at += step)
+		if (page_is_ours(v, part->from + at))
+			error = mmu_view_protect(&v->mmu, part->from + at, step, protection != 0,
+						 (protection & MKW_WRITE) != 0);
+	return error;
+}
+
+/* A page that is not there looks like too many mappings. */
+static int part_protect(struct view *v, const struct part *part, unsigned protection)
+{
+	int error = part_protect_once(v, part, protection);
+
+	if (error == 0 || atomic_load(&v->torn))
+		return error;
+	for (uint64_t i = 0; i < part->count && !atomic_load(&v->torn); i++)
+		view_protect_pages(v, part->first + i, 1);
+	return atomic_load(&v->torn) ? part_protect_once(v, part, protection) : error;
+}
+
+static void part_cut(struct view *v, const struct part *part)
+{
+	size_t step = step_of(v, part);
+
+	for (size_t at = 0; at < part->length; at += step)
+		if (page_is_ours(v, part->from + at))
+			mmu_view_cut(&v->mmu, part->from + at, step);
+}
+
 static void part_protect_surely(struct view *v, const struct part *part, unsigned protection)
 {
-	while (mmu_view_protect(&v->mmu, part->from, part->length, protection != 0,
-				(protection & MKW_WRITE) != 0) != 0)
+	while (part_protect(v, part, protection) != 0)
 		env_nap(RETRY_NS);
 }
 
@@ -422,8 +466,7 @@ static int part_prepare(struct reshape *r, struct view *v, const struct part *pa
 	if ((protection & MKW_WRITE) != 0)
 		error = part_arm(v, part);
 	if (error == 0)
-		error = mmu_view_protect(&v->mmu, part->from, part->length, protection != 0,
-					 (protection & MKW_WRITE) != 0);
+		error = part_protect(v, part, protection);
 	/* A view that goes whole splits nothing of ours, and goes though there be no memory. */
 	return r->change == CHANGE_UNMAP && part->length == v->mmu.length ? 0 : error;
 }
@@ -488,7 +531,7 @@ static void part_renew(struct reshape *r, struct view *v, const struct part *par
 static void part_commit(struct reshape *r, struct view *v, const struct part *part)
 {
 	if (r->change == CHANGE_UNMAP || r->change == CHANGE_MOVE)
-		mmu_view_cut(&v->mmu, part->from, part->length);
+		part_cut(v, part);
 	else if (r->change == CHANGE_PAGES)
 		part_renew(r, v, part);
 }
@@ -500,15 +543,18 @@ static struct view *commit_object(struct reshape *r, struct view *v, struct view
 	struct object *o = v->object;
 	struct view *first = v, *end = v;
 	struct part part;
+	bool torn = false;
 
-	while (end != NULL && end->object == o)
-		end = end->next;
+	for (; end != NULL && end->object == o; end = end->next)
+		torn |= atomic_load(&end->torn);
 	env_write_lock(&o->views_lock);
 	for (v = first; v != end; v = v->next)
 		list_remove(&v->link);
 	for (; *made != NULL && (end == NULL || (*made)->mmu.address < end->mmu.address);
-	     *made = (*made)->next)
+	     *made = (*made)->next) {
 		list_push_back(&o->views, &(*made)->link);
+		atomic_store(&(*made)->torn, torn);
+	}
 	for (v = first; v != end; v = v->next)
 		if (part_of(r, v, &part))
 			part_commit(r, v, &part);
@@ -577,6 +623,13 @@ static int reshape_check(const struct reshape *r)
 		    (v->private != NULL || v->object != r->claim.views->object))
 			return mkw_set_error(-EINVAL,
 					     "the range is not in shared views of one object");
+		if (atomic_load(&v->torn) && r->change != CHANGE_UNMAP &&
+		    r->change != CHANGE_PROTECT)
+			return mkw_set_error(
+				-EFAULT,
+				"a part of the view at %p was unmapped, or mapped over, "
+				"by somebody else",
+				(void *)v->mmu.address);
 		if (r->change == CHANGE_MOVE && v->private != NULL &&
 		    part.length != r->claim.end - r->claim.start)
 			return mkw_set_error(

@@ -300,11 +300,36 @@ static bool view_clip(const struct view *v, uint64_t *first, uint64_t *count)
 	return clip(v->first, v->first + v->count, first, count);
 }
 
+/* Nobody writes through a page that is not there, so there is nothing to be held up for. */
+int view_protect_pages(struct view *v, uint64_t first, uint64_t count)
+{
+	int error = mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+
+	if (error != -ENOENT)
+		return error;
+	if (!atomic_exchange(&v->torn, true))
+		flusher_kick_for_torn(v->object->space, v->mmu.address);
+	return 0;
+}
+
+/* Whatever else is mapped there by now is not ours to drop. */
+int view_zap_pages(struct view *v, uint64_t first, uint64_t count)
+{
+	int error = 0;
+
+	if (!atomic_load(&v->torn))
+		return mmu_zap(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	for (uint64_t page = first; page < first + count && error == 0; page++)
+		if (mmu_protect(&v->mmu, view_address(v, page), MKW_PAGE_SIZE) == 0)
+			error = mmu_zap(&v->mmu, view_address(v, page), MKW_PAGE_SIZE);
+	return error;
+}
+
 static int view_protect(struct view *v, uint64_t first, uint64_t count)
 {
 	if (!view_is_notified(v) || !view_clip(v, &first, &count))
 		return 0;
-	return mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	return view_protect_pages(v, first, count);
 }
 
 int view_map_rw(struct view *v, uint64_t first, uint64_t count)
@@ -332,7 +357,7 @@ void views_zap(struct object *o, uint64_t first, uint64_t count)
 		struct view *v = container_of(n, struct view, link);
 		uint64_t from = first, pages = count;
 		if (v->private == NULL && view_clip(v, &from, &pages))
-			mmu_zap(&v->mmu, view_address(v, from), pages << PAGE_SHIFT);
+			view_zap_pages(v, from, pages);
 	}
 }
 
@@ -389,9 +414,7 @@ static int view_arm_region(struct view *v, struct region *r, uint64_t first, uin
 		memset(r->unarmed, 0xff, sizeof(r->unarmed));
 		return 0;
 	}
-	return view_is_notified(v)
-		       ? mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT)
-		       : 0;
+	return view_is_notified(v) ? view_protect_pages(v, first, count) : 0;
 }
 
 /* Map what is there: cheaper in runs than by the kernel, page by page. => region->lock held. */

@@ -405,6 +405,7 @@ struct view {
 	struct list leaving;		   /* out of the table, unmapped or reshaped; table_lock */
 	uint64_t first, count;		   /* pages of the object */
 	unsigned protection;		   /* while it is in the table */
+	_Atomic bool torn;		   /* somebody has unmapped pages of it without us */
 	bool locked;			   /* MKW_LOCKED: reclaim leaves its pages */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
@@ -449,6 +450,9 @@ void view_drain(struct view *v);
 /* A new view, or part of one that is to become writable, is armed. => views_lock held for writing.
  */
 int view_arm(struct view *v, uint64_t first, uint64_t count);
+/* mmu_protect, mmu_zap of these pages of the view, as far as they are there. => views_lock held. */
+int view_protect_pages(struct view *v, uint64_t first, uint64_t count);
+int view_zap_pages(struct view *v, uint64_t first, uint64_t count);
 /* Map what is cached of these pages of the view, if that can be. => views_lock held. */
 void view_map_cached(struct view *v, uint64_t first, uint64_t count);
 /* Once for each mapping. Blocks. */
@@ -742,6 +746,8 @@ struct space {
 	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
 	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
+	uintptr_t
+		torn_at; /* somebody has unmapped a part of the view there; 0: none is to be told */
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
 	bool flusher_kicked, reclaimer_kicked, stopping;
 	env_thread flusher, reclaimer;
@@ -815,6 +821,8 @@ bool account_pass_begin(struct account *a);
  * another pass. => charge_lock held. */
 bool account_pass_end(struct account *a, bool busy);
 void flusher_kick(struct space *s);
+/* The flusher shall tell the log that views are unmapped behind the library's back. */
+void flusher_kick_for_torn(struct space *s, uintptr_t address);
 /* The flusher shall ask for those who wait for space, every now and then. */
 void flusher_kick_for_space(struct space *s);
 void reclaimer_kick(struct space *s);

@@ -876,3 +876,184 @@ TEST_EACH_BACKEND(reserve_is_split, "2.6 what one mkw_reserve holds is given bac
 	CHECK_EQ(script_reserved(w.store), 0);
 	world_end(&w);
 }
+
+/* ---- Mistakes ----------------------------------------------------------------------------- */
+
+static _Atomic unsigned warned;
+
+static void count_warnings(void *arg, enum mkw_log_level level, const char *message)
+{
+	(void)arg;
+	CHECK(message[0] != '\0');
+	if (level == MKW_LOG_WARNING)
+		atomic_fetch_add(&warned, 1);
+}
+
+static void world_watched(struct world *w, uint64_t pages)
+{
+	const struct mkw_space_options options = {RIG_QUIET, .log = count_warnings};
+
+	plain_install();
+	world_make_with(w, pages * PAGE, &options);
+	script_put_pattern(w->store, 0, pages, 1);
+	world_open(w, pages * PAGE);
+	for (uint64_t page = 0; page < pages; page++)
+		CHECK_EQ(get(w->view + page * PAGE), script_pattern(page * PAGE, 1));
+}
+
+TEST_EACH_BACKEND(plain_munmap,
+		  "7.4 a part unmapped by a plain munmap, and mapped over: what was "
+		  "written is not lost, the library says so and leaves the new mapping "
+		  "alone")
+{
+	unsigned char *other;
+	struct world w;
+
+	world_watched(&w, PAGES);
+	for (unsigned page = 0; page < PAGES; page++)
+		put(w.view + page * PAGE, (unsigned char)(page + 1));
+	CHECK_EQ(munmap(w.view + 4 * PAGE, 4 * PAGE), 0);
+	other = mmap(w.view + 5 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	REQUIRE(other == w.view + 5 * PAGE);
+	memset(other, 'o', 2 * PAGE);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	CHECK_EQ(world_dirty_bytes(&w), 0);
+	for (unsigned page = 0; page < PAGES; page++)
+		check_store(&w, page * PAGE, &(unsigned char){(unsigned char)(page + 1)}, 1);
+	test_wait_until(atomic_load(&warned) == 1);
+	/* The rest goes on: asked for once when clean, dropped and filled again. */
+	script_log_clear(w.store);
+	put(w.view + 3 * PAGE, 'x');
+	put(w.view + 8 * PAGE, 'y');
+	CHECK_EQ(questions(&w), 2);
+	CHECK_EQ(mkw_advise(w.view, PAGES * PAGE, MKW_DONTNEED), 0);
+	CHECK_EQ(mkw_invalidate(w.handle, 0, PAGES * PAGE), 0);
+	CHECK_EQ(get(w.view + 3 * PAGE), 'x');
+	CHECK_EQ(get(w.view + 9 * PAGE), 10);
+	CHECK_EQ(mkw_protect(w.view, PAGES * PAGE, MKW_READ), 0);
+	CHECK_EQ(plain_write(w.view + 3 * PAGE, 'x', NULL), SIGSEGV);
+	for (unsigned i = 0; i < 2 * PAGE; i++)
+		other[i]++;
+	CHECK_EQ(mkw_unmap(w.view, PAGES * PAGE), 0);
+	for (unsigned i = 0; i < 2 * PAGE; i++)
+		REQUIRE_EQ(other[i], 'o' + 1);
+	CHECK_EQ(munmap(other, 2 * PAGE), 0);
+	CHECK_EQ(atomic_load(&warned), 1);
+	w.view = NULL;
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(plain_munmap_all, "7.4 a view unmapped by a plain munmap: nothing is lost, and "
+				    "mkw_unmap ends it")
+{
+	struct world w;
+
+	world_watched(&w, PAGES);
+	put(w.view + 4 * PAGE, 'x');
+	CHECK_EQ(munmap(w.view, PAGES * PAGE), 0);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 4 * PAGE, "x", 1);
+	test_wait_until(atomic_load(&warned) == 1);
+	CHECK_EQ(mkw_protect(w.view, PAGES * PAGE, MKW_READ), 0);
+	check_segv(w.view);
+	CHECK_EQ(mkw_unmap(w.view, 8 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(w.view, PAGES * PAGE), 0);
+	w.view = NULL;
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(plain_munmap_unnoticed, "7.4 a hole that nobody has noticed yet: protection and "
+					  "unmapping of what is around it")
+{
+	struct world w;
+
+	world_watched(&w, PAGES);
+	CHECK_EQ(munmap(w.view + 4 * PAGE, PAGE), 0);
+	CHECK_EQ(mkw_protect(w.view + 2 * PAGE, 8 * PAGE, MKW_READ), 0);
+	CHECK_EQ(plain_write(w.view + 5 * PAGE, 'x', NULL), SIGSEGV);
+	CHECK_EQ(mkw_remap_pages(w.view + 2 * PAGE, PAGE, 0), -EFAULT);
+	put(w.view + PAGE, 'a');
+	CHECK_EQ(mkw_protect(w.view + 2 * PAGE, 8 * PAGE, MKW_WRITE), 0);
+	put(w.view + 5 * PAGE, 'b');
+	CHECK_EQ(questions(&w), 2);
+	CHECK_EQ(mkw_unmap(w.view + 3 * PAGE, 4 * PAGE), 0);
+	put(w.view + 7 * PAGE, 'c');
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 5 * PAGE, "b", 1);
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(plain_mremap, "7.5 a view moved by a plain mremap: write-back goes on, and the "
+				"library says so")
+{
+	unsigned char *moved;
+	struct world w;
+
+	world_watched(&w, PAGES);
+	put(w.view + 4 * PAGE, 'x');
+	moved = mremap(w.view, PAGES * PAGE, 2 * PAGES * PAGE, MREMAP_MAYMOVE);
+	REQUIRE(moved != MAP_FAILED);
+	if (moved == w.view) {
+		CHECK_EQ(munmap(moved + PAGES * PAGE, PAGES * PAGE), 0);
+		world_end(&w);
+		return;
+	}
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 4 * PAGE, "x", 1);
+	test_wait_until(atomic_load(&warned) == 1);
+	CHECK_EQ(munmap(moved, 2 * PAGES * PAGE), 0);
+	CHECK_EQ(mkw_unmap(w.view, PAGES * PAGE), 0);
+	w.view = NULL;
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(plain_mprotect,
+		  "2.9 a plain mprotect to read-only and back does not make a write "
+		  "unnoticed; the access that it forbids is a SIGSEGV")
+{
+	struct world w;
+
+	world_clean(&w, PAGES);
+	put(w.view + PAGE, 'a');
+	for (unsigned round = 0; round < 2; round++) {
+		CHECK_EQ(mprotect(w.view, PAGES * PAGE, round == 0 ? PROT_READ : PROT_NONE), 0);
+		CHECK_EQ(plain_write(w.view + 2 * PAGE, 'x', NULL), SIGSEGV);
+		CHECK_EQ(plain_write(w.view + 2 * PAGE, 'x', NULL), SIGSEGV);
+		CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+		CHECK_EQ(mprotect(w.view, PAGES * PAGE, PROT_READ | PROT_WRITE), 0);
+		put(w.view + PAGE, 'b');
+		put(w.view + 2 * PAGE, 'c');
+		CHECK_EQ(questions(&w), 1 + 2 * (round + 1));
+		CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+		check_store(&w, PAGE, "b", 1);
+		check_store(&w, 2 * PAGE, "c", 1);
+	}
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(plain_dontneed,
+		  "2.5 a plain madvise(DONTNEED) on a view: what was dirty stays, and "
+		  "once it is clean the next write is asked for")
+{
+	struct world w;
+
+	world_clean(&w, PAGES);
+	put(w.view + PAGE, 'a');
+	CHECK_EQ(madvise(w.view, PAGES * PAGE, MADV_DONTNEED), 0);
+	CHECK_EQ(get(w.view + PAGE), 'a');
+	CHECK_EQ(madvise(w.view, PAGES * PAGE, MADV_DONTNEED), 0);
+	put(w.view + PAGE, 'b'); /* silent, or a report: charged it is */
+	CHECK_EQ(questions(&w), 1);
+	put(w.view + 2 * PAGE, 'c');
+	CHECK_EQ(questions(&w), 2);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, PAGE, "b", 1);
+	check_store(&w, 2 * PAGE, "c", 1);
+	CHECK_EQ(madvise(w.view, PAGES * PAGE, MADV_DONTNEED), 0);
+	put(w.view + PAGE, 'd');
+	CHECK_EQ(questions(&w), 3);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, PAGE, "d", 1);
+	world_end(&w);
+}
