@@ -57,7 +57,7 @@ static mkw_fault_t fill_ask(struct fault *f, struct mkw_run *run, char *buffer)
 static size_t fill_install(struct fault *f, size_t count, const char *buffer, int *error)
 {
 	struct object *o = f->object;
-	bool map = f->access == MMU_READ && (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE);
+	bool map = f->access == MMU_READ && fault_is_access(f);
 	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
 
 	*error = views_arm(f->region, slot, count);
@@ -120,7 +120,9 @@ static enum step fill_settle(struct fault *f, size_t count, const struct mkw_run
 	if (done > 0) {
 		f->tries = 0;
 		f->served = done;
-		return f->access == MMU_READ && f->kind != FAULT_READ ? STEP_DONE : STEP_AGAIN;
+		return fault_is_access(f) || f->kind == FAULT_FILL
+			       ? (f->access == MMU_READ ? STEP_DONE : STEP_AGAIN)
+			       : STEP_AGAIN;
 	}
 	if (error != 0) {
 		mkw_set_error(error, "no memory for a page: errno %d", -error);

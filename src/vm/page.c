@@ -17,6 +17,12 @@
  * RW in a view implies GRANTED or DIRTY, set under the region's mutex before the MMU is told (I1,
  * I2). Cleaning (START, UNWRITTEN) happens under PAGE_LOCKED after every view was protected (I3).
  * DETACH is taken only with every path back into a view closed (I5).
+ *
+ * A page that is pinned stays resident until it is detached. One that is pinned for writing is
+ * DIRTY and nothing else: a device may write to it at any time, past every protection, and no event
+ * tells of it, so that it cannot be known to be clean. What a sync hands to the store is a copy
+ * (enum page_copy), which is stable (I4); the page is as dirty afterwards as it was before. With
+ * its last such pin it is an ordinary DIRTY page, which write-back takes once more.
  */
 #include "vm.h"
 
@@ -52,6 +58,8 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 	uint8_t to = next_state[p->state][event];
 
 	assert(to != NO);
+	assert(p->write_pins == 0 || to == PAGE_DIRTY || event == PAGE_DETACH);
+	assert(p->copy == COPY_NONE || to == PAGE_DIRTY);
 	r->resident += (uint32_t)(to != PAGE_ABSENT) - (uint32_t)(p->state != PAGE_ABSENT);
 	r->charged += (uint32_t)(to >= PAGE_GRANTED) - (uint32_t)(p->state >= PAGE_GRANTED);
 	p->state = to;
@@ -68,4 +76,55 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 		p->ask = 0;
 		r->asked--;
 	}
+	if (event == PAGE_DETACH && p->pins > 0)
+		pins_detach(r, slot);
+}
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+bool page_pin(struct region *r, size_t slot, bool write)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(write ? p->state == PAGE_DIRTY : p->state != PAGE_ABSENT);
+	if (p->pins == UINT16_MAX)
+		return false;
+	if (p->pins++ == 0)
+		COUNT(r->object, pages_pinned, 1);
+	if (write && p->write_pins++ == 0)
+		r->write_pinned++;
+	return true;
+}
+
+void page_unpin(struct region *r, size_t slot, bool write)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->pins > 0 && (!write || p->write_pins > 0));
+	if (--p->pins == 0)
+		COUNT(r->object, pages_pinned, -(uint64_t)1);
+	if (write && --p->write_pins == 0)
+		r->write_pinned--;
+}
+
+void page_copy_begin(struct region *r, size_t slot)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->state == PAGE_DIRTY && p->copy == COPY_NONE);
+	p->copy = COPY_UNDERWAY;
+}
+
+/* A sync that tagged the page before the copy was taken has got what it wanted, whoever wrote it;
+ * one that came later has not. */
+void page_copy_end(struct region *r, size_t slot, bool written)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->state == PAGE_DIRTY && p->copy != COPY_NONE);
+	if (p->copy == COPY_UNDERWAY)
+		p->flags &= (uint8_t)~PAGE_TOWRITE;
+	if (written)
+		p->flags &= (uint8_t)~PAGE_HOLE;
+	p->copy = COPY_NONE;
 }
