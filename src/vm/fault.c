@@ -341,7 +341,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 	if (error >= 0)
 		error = mkw_set_error(-EIO, "the store refused (code %#x) and gave no reason",
 				      code);
-	if (f->access == MMU_READ || error == -EDEADLK)
+	if (f->access == MMU_READ || error == -EDEADLK || f->kind == FAULT_ASK)
 		return fault_refuse(f, error);
 	switch (fault_policy(f, error)) {
 	case MKW_WAIT:
@@ -430,7 +430,7 @@ static enum step fault_write_charged(struct fault *f)
 	while (n < f->want && slot + n < REGION_PAGES &&
 	       (r->pages[slot + n].state == PAGE_GRANTED ||
 		r->pages[slot + n].state == PAGE_DIRTY) &&
-	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0 &&
+	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN | PAGE_UNASKED)) == 0 &&
 	       !run_disturbs(f, slot, n) && !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
@@ -478,6 +478,10 @@ static enum step fault_look(struct fault *f)
 	struct page *p = &r->pages[f->page & (REGION_PAGES - 1)];
 	bool write = f->access == MMU_WRITE;
 
+	if (f->kind == FAULT_ASK && ((p->flags & PAGE_UNASKED) == 0 || fault_is_frozen(f))) {
+		fault_unlock(f);
+		return STEP_DONE;
+	}
 	if (object_in_range_op(o, f->page)) {
 		fault_unlock(f);
 		return fault_park_object(f, fault_in_range_op);
@@ -498,7 +502,7 @@ static enum step fault_look(struct fault *f)
 		return fault_read(f);
 	if (p->state == PAGE_WRITEBACK) /* stable pages: 6.4, I4 */
 		return fault_park_region(f);
-	if (p->state == PAGE_CLEAN || (p->flags & PAGE_ASK_AGAIN) != 0)
+	if (p->state == PAGE_CLEAN || (p->flags & (PAGE_ASK_AGAIN | PAGE_UNASKED)) != 0)
 		return p->copy == COPY_NONE ? fault_notify(f) : fault_park_region(f);
 	return fault_write_charged(f);
 }
@@ -772,15 +776,16 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.want = want,
 		.held = kind == FAULT_RESERVE ? f->held : NULL,
 		.part = kind == FAULT_PIN_READ || kind == FAULT_PIN_WRITE ? f->part : NULL,
-		.access = kind == FAULT_WRITE || kind == FAULT_RESERVE || kind == FAULT_PIN_WRITE
-				  ? MMU_WRITE
-				  : MMU_READ,
+		.access = kind == FAULT_READ || kind == FAULT_FILL || kind == FAULT_PIN_READ
+				  ? MMU_READ
+				  : MMU_WRITE,
 	};
 	sleeper_init(&f->sleeper);
 	if (fault_run_here(f) == STEP_DONE)
 		return 0;
 	f->refusal.address = NULL;
-	refusal_record(env_tid(), &f->refusal, UINT64_MAX);
+	if (kind != FAULT_ASK)
+		refusal_record(env_tid(), &f->refusal, UINT64_MAX);
 	return f->refusal.error;
 }
 

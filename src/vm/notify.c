@@ -481,6 +481,7 @@ static size_t run_commit(struct fault *f, struct vm_run *vr)
 		}
 		fresh += !page_is_charged(&r->pages[slot]);
 		page_change(r, slot, faulting || written ? PAGE_WRITE : PAGE_GRANT);
+		page_asked(r, slot);
 		r->pages[slot].writer = f->tid;
 		if (f->deferred)
 			r->pages[slot].flags |= PAGE_ASK_AGAIN;

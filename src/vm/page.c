@@ -21,8 +21,9 @@
  * A page that is pinned stays resident until it is detached. One that is pinned for writing is
  * DIRTY and nothing else: a device may write to it at any time, past every protection, and no event
  * tells of it, so that it cannot be known to be clean. What a sync hands to the store is a copy
- * (enum page_copy), which is stable (I4); the page is as dirty afterwards as it was before. With
- * its last such pin it is an ordinary DIRTY page, which write-back takes once more.
+ * (enum page_copy), which is stable (I4); the page is as dirty afterwards as it was before. What
+ * the store had reserved for it was used up by that write, so it is asked again (PAGE_UNASKED).
+ * With its last such pin it is an ordinary DIRTY page, which write-back takes once more.
  */
 #include "vm.h"
 
@@ -47,9 +48,9 @@ static const uint8_t cleared_flags[PAGE_EVENTS] = {
 	[PAGE_GRANT] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
 	[PAGE_WRITE] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
 	[PAGE_START] = PAGE_CONFIRMED, /* TOWRITE stays: another sync may wait for this page */
-	[PAGE_END] = PAGE_TOWRITE | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_END] = PAGE_TOWRITE | PAGE_HOLE | PAGE_ASK_AGAIN | PAGE_UNASKED,
 	[PAGE_UNWRITTEN] = PAGE_TOWRITE | PAGE_CONFIRMED,
-	[PAGE_DETACH] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_DETACH] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN | PAGE_UNASKED,
 };
 
 void page_change(struct region *r, size_t slot, enum page_event event)
@@ -63,6 +64,8 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 	r->resident += (uint32_t)(to != PAGE_ABSENT) - (uint32_t)(p->state != PAGE_ABSENT);
 	r->charged += (uint32_t)(to >= PAGE_GRANTED) - (uint32_t)(p->state >= PAGE_GRANTED);
 	p->state = to;
+	if ((cleared_flags[event] & PAGE_UNASKED) != 0)
+		page_asked(r, slot);
 	p->flags &= (uint8_t)~cleared_flags[event];
 	if ((event == PAGE_GRANT || event == PAGE_WRITE) &&
 	    r->first + slot >= atomic_load(&r->object->grown_from))
@@ -124,7 +127,21 @@ void page_copy_end(struct region *r, size_t slot, bool written)
 	assert(p->state == PAGE_DIRTY && p->copy != COPY_NONE);
 	if (p->copy == COPY_UNDERWAY)
 		p->flags &= (uint8_t)~PAGE_TOWRITE;
-	if (written)
-		p->flags &= (uint8_t)~PAGE_HOLE;
 	p->copy = COPY_NONE;
+	if (!written)
+		return;
+	p->flags &= (uint8_t)~PAGE_HOLE;
+	if ((p->flags & PAGE_UNASKED) == 0)
+		atomic_fetch_add(&r->object->unasked, 1);
+	p->flags |= PAGE_UNASKED;
+}
+
+void page_asked(struct region *r, size_t slot)
+{
+	struct page *p = &r->pages[slot];
+
+	if ((p->flags & PAGE_UNASKED) == 0)
+		return;
+	p->flags &= (uint8_t)~PAGE_UNASKED;
+	atomic_fetch_sub(&r->object->unasked, 1);
 }

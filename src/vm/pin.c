@@ -66,6 +66,33 @@ void pins_detach(struct region *r, size_t slot)
 	assert(r->pages[slot].pins == 0);
 }
 
+/* ---- Asking again ------------------------------------------------------------------------- */
+
+void pins_ask(struct object *o, uint64_t first, uint64_t last)
+{
+	struct region *r;
+
+	for (uint64_t next = first;
+	     atomic_load(&o->unasked) > 0 && next <= last && (r = region_next(o, next)) != NULL;) {
+		uint64_t page = r->first > first ? r->first : first;
+
+		next = r->first + REGION_PAGES;
+		for (; page < next && page <= last && atomic_load(&o->unasked) > 0; page++) {
+			struct fault f;
+			bool unasked;
+
+			env_lock(&r->lock);
+			unasked = (r->pages[page & (REGION_PAGES - 1)].flags & PAGE_UNASKED) != 0;
+			env_unlock(&r->lock);
+			if (!unasked)
+				continue;
+			fault_call(&f, o, NULL, FAULT_ASK, page, 1);
+			fault_call_end(&f);
+		}
+		region_put(r);
+	}
+}
+
 /* ---- Parts -------------------------------------------------------------------------------- */
 
 /* A part for pages of the view's object from page on. => the view is referenced, and the object is

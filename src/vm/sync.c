@@ -113,6 +113,7 @@ void object_thaw(struct object *o)
 		atomic_store(&o->still, false);
 	waiters_wake(&o->waiters);
 	env_unlock(&o->lock);
+	pins_ask(o, 0, OBJECT_PAGES_MAX - 1);
 }
 
 int mkw_freeze(struct mkw_handle *h)

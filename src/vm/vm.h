@@ -102,6 +102,8 @@ enum page_copy {
 #define PAGE_HELD      0x10u /* mkw_reserve: keep the store's reservation */
 #define PAGE_ASK_AGAIN \
 	0x20u /* DIRTY, but the next write is notified again (5.4, failed write-back) */
+#define PAGE_UNASKED \
+	0x40u /* DIRTY, and a copy was written since it was notified: the store is to be asked */
 
 enum page_event {
 	PAGE_FILL,	/* the frame exists, complete */
@@ -128,6 +130,8 @@ void page_unpin(struct region *region, size_t slot, bool write);
 /* => region->lock held. Write-back of a copy of a page that is pinned for writing. */
 void page_copy_begin(struct region *region, size_t slot);
 void page_copy_end(struct region *region, size_t slot, bool written);
+/* => region->lock held. The store was asked, and has granted it. */
+void page_asked(struct region *region, size_t slot);
 /* A sync begins that needs what is in the page now. */
 static inline void page_tag(struct page *p)
 {
@@ -246,6 +250,7 @@ struct object {
 	bool freezing; /* a freeze is writing what is dirty */
 	/* From the start of that to the thaw: nobody else writes to the store. */
 	_Atomic bool still;
+	_Atomic unsigned unasked; /* pages that are PAGE_UNASKED */
 	_Atomic unsigned
 		asking; /* notifications, from charge to settlement: a freeze drains them */
 	void **radix;	/* level 0 */
@@ -415,6 +420,7 @@ enum fault_kind {
 	FAULT_FILL,	/* WILLNEED */
 	FAULT_PIN_READ, /* mkw_pin: counted in fault->part by the step that has the page right */
 	FAULT_PIN_WRITE,
+	FAULT_ASK, /* for a page that is PAGE_UNASKED, and only then; no view */
 };
 
 /* Did the fault come from inside a store operation of the object? */
@@ -542,6 +548,9 @@ struct mkw_pin {
 	const void *caller; /* debug builds: where mkw_pin was called; else NULL */
 };
 
+/* Pages of the range that were written while they are pinned: ask the store for them again. A
+ * refusal leaves them as they are; nothing is asked of a frozen object. => no lock held; blocks. */
+void pins_ask(struct object *o, uint64_t first, uint64_t last);
 /* => region->lock held. The page is about to be the object's no more: pins do not count for
  * whatever comes to its place. */
 void pins_detach(struct region *r, size_t slot);

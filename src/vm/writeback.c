@@ -60,7 +60,8 @@ static bool page_concerned(const struct page *p, const struct pass *pass)
 		return p->state == PAGE_GRANTED;
 	if (pass->reason == MKW_WB_SYNC)
 		return page_is_charged(p) && (p->flags & PAGE_TOWRITE) != 0;
-	return page_is_charged(p) && p->write_pins == 0;
+	/* What the store was not asked for it may refuse: a sync can tell that to somebody. */
+	return page_is_charged(p) && p->write_pins == 0 && (p->flags & PAGE_UNASKED) == 0;
 }
 
 /* => region->lock held. Lock what is concerned in slots [from, to); what is pinned for writing is
@@ -566,8 +567,10 @@ static int sync_run(struct object *o, uint64_t first, uint64_t last, const struc
 	/* Under way from its first batch to its last, also between two: room may still come of it.
 	 */
 	charge_writeback(o, 1, MKW_WB_SYNC);
+	pins_ask(o, first, last);
 	range_tag(o, first, last);
 	result = pass_run(o, first, last, pass);
+	pins_ask(o, first, last);
 	charge_writeback(o, -1, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
 	if (first == 0 && last + 1 >= object_pages(o))
