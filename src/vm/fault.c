@@ -479,8 +479,9 @@ static enum step fault_look(struct fault *f)
 	bool write = f->access == MMU_WRITE;
 
 	if (f->kind == FAULT_ASK && ((p->flags & PAGE_UNASKED) == 0 || fault_is_frozen(f))) {
+		f->refusal.error = (p->flags & PAGE_UNASKED) != 0 ? -EBUSY : 0;
 		fault_unlock(f);
-		return STEP_DONE;
+		return f->refusal.error != 0 ? STEP_REFUSED : STEP_DONE;
 	}
 	if (object_in_range_op(o, f->page)) {
 		fault_unlock(f);

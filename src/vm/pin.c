@@ -68,27 +68,35 @@ void pins_detach(struct region *r, size_t slot)
 
 /* ---- Asking again ------------------------------------------------------------------------- */
 
+void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused)
+{
+	for (size_t i = from; i < to; i++) {
+		struct fault f;
+		bool unasked;
+
+		env_lock(&r->lock);
+		unasked = (r->pages[i].flags & PAGE_UNASKED) != 0;
+		env_unlock(&r->lock);
+		if (!unasked)
+			continue;
+		refused[i] = fault_call(&f, r->object, NULL, FAULT_ASK, r->first + i, 1) != 0;
+		fault_call_end(&f);
+	}
+}
+
 void pins_ask(struct object *o, uint64_t first, uint64_t last)
 {
 	struct region *r;
 
 	for (uint64_t next = first;
 	     atomic_load(&o->unasked) > 0 && next <= last && (r = region_next(o, next)) != NULL;) {
-		uint64_t page = r->first > first ? r->first : first;
+		bool refused[REGION_PAGES];
 
 		next = r->first + REGION_PAGES;
-		for (; page < next && page <= last && atomic_load(&o->unasked) > 0; page++) {
-			struct fault f;
-			bool unasked;
-
-			env_lock(&r->lock);
-			unasked = (r->pages[page & (REGION_PAGES - 1)].flags & PAGE_UNASKED) != 0;
-			env_unlock(&r->lock);
-			if (!unasked)
-				continue;
-			fault_call(&f, o, NULL, FAULT_ASK, page, 1);
-			fault_call_end(&f);
-		}
+		if (r->first <= last)
+			pins_ask_region(r, r->first > first ? 0 : (size_t)(first - r->first),
+					last < next ? (size_t)(last - r->first) + 1 : REGION_PAGES,
+					refused);
 		region_put(r);
 	}
 }

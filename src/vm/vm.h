@@ -549,8 +549,10 @@ struct mkw_pin {
 };
 
 /* Pages of the range that were written while they are pinned: ask the store for them again. A
- * refusal leaves them as they are; nothing is asked of a frozen object. => no lock held; blocks. */
+ * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
 void pins_ask(struct object *o, uint64_t first, uint64_t last);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
 /* => region->lock held. The page is about to be the object's no more: pins do not count for
  * whatever comes to its place. */
 void pins_detach(struct region *r, size_t slot);

@@ -41,6 +41,7 @@ enum obstacle {
 	OBSTACLE_RANGE_OP,
 	OBSTACLE_CALL,
 	OBSTACLE_STILL,
+	OBSTACLE_UNASKED,
 	OBSTACLE_MORE /* none, but the batch is full */
 };
 
@@ -64,13 +65,21 @@ static bool page_concerned(const struct page *p, const struct pass *pass)
 	return page_is_charged(p) && p->write_pins == 0 && (p->flags & PAGE_UNASKED) == 0;
 }
 
+/* The store is to be asked for the page before it is written once more; refused: it was. A freeze
+ * cannot ask. */
+static bool page_wants_asking(const struct page *p, const struct pass *pass, bool refused)
+{
+	return (p->flags & PAGE_UNASKED) != 0 && !pass->freeze && !refused;
+}
+
 /* => region->lock held. Lock what is concerned in slots [from, to); what is pinned for writing is
  * not locked but copied. */
 static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t from, size_t to,
-				   const struct pass *pass)
+				   const struct pass *pass, const bool *refused)
 {
 	struct region *r = b->region;
 	enum obstacle obstacle = OBSTACLE_NONE;
+	bool unasked = false;
 
 	b->count = copies->count = 0;
 	if (r->charged == 0)
@@ -88,6 +97,8 @@ static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t
 			   p->ask != 0 || p->copy != COPY_NONE) {
 			if (obstacle == OBSTACLE_NONE || obstacle == OBSTACLE_MORE)
 				obstacle = OBSTACLE_PAGE;
+		} else if (page_wants_asking(p, pass, refused[i])) {
+			unasked = true;
 		} else if (p->write_pins == 0) {
 			page_lock(r, i);
 			b->slots[b->count++] = (uint16_t)i;
@@ -98,7 +109,7 @@ static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t
 			obstacle = OBSTACLE_MORE;
 		}
 	}
-	return obstacle;
+	return unasked ? OBSTACLE_UNASKED : obstacle;
 }
 
 /* ---- Cleaning ----------------------------------------------------------------------------- */
@@ -406,7 +417,7 @@ static int batch_protect(const struct batch *b)
 /* Lock and protect what is concerned in slots [from, to). region->lock is held on return, unless
  * *error is set: then nothing is. */
 static enum obstacle batch_take(struct batch *b, struct batch *copies, size_t from, size_t to,
-				const struct pass *pass, int *error)
+				const struct pass *pass, const bool *refused, int *error)
 {
 	struct region *r = b->region;
 	struct object *o = r->object;
@@ -414,7 +425,7 @@ static enum obstacle batch_take(struct batch *b, struct batch *copies, size_t fr
 
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
-	obstacle = batch_collect(b, copies, from, to, pass);
+	obstacle = batch_collect(b, copies, from, to, pass, refused);
 	*error = batch_protect(b);
 	if (*error != 0) {
 		for (size_t i = 0; i < copies->count; i++)
@@ -444,13 +455,14 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 {
 	const bool sync = pass->reason == MKW_WB_SYNC;
 	struct batch b = {.region = r}, copies = {.region = r};
+	bool refused[REGION_PAGES] = {false};
 	enum obstacle obstacle;
 	struct sleeper sleeper;
 	int error;
 
 	sleeper_init(&sleeper);
 	do {
-		obstacle = batch_take(&b, &copies, from, to, pass, &error);
+		obstacle = batch_take(&b, &copies, from, to, pass, refused, &error);
 		if (error != 0) {
 			result->error = result->error != 0 ? result->error : error;
 			break;
@@ -459,7 +471,8 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 			result->still = true;
 			obstacle = OBSTACLE_NONE;
 		}
-		if (b.count + copies.count == 0 && obstacle != OBSTACLE_NONE && sync) {
+		if (b.count + copies.count == 0 && obstacle != OBSTACLE_NONE && sync &&
+		    obstacle != OBSTACLE_UNASKED) {
 			obstacle_wait(r, obstacle, &sleeper);
 			continue;
 		}
@@ -472,6 +485,8 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 			batch_write(&b, pass, result);
 		else if (obstacle == OBSTACLE_CALL && sync)
 			env_nap(CALL_POLL_NS); /* no event tells of a call's end */
+		if (obstacle == OBSTACLE_UNASKED)
+			pins_ask_region(r, from, to, refused);
 	} while (obstacle != OBSTACLE_NONE && sync);
 	result->busy |= obstacle != OBSTACLE_NONE;
 	sleeper_destroy(&sleeper);
@@ -567,7 +582,6 @@ static int sync_run(struct object *o, uint64_t first, uint64_t last, const struc
 	/* Under way from its first batch to its last, also between two: room may still come of it.
 	 */
 	charge_writeback(o, 1, MKW_WB_SYNC);
-	pins_ask(o, first, last);
 	range_tag(o, first, last);
 	result = pass_run(o, first, last, pass);
 	pins_ask(o, first, last);
