@@ -577,7 +577,7 @@ int mapping_put(struct object *o, struct mapping *mapping)
 	if (mapping->told)
 		op_map(o, false);
 	free(mapping);
-	return object_release(o, false);
+	return object_release(o, USER_VIEW);
 }
 
 /* Parked faults of the view are in lists all over: have every one look again. */
