@@ -6,8 +6,10 @@
 #include "harness/rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGES 16u
 
@@ -589,6 +591,59 @@ TEST_EACH_BACKEND(s0_3_changed_at_entry, "S0.3 a view is made read-only, moved, 
 		check_changed_while_asked(SCRIPT_ENTRY, kind);
 }
 
+/* A thread that waits for an access in a view, to be let go into what has become of it. */
+struct waiting {
+	struct test_thread thread;
+	unsigned char *address;
+	int signo;
+};
+
+static void *waiting_main(void *arg)
+{
+	struct waiting *w = arg;
+
+	w->signo = plain_write(w->address, 'w', NULL);
+	return NULL;
+}
+
+TEST_EACH_BACKEND(
+	s0_3_forbidden_while_parked,
+	"S0.3 2.9 a writer is parked while another one's question is under way; its view is "
+	"made read-only: it gets its SIGSEGV, and nothing is asked for it")
+{
+	struct waiting waiting;
+	struct access asking;
+	unsigned char *other;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	other = world_map(&w, 0, 1, MKW_WRITE);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 0);
+	access_write(&asking, other, 'a');
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	waiting.address = w.view + 1;
+	test_thread_start(&waiting.thread, waiting_main, &waiting);
+	test_wait_until(world_stat(&w).waits == 1);
+	CHECK_EQ(mkw_protect(w.view, PAGES * PAGE, MKW_READ), 0);
+	test_thread_join(&waiting.thread);
+	CHECK_EQ(waiting.signo, SIGSEGV);
+	CHECK_EQ(mkw_protect(w.view, PAGES * PAGE, MKW_WRITE), 0);
+	test_thread_start(&waiting.thread, waiting_main, &waiting);
+	test_wait_until(world_stat(&w).waits >= 2);
+	CHECK_EQ(mkw_unmap(w.view, PAGE), 0);
+	test_thread_join(&waiting.thread);
+	CHECK_EQ(waiting.signo, SIGSEGV);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	CHECK_EQ(access_join(&asking), 0);
+	CHECK_EQ(questions(&w), 1);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, &(unsigned char[2]){'a', script_pattern(1, 1)}, 2);
+	CHECK_EQ(mkw_unmap(other, PAGE), 0);
+	CHECK_EQ(mkw_unmap(w.view, PAGES * PAGE), 0);
+	w.view = NULL;
+	world_end(&w);
+}
+
 /* ---- Private views ------------------------------------------------------------------------ */
 
 static unsigned char *private_map(struct world *w, size_t pages)
@@ -631,6 +686,47 @@ TEST_EACH_BACKEND(private_protect, "S3.3 I6 a copy stays the view's across read-
 	CHECK_EQ(questions(&w), 0);
 	CHECK_EQ(mkw_unmap(view, PAGES * PAGE), 0);
 	CHECK_EQ(world_stat(&w).resident_bytes, PAGES * PAGE);
+	world_end(&w);
+}
+
+/* The frame, as far as the process may know it, and whose it is. */
+static uint64_t frame_of(const void *address)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	REQUIRE(fd >= 0);
+	REQUIRE_EQ(pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)address / PAGE * 8)), 8);
+	close(fd);
+	return entry & (((UINT64_C(1) << 55) - 1) | UINT64_C(5) << 61);
+}
+
+TEST_EACH_BACKEND(s3_3_pinned,
+		  "S3.3 I6 a pinned private page made read-only, writable and moved keeps "
+		  "its frame when it is written")
+{
+	unsigned char *view;
+	struct mkw_pin *pin;
+	uint64_t frame;
+	void *moved;
+	struct world w;
+
+	world_clean(&w, PAGES);
+	view = private_map(&w, PAGES);
+	put(view + 2 * PAGE, 'p');
+	REQUIRE_EQ(mkw_pin(view + 2 * PAGE, PAGE, MKW_WRITE, &pin), 0);
+	frame = frame_of(view + 2 * PAGE);
+	CHECK_EQ(mkw_protect(view, PAGES * PAGE, MKW_READ), 0);
+	CHECK_EQ(mkw_protect(view + PAGE, 3 * PAGE, MKW_WRITE), 0);
+	put(view + 2 * PAGE, 'q');
+	CHECK_EQ(frame_of(view + 2 * PAGE), frame);
+	REQUIRE_EQ(mkw_remap(view + PAGE, 3 * PAGE, 4 * PAGE, MKW_MAYMOVE, &moved), 0);
+	CHECK_EQ(get((unsigned char *)moved + PAGE), 'q');
+	put((unsigned char *)moved + PAGE, 'r');
+	CHECK_EQ(frame_of((unsigned char *)moved + PAGE), frame);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(moved, 4 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(view, PAGES * PAGE), 0);
 	world_end(&w);
 }
 
