@@ -98,11 +98,9 @@ static unsigned fate_protection(const struct reshape *r, const struct view *v, u
 	return r->change == CHANGE_PROTECT && in_range(r, address) ? r->protection : v->protection;
 }
 
-/* Of a private view what is not together may not be moved together (mmu_view_move). */
 static bool can_be_one(const struct view *a, const struct view *b)
 {
-	return a->mapping == b->mapping && a->private == NULL && b->private == NULL &&
-	       a->locked == b->locked;
+	return a->mapping == b->mapping && a->private == b->private && a->locked == b->locked;
 }
 
 /* views_claim: will they be one? */
@@ -298,7 +296,6 @@ static bool takes_copies(const struct reshape *r, const struct view *moved)
 static void moved_leave(struct view *v)
 {
 	env_write_lock(&v->object->views_lock);
-	mmu_view_protect(&v->mmu, v->mmu.address, v->mmu.length, false, false);
 	mmu_view_unmap(&v->mmu);
 	list_remove(&v->link);
 	env_write_unlock(&v->object->views_lock);
@@ -813,7 +810,8 @@ static int remap_grow(void *old, size_t old_length, size_t new_length, bool may_
 
 	if (error == -EEXIST && !may_move)
 		return mkw_set_error(-ENOMEM, "there is no room behind the view");
-	if (error == -EEXIST)
+	/* Past the end of the address space it is ENOMEM. */
+	if (may_move && (error == -EEXIST || error == -ENOMEM))
 		error = reshape_range(&move, old, old_length);
 	if (error != 0)
 		return error;
