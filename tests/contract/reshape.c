@@ -303,6 +303,37 @@ TEST_EACH_BACKEND(remap_moves,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(remap_absent_pages,
+		  "7.5 2.2 the next write at the new place to a page that another "
+		  "view has brought in since is asked for")
+{
+	unsigned char *other;
+	void *moved, *wall;
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	script_put_pattern(w.store, 0, PAGES, 1);
+	world_open(&w, PAGES * PAGE);
+	other = world_map(&w, 0, PAGES, MKW_READ);
+	CHECK_EQ(get(w.view), script_pattern(0, 1));
+	CHECK_EQ(mkw_unmap(w.view + 8 * PAGE, 8 * PAGE), 0);
+	wall = wall_behind(w.view + 8 * PAGE);
+	REQUIRE_EQ(mkw_remap(w.view, 8 * PAGE, PAGES * PAGE, MKW_MAYMOVE, &moved), 0);
+	w.view = moved;
+	for (unsigned page = 1; page < PAGES; page++) {
+		CHECK_EQ(get(other + page * PAGE), script_pattern(page * PAGE, 1));
+		put(w.view + page * PAGE, 'a');
+		CHECK_EQ(questions(&w), page);
+	}
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	for (unsigned page = 1; page < PAGES; page++)
+		check_store(&w, page * PAGE, "a", 1);
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	CHECK_EQ(mkw_unmap(other, PAGES * PAGE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(remap_grows_in_place,
 		  "7.5 a view grows by further pages of the object, where it is, and shrinks")
 {
@@ -486,6 +517,34 @@ TEST_EACH_BACKEND(nonlinear_twice, "7.3 one page shown at several addresses is o
 	CHECK_EQ(mkw_remap_pages(w.view, PAGES * PAGE, 0), 0);
 	CHECK_EQ(get(w.view + 4 * PAGE), script_pattern(4 * PAGE, 1));
 	CHECK_EQ(get(w.view + 3 * PAGE + 15), 'n');
+	world_end(&w);
+}
+
+TEST_EACH_BACKEND(nonlinear_absent,
+		  "7.3 2.2 a page that was absent when it came to its place, and was "
+		  "brought in by another view since, is asked for")
+{
+	unsigned char *other;
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	script_put_pattern(w.store, 0, PAGES, 1);
+	world_open(&w, PAGES * PAGE);
+	other = world_map(&w, 0, PAGES, MKW_READ);
+	CHECK_EQ(get(w.view), script_pattern(0, 1));
+	for (unsigned page = 1; page < PAGES; page++)
+		REQUIRE_EQ(mkw_remap_pages(w.view + page * PAGE, PAGE, (PAGES - page) * PAGE), 0);
+	for (unsigned page = 1; page < PAGES; page++) {
+		unsigned shown = PAGES - page;
+
+		CHECK_EQ(get(other + shown * PAGE), script_pattern(shown * PAGE, 1));
+		put(w.view + page * PAGE, 'a');
+		CHECK_EQ(questions(&w), page);
+	}
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	for (unsigned page = 1; page < PAGES; page++)
+		check_store(&w, page * PAGE, "a", 1);
+	CHECK_EQ(mkw_unmap(other, PAGES * PAGE), 0);
 	world_end(&w);
 }
 
@@ -770,11 +829,15 @@ TEST_EACH_BACKEND(private_moves, "7.5 2.6 a private view moves with its copies; 
 	put(old + PAGE, 'p');
 	put(old + 5 * PAGE, 'q');
 	CHECK_EQ(get(old + 3 * PAGE), script_pattern(3 * PAGE, 1));
+	CHECK_EQ(get(old + 7 * PAGE), script_pattern(7 * PAGE, 1));
 	resident = world_stat(&w).resident_bytes;
 	REQUIRE_EQ(mkw_remap(old, 8 * PAGE, PAGES * PAGE, MKW_MAYMOVE, &moved), 0);
 	view = moved;
 	CHECK(view != old);
 	CHECK_EQ(world_stat(&w).resident_bytes, resident);
+	put(view + 7 * PAGE, 'u');
+	/* Where a page that is shown cannot be protected it was charged when it was read. */
+	CHECK(test_backend() == TEST_UFFD_OLD || world_stat(&w).resident_bytes > resident);
 	check_segv(old + PAGE);
 	CHECK_EQ(get(view + PAGE), 'p');
 	CHECK_EQ(get(view + 5 * PAGE), 'q');
