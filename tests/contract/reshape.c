@@ -703,6 +703,55 @@ TEST_EACH_BACKEND(
 	world_end(&w);
 }
 
+static void *willneed_main(void *arg)
+{
+	struct reshape_call *c = arg;
+
+	c->result = mkw_advise(c->address, PAGES * PAGE, MKW_WILLNEED);
+	return NULL;
+}
+
+static void *msync_main(void *arg)
+{
+	struct reshape_call *c = arg;
+
+	c->result = mkw_msync(c->address, PAGES * PAGE);
+	return NULL;
+}
+
+TEST_EACH_BACKEND(
+	calls_meet_a_change,
+	"S0.3 calls that are at a view when it is split, and calls that come while it is, go "
+	"on with its pieces")
+{
+	struct reshape_call willneed = {0}, protect = {.kind = 0}, msync = {0};
+	struct world w;
+
+	world_make(&w, PAGES * PAGE);
+	script_put_pattern(w.store, 0, PAGES, 1);
+	world_open(&w, PAGES * PAGE);
+	put(w.view + 15 * PAGE, 'z');
+	script_set_cut(w.store, SCRIPT_FAULT, 1);
+	willneed.address = protect.address = msync.address = w.view;
+	test_gate_arm(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 5);
+	test_thread_start(&willneed.thread, willneed_main, &willneed);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_FAULT, SCRIPT_ENTRY, 1));
+	test_thread_start(&protect.thread, reshape_main, &protect);
+	CHECK_STUCK(&protect.thread);
+	test_thread_start(&msync.thread, msync_main, &msync);
+	CHECK_STUCK(&msync.thread);
+	test_gate_release(w.store, SCRIPT_FAULT, SCRIPT_ENTRY);
+	test_thread_join(&willneed.thread);
+	test_thread_join(&protect.thread);
+	test_thread_join(&msync.thread);
+	CHECK_EQ(willneed.result, 0);
+	CHECK_EQ(protect.result, 0);
+	CHECK_EQ(msync.result, 0);
+	check_store(&w, 15 * PAGE, "z", 1);
+	CHECK_EQ(world_stat(&w).resident_bytes, PAGES * PAGE);
+	world_end(&w);
+}
+
 /* ---- Private views ------------------------------------------------------------------------ */
 
 static unsigned char *private_map(struct world *w, size_t pages)
