@@ -257,8 +257,7 @@ struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
 		pages_evicted, swap_outs, swap_ins;
-	/* gauges */
-	_Atomic uint64_t pages_private, pages_swapped, pins, pages_pinned;
+	_Atomic uint64_t pages_private, pages_swapped, pins, pages_pinned; /* gauges */
 };
 
 struct account {					  /* charge lock */
@@ -667,43 +666,6 @@ enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
 
-/* ---- Pins (pin.c) ------------------------------------------------------------------------- */
-
-/* What a pin has of one region: it keeps region and object. */
-struct pin_part {
-	struct list link;      /* region->pins; region->lock, as all below */
-	struct pin_part *next; /* of the same pin */
-	struct region *region;
-	struct private *private;     /* of a private view: kept, too; else NULL */
-	struct private_chunk *chunk; /* of that and the region; set with the first page */
-	uint32_t slot, count;	     /* pages */
-	bool write;
-	uint64_t gone[REGION_PAGES / 64]; /* slots whose page was detached since */
-};
-
-struct mkw_pin {
-	struct list link; /* space->pins; space->lock */
-	uint64_t id;	  /* ascending in a space */
-	struct space *space;
-	struct pin_part *parts;
-	uintptr_t address;
-	size_t length;
-	bool write;
-	const void *caller; /* debug builds: where mkw_pin was called; else NULL */
-};
-
-/* Pages of the range that were written while they are pinned: ask the store for them again. A
- * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
-void pins_ask(struct object *o, uint64_t first, uint64_t last);
-/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
-void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
-/* => region->lock held. The page is about to be the object's no more, or the private view's: pins
- * do not count for whatever comes to its place. */
-void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot);
-/* Tell the space's log of every pin there is. Returns how many there are. */
-unsigned pins_report(struct space *s);
-/* End them. => nobody else pins or unpins. */
-void pins_end(struct space *s);
 /* ---- Swap (swap.c) ------------------------------------------------------------------------ */
 
 #define SWAP_PIECE_SLOTS 65536u
@@ -774,6 +736,44 @@ size_t pager_out_region(struct region *r, size_t want, bool hard, struct pager_r
 void pager_out(struct view *v, uint64_t first, uint64_t count);
 /* Do what pager_out has asked for. => the reclaimer; no lock held. */
 void pager_serve(struct space *s, struct pager_result *result);
+
+/* ---- Pins (pin.c) ------------------------------------------------------------------------- */
+
+/* What a pin has of one region: it keeps region and object. */
+struct pin_part {
+	struct list link;      /* region->pins; region->lock, as all below */
+	struct pin_part *next; /* of the same pin */
+	struct region *region;
+	struct private *private;     /* of a private view: kept, too; else NULL */
+	struct private_chunk *chunk; /* of that and the region; set with the first page */
+	uint32_t slot, count;	     /* pages */
+	bool write;
+	uint64_t gone[REGION_PAGES / 64]; /* slots whose page was detached since */
+};
+
+struct mkw_pin {
+	struct list link; /* space->pins; space->lock */
+	uint64_t id;	  /* ascending in a space */
+	struct space *space;
+	struct pin_part *parts;
+	uintptr_t address;
+	size_t length;
+	bool write;
+	const void *caller; /* debug builds: where mkw_pin was called; else NULL */
+};
+
+/* Pages of the range that were written while they are pinned: ask the store for them again. A
+ * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
+void pins_ask(struct object *o, uint64_t first, uint64_t last);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
+/* => region->lock held. The page is about to be the object's no more, or the private view's: pins
+ * do not count for whatever comes to its place. */
+void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot);
+/* Tell the space's log of every pin there is. Returns how many there are. */
+unsigned pins_report(struct space *s);
+/* End them. => nobody else pins or unpins. */
+void pins_end(struct space *s);
 
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
