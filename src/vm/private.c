@@ -27,6 +27,9 @@
  * it for pages that they may never write. */
 #define WINDOW_PART 64u
 
+/* How often room is waited for that a copy then does not get. */
+#define COPY_TRIES_MAX 64
+
 /* From this run on a stream is believed. */
 #define STREAM_PAGES 16u
 
@@ -147,6 +150,21 @@ enum step private_no_room(struct fault *f)
 	return charge_resident_park(f);
 }
 
+/*
+ * There is no room for a copy, while the object's page is there. If that is all that can go, room
+ * comes of it for nothing but to have it back: where copies cannot be swapped out, that is not
+ * tried for ever. => fault_lock held, dropped.
+ */
+static enum step private_no_copy(struct fault *f)
+{
+	fault_waiter(f)->grows = true;
+	if (f->object->space->swap.file != NULL || ++f->memory_tries < COPY_TRIES_MAX)
+		return private_no_room(f);
+	fault_unlock(f);
+	mkw_set_error(-ENOMEM, "the resident limit leaves no room for a private copy");
+	return fault_refuse(f, -ENOMEM);
+}
+
 static enum step private_failed(struct fault *f, int error)
 {
 	mkw_set_error(error, "cannot let a private page be written: errno %d", -error);
@@ -184,10 +202,8 @@ static enum step private_grant(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, private_extent(f, c));
-	if (n == 0) {
-		fault_waiter(f)->grows = true;
-		return private_no_room(f);
-	}
+	if (n == 0)
+		return private_no_copy(f);
 	copied = private_copy_ahead(f, n);
 	for (size_t i = 0; i < n; i++) {
 		private_change(r, c, slot + i, i < copied ? PRIVATE_OWN : PRIVATE_GRANT);
@@ -317,10 +333,8 @@ static enum step private_own(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, own_extent(f, c));
-	if (n == 0) {
-		fault_waiter(f)->grows = true;
-		return private_no_room(f);
-	}
+	if (n == 0)
+		return private_no_copy(f);
 	done = own_copy(f, n, &error);
 	for (size_t i = 0; i < n; i++) {
 		if (i < done) {
