@@ -77,17 +77,22 @@ static size_t in_install(struct fault *f, struct private_chunk *c, size_t count,
 	struct region *r = f->region;
 	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
 
+	/* States and counts before the thread runs on and can ask for them. */
+	for (size_t i = slot; i < slot + read; i++)
+		private_change(r, c, i, PRIVATE_IN);
+	COUNT(f->object, swap_ins, read);
 	if (read > 0)
 		*error = mmu_copy(&f->view->mmu, view_address(f->view, f->page), read << PAGE_SHIFT,
 				  buffer, &done);
 	done >>= PAGE_SHIFT;
 	for (size_t i = slot; i < slot + count; i++) {
 		private_unbusy(r, c, i);
-		if (i < slot + done) {
-			private_change(r, c, i, PRIVATE_IN);
+		if (i < slot + done)
 			c->pages[i].writer = f->tid;
-		}
+		else if (i < slot + read)
+			private_change(r, c, i, PRIVATE_OUT);
 	}
+	COUNT(f->object, swap_ins, done - read);
 	c->referenced = true;
 	waiters_wake(&r->waiters);
 	return done;
@@ -120,7 +125,6 @@ enum step pager_in(struct fault *f)
 		slab_buffer_free(s, buffer);
 	uncharge_resident(o, count - done);
 	pager_put(s, first, done);
-	COUNT(o, swap_ins, done);
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);

@@ -122,13 +122,16 @@ static size_t private_extent(const struct fault *f, const struct private_chunk *
 
 /* Charge those of the n pages that are not charged yet. Returns for how many of them there was
  * room; from the first on, without a gap. */
-static size_t private_charge(const struct fault *f, const struct private_chunk *c, size_t n)
+static size_t private_charge(struct fault *f, const struct private_chunk *c, size_t n)
 {
 	size_t slot = f->page & (REGION_PAGES - 1), fresh = 0, room, i;
 
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
-	room = fresh > 0 ? charge_private(f->object, fresh) : 0;
+	room = f->room;
+	if (fresh > room)
+		room += charge_private(f->object, fresh - room);
+	f->room = room > fresh ? room - fresh : 0;
 	for (i = 0; i < n; i++) {
 		if (c->pages[slot + i].state != PRIVATE_NONE)
 			continue;
@@ -185,6 +188,7 @@ static enum step private_grant(struct fault *f)
 	}
 	n = private_charge(f, c, private_extent(f, c));
 	if (n == 0) {
+		f->lacked = true;
 		fault_waiter(f)->grows = true;
 		return private_no_room(f);
 	}
@@ -252,6 +256,21 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 	return error == 0 ? STEP_DONE : private_failed(f, error);
 }
 
+/* The object's page is absent. If there was no room for the copy, that comes first: else the page
+ * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
+ * held, dropped. */
+static enum step private_fill(struct fault *f)
+{
+	if (f->lacked && f->room == 0) {
+		f->room = charge_private_of_pair(f->object);
+		if (f->room == 0) {
+			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
+			return private_no_room(f);
+		}
+	}
+	return fault_fill(f);
+}
+
 enum step private_look(struct fault *f)
 {
 	struct region *r = f->region;
@@ -264,14 +283,14 @@ enum step private_look(struct fault *f)
 		fault_unlock(f);
 		return fault_refuse(f, -EDEADLK);
 	}
-	fault_waiter(f)->grows = false;
+	fault_waiter(f)->grows = fault_waiter(f)->pair = false;
 	if (state == PRIVATE_SWAPPED)
 		return pager_in(f);
 	if (state == PRIVATE_COPY)
 		return private_let_write(f, private_chunk(f->view, r));
 	if (r->pages[slot].state == PAGE_ABSENT)
 		return (r->pages[slot].flags & PAGE_LOCKED) != 0 ? fault_park_region(f)
-								 : fault_fill(f);
+								 : private_fill(f);
 	if (f->kind == FAULT_FILL ||
 	    (f->access == MMU_READ && state == PRIVATE_NONE && mmu_can_map_base(&f->view->mmu)))
 		return fault_read(f);
@@ -487,4 +506,30 @@ size_t private_take_back(struct view *v, struct region *r)
 			private_change(r, c, i, copied[i - from] ? PRIVATE_OWN : PRIVATE_UNUSED);
 	c->window = 0;
 	return charged - c->charged;
+}
+
+void private_cool(struct view *v, uint64_t first, uint64_t count)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
+		struct private_chunk *c;
+		size_t from, to;
+
+		next = r->first + REGION_PAGES;
+		env_read_lock(&v->object->views_lock);
+		env_lock(&r->lock);
+		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
+		if (c != NULL && c->charged > 0) {
+			c->referenced = false;
+			c->hand = (uint16_t)from;
+			/* Who goes on writing is seen to. */
+			mmu_protect(&v->mmu, view_address(v, r->first + from),
+				    (to - from) << PAGE_SHIFT);
+		}
+		env_unlock(&r->lock);
+		env_read_unlock(&v->object->views_lock);
+		region_put(r);
+	}
 }

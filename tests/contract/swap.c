@@ -72,3 +72,293 @@ TEST(swap_option_refused, "2.8 a swap file is made over no other file; what cann
 	CHECK_EQ(space_try(NULL, PAGE), -EINVAL);
 	CHECK_EQ(space_try("/tmp", 2 * PAGE - 1), -EINVAL);
 }
+
+/* ---- Copies that go and come back ------------------------------------------------------------ */
+
+struct swapping {
+	struct rig rig;
+	unsigned char *view; /* private, of all pages */
+};
+
+static unsigned char *private_view(struct rig *rig)
+{
+	void *view;
+
+	REQUIRE_EQ(mkw_map(rig->handle, rig->pages * PAGE, MKW_WRITE,
+			   MKW_PRIVATE | test_map_flags(), 0, &view),
+		   0);
+	return view;
+}
+
+/* A store with a pattern, a swap file in /tmp, and a private view; one page at a time unless
+ * stream. */
+static void swapping_open(struct swapping *s, uint64_t pages, uint64_t resident_pages,
+			  uint64_t swap_pages, bool stream)
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = resident_pages * PAGE,
+		.swap_path = "/tmp",
+		.swap_limit_bytes = swap_pages * PAGE,
+	};
+
+	rig_open(&s->rig, &options, pages, MKW_RDWR);
+	s->view = private_view(&s->rig);
+	if (!stream)
+		CHECK_EQ(mkw_advise(s->view, pages * PAGE, MKW_RANDOM), 0);
+}
+
+static void swapping_close(struct swapping *s)
+{
+	struct mkw_stat stat;
+
+	CHECK_EQ(mkw_unmap(s->view, s->rig.pages * PAGE), 0);
+	stat = rig_space_stat(&s->rig);
+	CHECK_EQ(stat.private_bytes, 0);
+	CHECK_EQ(stat.swapped_bytes, 0);
+	CHECK_EQ(rig_stat(&s->rig).swapped_bytes, 0);
+	rig_close(&s->rig);
+}
+
+/* All of a page, different in each page and round. */
+static void page_write(unsigned char *view, uint64_t page, uint64_t round)
+{
+	for (uint64_t i = 0; i < PAGE / 8; i++)
+		((uint64_t *)(void *)(view + page * PAGE))[i] = page << 32 ^ round << 16 ^ i;
+}
+
+static bool page_check(unsigned char *view, uint64_t page, uint64_t round)
+{
+	for (uint64_t i = 0; i < PAGE / 8; i++)
+		if (!CHECK_EQ(((uint64_t *)(void *)(view + page * PAGE))[i],
+			      page << 32 ^ round << 16 ^ i))
+			return false;
+	return true;
+}
+
+static void come_and_go(uint64_t pages, uint64_t resident_pages, bool stream)
+{
+	struct swapping s;
+	struct mkw_stat stat;
+
+	swapping_open(&s, pages, resident_pages, 0, stream);
+	for (uint64_t i = 0; i < pages; i++)
+		page_write(s.view, i, 1);
+	for (uint64_t i = 0; i < pages && page_check(s.view, i, 1); i += 2)
+		page_write(s.view, i, 2);
+	for (uint64_t i = 0; i < pages && page_check(s.view, i, i % 2 == 0 ? 2 : 1); i++)
+		;
+	stat = rig_space_stat(&s.rig);
+	CHECK(stat.resident_peak_bytes <= resident_pages * PAGE);
+	CHECK(stat.private_bytes <= stat.resident_bytes);
+	CHECK_EQ(stat.private_bytes + stat.swapped_bytes, pages * PAGE);
+	CHECK(stat.swap_outs >= pages - resident_pages);
+	CHECK(stat.swap_ins > 0);
+	CHECK_EQ(stat.notifications, 0);
+	CHECK_EQ(stat.refusals, 0);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(whole_random,
+		  "2.8 four times as much as fits, a page at a time: all comes back whole")
+{
+	come_and_go(256, 64, false);
+}
+
+TEST_EACH_BACKEND(whole_stream, "2.8 four times as much as fits, by streams: all comes back whole")
+{
+	come_and_go(4096, 1024, true);
+}
+
+TEST_EACH_BACKEND(whole_least, "2.8 a limit of four pages: all comes back whole")
+{
+	come_and_go(32, 4, false);
+}
+
+TEST_EACH_BACKEND(
+	s0_6_write_is_one_fault,
+	"S0.6 2.8 a write to what is swapped out is one fault, and no question to the store")
+{
+	struct mkw_stat before, after;
+	struct swapping s;
+
+	swapping_open(&s, 8, 64, 0, false);
+	page_write(s.view, 3, 1);
+	CHECK_EQ(mkw_advise(s.view, 8 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, PAGE);
+	before = rig_stat(&s.rig);
+	*rig_word(s.view, 3) = 77;
+	after = rig_stat(&s.rig);
+	CHECK_EQ(after.write_faults, before.write_faults + 1);
+	CHECK_EQ(after.read_faults, before.read_faults);
+	CHECK_EQ(after.swap_ins, before.swap_ins + 1);
+	CHECK_EQ(after.fills, before.fills);
+	CHECK_EQ(after.notifications, 0);
+	*rig_word(s.view, 3) = 3ull << 32 ^ 1u << 16;
+	CHECK_EQ(rig_stat(&s.rig).write_faults, after.write_faults);
+	page_check(s.view, 3, 1);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(i6_read_is_one_fault,
+		  "I6 2.8 what a read brings back is the view's own: the next write is no fault")
+{
+	struct mkw_stat before;
+	struct swapping s;
+
+	swapping_open(&s, 8, 64, 0, false);
+	page_write(s.view, 3, 1);
+	CHECK_EQ(mkw_advise(s.view, 8 * PAGE, MKW_PAGEOUT), 0);
+	before = rig_stat(&s.rig);
+	page_check(s.view, 3, 1);
+	page_write(s.view, 3, 2);
+	CHECK_EQ(rig_stat(&s.rig).read_faults, before.read_faults + 1);
+	CHECK_EQ(rig_stat(&s.rig).write_faults, before.write_faults);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 0);
+	page_check(s.view, 3, 2);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(two_views, "2.8 I6 two private views of one object: each has its own back")
+{
+	struct swapping s;
+	unsigned char *other;
+
+	swapping_open(&s, 64, 24, 0, false);
+	other = private_view(&s.rig);
+	for (uint64_t i = 0; i < 64; i++) {
+		page_write(s.view, i, 1);
+		page_write(other, 63 - i, 2);
+	}
+	for (uint64_t i = 0; i < 64; i++) {
+		page_check(s.view, i, 1);
+		page_check(other, i, 2);
+	}
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 24 * PAGE);
+	CHECK_EQ(mkw_unmap(other, 64 * PAGE), 0);
+	for (uint64_t i = 0; i < 64; i++)
+		page_check(s.view, i, 1);
+	CHECK_EQ(rig_stored_word(&s.rig, 5), 0);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(of_a_file, "2.8 a private view of a file: swapped, whole, and the file as it was")
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = 16 * PAGE,
+		.swap_path = "/tmp",
+	};
+	char path[RIG_PATH_MAX], uri[RIG_PATH_MAX + 8];
+	unsigned char *before = malloc(64 * PAGE), *after = malloc(64 * PAGE);
+	struct mkw_handle *handle;
+	struct mkw_space *space;
+	void *view;
+
+	rig_file_make(path, 64 * PAGE);
+	snprintf(uri, sizeof(uri), "file:%s", path);
+	REQUIRE_EQ(mkw_space_create(&options, &space), 0);
+	REQUIRE_EQ(mkw_open(space, uri, MKW_RDONLY, &handle), 0);
+	REQUIRE_EQ(mkw_map(handle, 64 * PAGE, MKW_WRITE, MKW_PRIVATE | test_map_flags(), 0, &view),
+		   0);
+	CHECK_EQ(mkw_pread(handle, before, 64 * PAGE, 0), 64 * (ssize_t)PAGE);
+	for (uint64_t i = 0; i < 64; i += 2)
+		page_write(view, i, 1);
+	for (uint64_t i = 0; i < 64; i++) {
+		if (i % 2 == 0)
+			page_check(view, i, 1);
+		else
+			CHECK_MEM((unsigned char *)view + i * PAGE, before + i * PAGE, PAGE);
+	}
+	CHECK_EQ(mkw_pread(handle, after, 64 * PAGE, 0), 64 * (ssize_t)PAGE);
+	CHECK_MEM(before, after, 64 * PAGE);
+	CHECK_EQ(mkw_unmap(view, 64 * PAGE), 0);
+	CHECK_EQ(mkw_close(handle), 0);
+	CHECK_EQ(mkw_space_destroy(space, 0), 0);
+	rig_file_remove(path);
+	free(before);
+	free(after);
+}
+
+/* ---- Giving up what is swapped --------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(r5_1_truncate, "5.1 truncation takes swapped copies beyond the new size")
+{
+	struct swapping s;
+
+	swapping_open(&s, 16, 0, 0, false);
+	for (uint64_t i = 0; i < 16; i++)
+		page_write(s.view, i, 1);
+	CHECK_EQ(mkw_advise(s.view, 16 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 16 * PAGE);
+	CHECK_EQ(mkw_truncate(s.rig.handle, 5 * PAGE), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 5 * PAGE);
+	CHECK_EQ(mkw_truncate(s.rig.handle, 16 * PAGE), 0);
+	for (uint64_t i = 0; i < 5; i++)
+		page_check(s.view, i, 1);
+	for (uint64_t i = 5; i < 16; i++)
+		CHECK_EQ(*rig_word(s.view, i), 0);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(dontneed, "2.8 MKW_DONTNEED and MKW_FREE drop copies, also from the swap file")
+{
+	struct swapping s;
+
+	swapping_open(&s, 16, 0, 0, false);
+	for (uint64_t i = 0; i < 16; i++)
+		page_write(s.view, i, 1);
+	CHECK_EQ(mkw_advise(s.view, 8 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(mkw_advise(s.view + 2 * PAGE, 3 * PAGE, MKW_DONTNEED), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 5 * PAGE);
+	CHECK_EQ(mkw_advise(s.view + 5 * PAGE, 6 * PAGE, MKW_FREE), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 2 * PAGE);
+	CHECK_EQ(rig_stat(&s.rig).private_bytes, 5 * PAGE);
+	for (uint64_t i = 0; i < 16; i++)
+		if (i >= 2 && i < 11)
+			CHECK_EQ(*rig_word(s.view, i), 0);
+		else
+			page_check(s.view, i, 1);
+	swapping_close(&s);
+}
+
+/* ---- A full swap file ------------------------------------------------------------------------ */
+
+/* Write pages until one is refused. Returns how many were written. */
+static uint64_t write_until_refused(struct swapping *s, struct mkw_refusal *refusal)
+{
+	for (uint64_t i = 0; i < s->rig.pages; i++) {
+		if (try_write(s->view + i * PAGE, 1, refusal) != 0)
+			return i;
+		page_write(s->view, i, 1);
+	}
+	return s->rig.pages;
+}
+
+TEST_EACH_BACKEND(full_limit,
+		  "2.8 a full swap file refuses the next page with a reason, and loses nothing")
+{
+	struct mkw_refusal refusal;
+	struct swapping s;
+	uint64_t written;
+
+	swapping_open(&s, 256, 32, 32, false);
+	written = write_until_refused(&s, &refusal);
+	CHECK(written >= 48 && written <= 64);
+	CHECK_EQ(refusal.error, -ENOSPC);
+	CHECK(strstr(refusal.message, "swap file is full") != NULL);
+	CHECK(refusal.address == s.view + written * PAGE);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 0; i < written; i++)
+			if (!page_check(s.view, i * 37 % written, 1))
+				round = 3;
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 32 * PAGE);
+	CHECK(rig_space_stat(&s.rig).swapped_bytes <= 32 * PAGE);
+	/* Room for it, and it goes on. */
+	CHECK_EQ(mkw_advise(s.view, 8 * PAGE, MKW_DONTNEED), 0);
+	for (uint64_t i = written; i < written + 4; i++)
+		page_write(s.view, i, 1);
+	for (uint64_t i = 8; i < written + 4; i++)
+		page_check(s.view, i, 1);
+	swapping_close(&s);
+}
