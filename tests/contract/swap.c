@@ -5,10 +5,15 @@
  */
 #include "harness/rig.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -360,5 +365,323 @@ TEST_EACH_BACKEND(full_limit,
 		page_write(s.view, i, 1);
 	for (uint64_t i = 8; i < written + 4; i++)
 		page_check(s.view, i, 1);
+	swapping_close(&s);
+}
+
+/* A file system that is full, really. */
+static void tiny_mount(const char *path, const char *size)
+{
+	char options[32];
+
+	snprintf(options, sizeof(options), "size=%s", size);
+	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount("none", path, "tmpfs", 0, options) != 0)
+		SKIP("a tmpfs cannot be mounted: %s", strerror(errno));
+}
+
+static void swapping_open_in(struct swapping *s, const char *path, uint64_t pages,
+			     uint64_t resident_pages)
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = resident_pages * PAGE,
+		.swap_path = path,
+	};
+
+	rig_open(&s->rig, &options, pages, MKW_RDWR);
+	s->view = private_view(&s->rig);
+	CHECK_EQ(mkw_advise(s->view, pages * PAGE, MKW_RANDOM), 0);
+}
+
+TEST_EACH_BACKEND(full_file_system,
+		  "2.8 a swap file on a file system that is full: a reason, and nothing lost")
+{
+	struct mkw_refusal refusal;
+	struct swapping s;
+	uint64_t written;
+
+	REQUIRE(mkdtemp(directory) != NULL);
+	tiny_mount(directory, "64k");
+	swapping_open_in(&s, directory, 256, 32);
+	written = write_until_refused(&s, &refusal);
+	CHECK(written >= 32 && written <= 48);
+	CHECK_EQ(refusal.error, -ENOSPC);
+	CHECK(strstr(refusal.message, "swap file is full") != NULL);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 0; i < written; i++)
+			if (!page_check(s.view, i * 37 % written, 1))
+				round = 3;
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 32 * PAGE);
+	swapping_close(&s);
+	CHECK_EQ(umount(directory), 0);
+	CHECK_EQ(rmdir(directory), 0);
+}
+
+/* The descriptor of the one file below /tmp that has no name any more. */
+static int swap_descriptor(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int found = -1;
+
+	REQUIRE(dir != NULL);
+	while ((entry = readdir(dir)) != NULL) {
+		char target[256] = "";
+
+		if (readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1) > 0 &&
+		    strncmp(target, "/tmp/", 5) == 0 && strstr(target, "(deleted)") != NULL)
+			found = atoi(entry->d_name);
+	}
+	closedir(dir);
+	REQUIRE(found >= 0);
+	return found;
+}
+
+TEST_EACH_BACKEND(read_error,
+		  "2.8 a page that cannot be read back: EIO and why, to who wants that page alone")
+{
+	struct mkw_refusal refusal;
+	struct swapping s;
+
+	swapping_open(&s, 16, 0, 0, true);
+	for (uint64_t i = 0; i < 16; i++)
+		page_write(s.view, i, 1);
+	CHECK_EQ(mkw_advise(s.view, 8 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 8 * PAGE);
+	/* Slot 0 is spare; page 3 is in slot 4. */
+	REQUIRE_EQ(ftruncate(swap_descriptor(), 4 * (off_t)PAGE), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		CHECK_EQ(try_read(s.view + 3 * PAGE, &(unsigned char){0}, &refusal), -EIO);
+		CHECK(strstr(refusal.message, "swap file") != NULL);
+		CHECK_EQ(try_write(s.view + 5 * PAGE, 'x', NULL), -EIO);
+	}
+	for (uint64_t i = 0; i < 16; i++)
+		if (i < 3 || i >= 8)
+			page_check(s.view, i, 1);
+	CHECK_EQ(rig_stat(&s.rig).swapped_bytes, 5 * PAGE);
+	CHECK_EQ(mkw_advise(s.view, 16 * PAGE, MKW_DONTNEED), 0);
+	CHECK_EQ(*rig_word(s.view, 5), 0);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(no_swap, "2.8 without a swap file copies stay, and what is too much is refused")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 32 * PAGE};
+	struct mkw_refusal refusal;
+	struct swapping s;
+	uint64_t written;
+
+	rig_open(&s.rig, &options, 256, MKW_RDWR);
+	s.view = private_view(&s.rig);
+	CHECK_EQ(mkw_advise(s.view, 256 * PAGE, MKW_RANDOM), 0);
+	written = write_until_refused(&s, &refusal);
+	CHECK(written >= 16 && written < 32);
+	CHECK_EQ(refusal.error, -ENOMEM);
+	for (uint64_t i = 0; i < written; i++)
+		page_check(s.view, i, 1);
+	CHECK_EQ(mkw_advise(s.view, 256 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(mkw_advise(s.view, 4 * PAGE, MKW_FREE), 0);
+	page_write(s.view, 100, 1);
+	page_check(s.view, 100, 1);
+	swapping_close(&s);
+}
+
+/* ---- Under fire ------------------------------------------------------------------------------ */
+
+/* A thread with pages of its own, of which it knows every word. */
+struct owner {
+	unsigned char *view;
+	uint64_t which, of, pages, rounds, seed;
+	struct test_thread thread;
+};
+
+#define OWNER_PAGES_MAX 256
+
+static void *owner_run(void *arg)
+{
+	struct owner *owner = arg;
+	uint64_t last[OWNER_PAGES_MAX] = {0}, own = owner->pages / owner->of;
+
+	REQUIRE(own <= OWNER_PAGES_MAX);
+	for (uint64_t i = 1; i <= owner->rounds; i++) {
+		uint64_t n = rig_random(&owner->seed) % own, page = owner->which + owner->of * n;
+
+		if (last[n] != 0 && !page_check(owner->view, page, last[n]))
+			break;
+		last[n] = i;
+		page_write(owner->view, page, i);
+	}
+	return NULL;
+}
+
+#define OWNERS 4
+
+static void owners_start(struct owner *owners, unsigned char *view, uint64_t pages, unsigned rounds)
+{
+	for (unsigned i = 0; i < OWNERS; i++) {
+		owners[i] = (struct owner){.view = view,
+					   .which = i,
+					   .of = OWNERS,
+					   .pages = pages,
+					   .rounds = test_rounds(rounds),
+					   .seed = i + 1};
+		test_thread_start(&owners[i].thread, owner_run, &owners[i]);
+	}
+}
+
+static void owners_join(struct owner *owners)
+{
+	for (unsigned i = 0; i < OWNERS; i++)
+		test_thread_join(&owners[i].thread);
+}
+
+TEST_EACH_BACKEND(
+	hard_limit,
+	"2.8 many threads at four times the limit: never a page above it, every word right")
+{
+	struct owner owners[OWNERS];
+	struct swapping s;
+
+	swapping_open(&s, 256, 64, 0, false);
+	owners_start(owners, s.view, 256, 2000);
+	owners_join(owners);
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
+	CHECK(rig_space_stat(&s.rig).swap_ins > 0);
+	CHECK_EQ(rig_space_stat(&s.rig).refusals, 0);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(hard_limit_object, "2.8 the same with a limit of the object, and streams")
+{
+	struct owner owners[OWNERS];
+	struct swapping s;
+
+	swapping_open(&s, 256, 0, 0, true);
+	CHECK_EQ(mkw_set_limits(s.rig.handle, 64 * PAGE, 0), 0);
+	owners_start(owners, s.view, 256, 2000);
+	owners_join(owners);
+	CHECK(rig_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
+	CHECK(rig_stat(&s.rig).swap_ins > 0);
+	CHECK_EQ(rig_stat(&s.rig).refusals, 0);
+	swapping_close(&s);
+}
+
+/* A thread that adds to one word, again and again, as others do to theirs in the same page. */
+struct adder {
+	_Atomic uint64_t *word;
+	uint64_t count;
+	struct test_thread thread;
+};
+
+static void *adder_run(void *arg)
+{
+	struct adder *adder = arg;
+
+	for (uint64_t i = 0; i < adder->count; i++)
+		atomic_fetch_add(adder->word, 1);
+	return NULL;
+}
+
+static void adders_against(enum mkw_advice advice)
+{
+	struct adder adders[6];
+	struct swapping s;
+	unsigned done = 0;
+
+	swapping_open(&s, 4, 0, 0, false);
+	for (unsigned i = 0; i < 6; i++) {
+		/* Three to a page; the last two share a word. */
+		adders[i] = (struct adder){
+			.word = rig_word(s.view, i / 3) + (i == 5 ? 4 : i),
+			.count = test_rounds(100000),
+		};
+		test_thread_start(&adders[i].thread, adder_run, &adders[i]);
+	}
+	for (unsigned i = 0; i < test_rounds(1000); i++)
+		done += mkw_advise(s.view, 4 * PAGE, advice) == 0;
+	CHECK_EQ(done, test_rounds(1000));
+	for (unsigned i = 0; i < 6; i++)
+		test_thread_join(&adders[i].thread);
+	for (unsigned i = 0; i < 5; i++)
+		CHECK_EQ(*adders[i].word, adders[i].count * (i == 4 ? 2 : 1));
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(
+	s3_4_swap_against_writers,
+	"S3.4 pages swapped out in a loop against their writers: no write is lost or doubled")
+{
+	adders_against(MKW_PAGEOUT);
+}
+
+TEST_EACH_BACKEND(
+	s3_2_reuse_decided_anew,
+	"S3.2 whether a page may be written in place is asked again and again: data is right")
+{
+	adders_against(MKW_COLD);
+}
+
+static void *truncate_run(void *arg)
+{
+	struct swapping *s = arg;
+
+	for (unsigned i = 0; i < test_rounds(200); i++) {
+		CHECK_EQ(mkw_truncate(s->rig.handle, 128 * PAGE + 17), 0);
+		CHECK_EQ(mkw_truncate(s->rig.handle, 256 * PAGE), 0);
+	}
+	return NULL;
+}
+
+TEST_EACH_BACKEND(truncate_under_fire, "5.1 S3.4 truncation while pages are swapped out and in")
+{
+	struct owner owners[OWNERS];
+	struct test_thread thread;
+	struct swapping s;
+
+	swapping_open(&s, 256, 48, 0, false);
+	owners_start(owners, s.view, 128, 500);
+	test_thread_start(&thread, truncate_run, &s);
+	for (unsigned i = 0; i < test_rounds(2000); i++)
+		(void)try_write(s.view + (128 + i % 128) * PAGE, 'x', NULL);
+	test_thread_join(&thread);
+	owners_join(owners);
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 48 * PAGE);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(unmap_under_fire, "2.8 views come and go while others are swapped")
+{
+	struct owner owners[OWNERS];
+	struct swapping s;
+
+	swapping_open(&s, 256, 64, 0, false);
+	owners_start(owners, s.view, 256, 500);
+	for (unsigned i = 0; i < test_rounds(20); i++) {
+		unsigned char *view = private_view(&s.rig);
+
+		for (uint64_t page = 0; page < 100; page++)
+			*rig_word(view, page) = page;
+		for (uint64_t page = 0; page < 100; page += 7)
+			CHECK_EQ(*rig_word(view, page), page);
+		CHECK_EQ(mkw_unmap(view, 256 * PAGE), 0);
+	}
+	owners_join(owners);
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
+	swapping_close(&s);
+}
+
+TEST_EACH_BACKEND(
+	dropped_behind,
+	"2.8 pages dropped by a plain madvise while they are swapped out: nobody waits for ever")
+{
+	struct swapping s;
+
+	swapping_open(&s, 64, 16, 0, false);
+	for (unsigned i = 0; i < test_rounds(2000); i++) {
+		*rig_word(s.view, i * 7 % 64) = i + 1;
+		if (i % 5 == 0)
+			CHECK_EQ(madvise(s.view, 64 * PAGE, MADV_DONTNEED), 0);
+	}
+	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 16 * PAGE);
 	swapping_close(&s);
 }
