@@ -535,6 +535,20 @@ static void owners_join(struct owner *owners)
 		test_thread_join(&owners[i].thread);
 }
 
+/* What is charged is what is there. */
+static void limit_check(struct swapping *s, uint64_t resident_pages)
+{
+	struct mkw_stat stat = rig_stat(&s->rig);
+
+	CHECK(stat.resident_peak_bytes <= resident_pages * PAGE);
+	CHECK(stat.private_bytes <= stat.resident_bytes);
+	CHECK(stat.swap_ins > 0);
+	CHECK_EQ(stat.refusals, 0);
+	CHECK_EQ(mkw_invalidate(s->rig.handle, 0, 0), 0);
+	stat = rig_stat(&s->rig);
+	CHECK_EQ(stat.private_bytes, stat.resident_bytes);
+}
+
 TEST_EACH_BACKEND(
 	hard_limit,
 	"2.8 many threads at four times the limit: never a page above it, every word right")
@@ -545,9 +559,7 @@ TEST_EACH_BACKEND(
 	swapping_open(&s, 256, 64, 0, false);
 	owners_start(owners, s.view, 256, 2000);
 	owners_join(owners);
-	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
-	CHECK(rig_space_stat(&s.rig).swap_ins > 0);
-	CHECK_EQ(rig_space_stat(&s.rig).refusals, 0);
+	limit_check(&s, 64);
 	swapping_close(&s);
 }
 
@@ -560,50 +572,26 @@ TEST_EACH_BACKEND(hard_limit_object, "2.8 the same with a limit of the object, a
 	CHECK_EQ(mkw_set_limits(s.rig.handle, 64 * PAGE, 0), 0);
 	owners_start(owners, s.view, 256, 2000);
 	owners_join(owners);
-	CHECK(rig_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
-	CHECK(rig_stat(&s.rig).swap_ins > 0);
-	CHECK_EQ(rig_stat(&s.rig).refusals, 0);
+	limit_check(&s, 64);
 	swapping_close(&s);
 }
 
-/* A thread that adds to one word, again and again, as others do to theirs in the same page. */
-struct adder {
-	_Atomic uint64_t *word;
-	uint64_t count;
-	struct test_thread thread;
-};
-
-static void *adder_run(void *arg)
+/* Threads that add to words of two pages, three to a page; the last two share a word. */
+static void hammers_against(enum mkw_advice advice)
 {
-	struct adder *adder = arg;
-
-	for (uint64_t i = 0; i < adder->count; i++)
-		atomic_fetch_add(adder->word, 1);
-	return NULL;
-}
-
-static void adders_against(enum mkw_advice advice)
-{
-	struct adder adders[6];
+	struct rig_hammer hammers[6];
 	struct swapping s;
-	unsigned done = 0;
 
 	swapping_open(&s, 4, 0, 0, false);
-	for (unsigned i = 0; i < 6; i++) {
-		/* Three to a page; the last two share a word. */
-		adders[i] = (struct adder){
-			.word = rig_word(s.view, i / 3) + (i == 5 ? 4 : i),
-			.count = test_rounds(100000),
-		};
-		test_thread_start(&adders[i].thread, adder_run, &adders[i]);
-	}
-	for (unsigned i = 0; i < test_rounds(1000); i++)
-		done += mkw_advise(s.view, 4 * PAGE, advice) == 0;
-	CHECK_EQ(done, test_rounds(1000));
 	for (unsigned i = 0; i < 6; i++)
-		test_thread_join(&adders[i].thread);
-	for (unsigned i = 0; i < 5; i++)
-		CHECK_EQ(*adders[i].word, adders[i].count * (i == 4 ? 2 : 1));
+		rig_hammer_start(&hammers[i], rig_word(s.view, i / 3) + (i == 5 ? 4 : i));
+	for (unsigned i = 0; i < test_rounds(200); i++)
+		REQUIRE_EQ(mkw_advise(s.view, 4 * PAGE, advice), 0);
+	for (unsigned i = 0; i < 6; i++)
+		rig_hammer_stop(&hammers[i]);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(*hammers[i].word, hammers[i].done);
+	CHECK_EQ(*hammers[4].word, hammers[4].done + hammers[5].done);
 	swapping_close(&s);
 }
 
@@ -611,14 +599,14 @@ TEST_EACH_BACKEND(
 	s3_4_swap_against_writers,
 	"S3.4 pages swapped out in a loop against their writers: no write is lost or doubled")
 {
-	adders_against(MKW_PAGEOUT);
+	hammers_against(MKW_PAGEOUT);
 }
 
 TEST_EACH_BACKEND(
 	s3_2_reuse_decided_anew,
 	"S3.2 whether a page may be written in place is asked again and again: data is right")
 {
-	adders_against(MKW_COLD);
+	hammers_against(MKW_COLD);
 }
 
 static void *truncate_run(void *arg)
