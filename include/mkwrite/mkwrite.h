@@ -60,6 +60,16 @@ struct mkw_space_options {
 	 * with no lock held; must not call the library. NULL: nobody is told. */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
+	/*
+	 * Where private copies (MKW_PRIVATE) go that the resident limit has no room for. A
+	 * directory: a file in it that has no name. Else the path of a file that must not exist
+	 * yet; it is made with mode 0600 and loses its name at once. NULL: no swap; copies stay
+	 * resident, and a write that needs one more than the limit allows is refused.
+	 */
+	const char *swap_path;
+	/* 0: as much as the file system gives. At least two pages: one is kept to read back by when
+	 * all others are full. */
+	uint64_t swap_limit_bytes;
 };
 
 #define MKW_SPACE_OPTIONS_INIT                                  \
@@ -72,7 +82,8 @@ struct mkw_space_options {
  * SIGSEGV, which pass on whatever is not theirs to the handlers found then. A program that installs
  * its own later still gets the signals, but SIGBUS with si_code < 0 in place of BUS_ADRERR.
  * Errors: EINVAL (options); EPERM, ENOSYS (no userfaultfd here: see `mkwrite doctor`); ENOMEM;
- * EMFILE; EAGAIN (threads).
+ * EMFILE; EAGAIN (threads); EEXIST (swap_path names a file), and whatever making a file there
+ * gives.
  */
 int mkw_space_create(const struct mkw_space_options *options, struct mkw_space **space);
 
@@ -116,6 +127,11 @@ struct mkw_stat {
 	uint64_t mmu_calls; /* system calls that changed protections or mapped pages */
 	uint64_t wakeups;   /* times a handler thread was woken */
 	uint64_t workers;   /* handler threads now */
+	/* private copies, in bytes: resident ones, also what may have been copied; in the swap file
+	 */
+	uint64_t private_bytes, swapped_bytes;
+	uint64_t swap_limit_bytes;    /* per space only; 0: no swap, or no limit */
+	uint64_t swap_outs, swap_ins; /* pages written to the swap file and read back */
 };
 
 int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_size);
@@ -306,7 +322,16 @@ enum mkw_advice {
 	MKW_RANDOM,	/* one page at a time */
 	MKW_WILLNEED,	/* fill the range now; blocks */
 	MKW_DONTNEED,	/* this view will not use the range soon */
+	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
+	MKW_COLD,	/* not used soon: the first to go when there is no room */
+	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
 };
+/*
+ * Advice on a range of views. MKW_DONTNEED and MKW_PAGEOUT lose nothing in shared views: pages that
+ * cannot go stay, and what write-back cannot write is told by the next mkw_sync(). Errors: EINVAL
+ * (MKW_FREE on a shared view, the range), ENOMEM (not all of it is mapped by views), and with
+ * MKW_WILLNEED the refusal of a page.
+ */
 int mkw_advise(void *address, size_t length, enum mkw_advice advice);
 
 /*

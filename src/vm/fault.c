@@ -89,7 +89,7 @@ bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 }
 
 /* The flusher and the reclaimer make room: whoever they would wait for is themselves. */
-static bool fault_is_of_room_makers(const struct fault *f)
+bool fault_is_of_room_makers(const struct fault *f)
 {
 	struct space *s = f->object->space;
 
@@ -410,6 +410,26 @@ static enum step fault_gone(struct fault *f)
 	return fault_refuse(f, -ENOMEM);
 }
 
+/* There will be no room for it. */
+static enum step fault_denied(struct fault *f, int deny)
+{
+	const char *why = "the resident limit is reached and nothing can be evicted";
+
+	if (deny == -ENOBUFS)
+		why = "the dirty limit is reached and nothing can be written";
+	else if (deny == -ENOSPC)
+		why = "the resident limit is reached, nothing can be evicted, and the swap file is "
+		      "full";
+	else if (deny == -EIO)
+		why = "the resident limit is reached, nothing can be evicted, and the swap file "
+		      "cannot be written";
+	/* What swapping fails with is no answer to who wants an object's page. */
+	if (deny != -ENOBUFS && (f->view == NULL || f->view->private == NULL))
+		deny = -ENOMEM;
+	mkw_set_error(deny, "%s", why);
+	return fault_refuse(f, deny);
+}
+
 static enum step fault_step(struct fault *f)
 {
 	struct object *o = f->object;
@@ -420,13 +440,8 @@ static enum step fault_step(struct fault *f)
 		return STEP_DROPPED;
 	if (f->view != NULL && view_is_dying(f->view))
 		return fault_gone(f);
-	if (deny != 0) {
-		mkw_set_error(deny,
-			      deny == -ENOMEM
-				      ? "the resident limit is reached and nothing can be evicted"
-				      : "the dirty limit is reached and nothing can be written");
-		return fault_refuse(f, deny);
-	}
+	if (deny != 0)
+		return fault_denied(f, deny);
 	if (f->inside == OP_INSIDE_PERHAPS)
 		return STEP_DROPPED; /* if it is there it comes again */
 	if (f->inside == OP_INSIDE) {

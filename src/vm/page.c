@@ -106,10 +106,16 @@ void private_change(struct region *r, struct private_chunk *c, size_t slot,
 {
 	struct private_page *p = &c->pages[slot];
 	uint8_t to = next_private[p->state][event];
+	int charged = private_is_charged(to) - private_is_charged(p->state);
+	int swapped = (to == PRIVATE_SWAPPED) - (p->state == PRIVATE_SWAPPED);
 
 	assert(to != NOT);
-	c->charged += (uint32_t)private_is_charged(to) - (uint32_t)private_is_charged(p->state);
-	c->swapped += (uint32_t)(to == PRIVATE_SWAPPED) - (uint32_t)(p->state == PRIVATE_SWAPPED);
+	c->charged += (uint32_t)charged;
+	c->swapped += (uint32_t)swapped;
+	if (charged != 0)
+		COUNT(r->object, pages_private, (uint64_t)charged);
+	if (swapped != 0)
+		COUNT(r->object, pages_swapped, (uint64_t)swapped);
 	r->private += (uint32_t)(to != PRIVATE_NONE) - (uint32_t)(p->state != PRIVATE_NONE);
 	p->state = to;
 }

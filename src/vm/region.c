@@ -145,6 +145,17 @@ struct region *region_clock(struct space *s)
 	return r;
 }
 
+/* The hand comes by this region next. */
+void region_clock_first(struct region *r)
+{
+	struct space *s = r->object->space;
+
+	env_lock(&s->charge_lock);
+	list_remove(&r->link);
+	list_push_front(&s->regions, &r->link);
+	env_unlock(&s->charge_lock);
+}
+
 /* The nodes of an empty tree. */
 void region_tree_free(void **node, unsigned level)
 {

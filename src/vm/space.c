@@ -76,6 +76,10 @@ static int options_read(const struct mkw_space_options *given, struct mkw_space_
 	}
 	if (limits_check(o->resident_limit_bytes, o->dirty_limit_bytes) != 0)
 		return -EINVAL;
+	if (o->swap_path == NULL && o->swap_limit_bytes != 0)
+		return mkw_set_error(-EINVAL, "swap_limit_bytes without a swap_path");
+	if (o->swap_limit_bytes != 0 && o->swap_limit_bytes < 2 * MKW_PAGE_SIZE)
+		return mkw_set_error(-EINVAL, "swap_limit_bytes is at least two pages, or 0");
 	if (o->workers == 0)
 		o->workers = o->workers_max != 0 && o->workers_max < WORKERS_DEFAULT
 				     ? o->workers_max
@@ -98,6 +102,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_cond_init(&s->closed);
 	list_init(&s->objects);
 	s->interval_ms = o->writeback_interval_ms;
+	s->swap_limit_bytes = o->swap_limit_bytes;
 	s->log = o->log;
 	s->log_arg = o->log_arg;
 	env_mutex_init(&s->charge_lock, RANK_CHARGE);
@@ -106,6 +111,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	list_init(&s->account.dirty_waiters);
 	list_init(&s->resident_waiters);
 	list_init(&s->memory_waiters);
+	list_init(&s->pager_requests);
 	list_init(&s->regions);
 	env_cond_init(&s->flusher_cond);
 	env_cond_init(&s->reclaimer_cond);
@@ -118,6 +124,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 
 static void space_free(struct space *s)
 {
+	swap_close(&s->swap);
 	slab_destroy(s);
 	env_mutex_destroy(&s->slab_lock);
 	env_mutex_destroy(&s->ready_lock);
@@ -152,6 +159,9 @@ static int space_start(struct space *s, const struct mkw_space_options *o)
 					  .arg = s};
 	int error;
 
+	error = swap_open(&s->swap, o->swap_path, o->swap_limit_bytes);
+	if (error != 0)
+		return error;
 	mmu_set_signal_upcalls(&signal_upcalls);
 	error = mmu_create(&mmu_options, &s->mmu);
 	if (error != 0)
@@ -381,6 +391,10 @@ static void stat_fill(struct mkw_stat *stat, struct counters *c, const struct ac
 		.dirty_bytes = a->dirty << PAGE_SHIFT,
 		.dirty_limit_bytes = a->dirty_limit << PAGE_SHIFT,
 		.dirty_peak_bytes = a->dirty_peak << PAGE_SHIFT,
+		.private_bytes = c->pages_private << PAGE_SHIFT,
+		.swapped_bytes = c->pages_swapped << PAGE_SHIFT,
+		.swap_outs = c->swap_outs,
+		.swap_ins = c->swap_ins,
 	};
 }
 
@@ -405,6 +419,7 @@ int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_s
 	full.mmu_calls = m->calls;
 	full.wakeups = m->wakeups;
 	full.workers = m->workers;
+	full.swap_limit_bytes = s->swap_limit_bytes;
 	memcpy(stat, &full, stat_size);
 	return 0;
 }

@@ -68,6 +68,16 @@ static struct view *view_next(uintptr_t address)
 	return v;
 }
 
+bool view_try_get(struct view *v)
+{
+	unsigned refs = atomic_load(&v->refs);
+
+	while ((refs & VIEW_DYING) == 0)
+		if (atomic_compare_exchange_weak(&v->refs, &refs, refs + 1))
+			return true;
+	return false;
+}
+
 void view_put(struct view *v)
 {
 	struct object *o = v->object;

@@ -54,7 +54,8 @@ int error_say(const char *what, const struct error_record *record);
 struct waiter {
 	struct list link;
 	void (*wake)(struct waiter *waiter);
-	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+	int deny;   /* set by whoever wakes it: what it waited for will not come, for this errno */
+	bool grows; /* for room: it would make one page more that only swapping gets rid of */
 };
 
 /* A thread that waits, as opposed to a parked fault. */
@@ -119,7 +120,10 @@ struct private_page {
 	uint8_t state; /* enum private_state; assigned in page.c only */
 	uint8_t flags;
 	uint16_t pins;
-	uint32_t slot; /* PRIVATE_SWAPPED */
+	union {
+		uint32_t slot; /* PRIVATE_SWAPPED */
+		pid_t writer;  /* the thread whose fault let it be written */
+	};
 };
 
 /* Somebody is at its bytes without a lock: what the page lock is to a page. */
@@ -139,6 +143,7 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	struct private_page pages[REGION_PAGES];
 	uint32_t charged, swapped; /* pages */
 	uint32_t window;	   /* pages that the next fault asks for */
+	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
 };
 
@@ -175,10 +180,22 @@ struct region {
 
 /* The region of a page, made if it is not there; referenced. NULL: no memory. */
 struct region *region_get(struct object *object, uint64_t page);
+/* => region->lock held; to unbusy wakes nobody. */
+static inline void private_busy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags |= PRIVATE_BUSY;
+	r->busy++;
+}
+static inline void private_unbusy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags &= (uint8_t)~PRIVATE_BUSY;
+	r->busy--;
+}
 /* The first region at or after page that exists, referenced, or NULL. */
 struct region *region_next(struct object *object, uint64_t page);
 void region_put(struct region *region);
 struct region *region_clock(struct space *s);
+void region_clock_first(struct region *region);
 void region_tree_free(void **node, unsigned level);
 /* => region->lock held, and wakes nobody. */
 static inline void page_lock(struct region *r, size_t slot)
@@ -204,7 +221,9 @@ struct range_op {
 struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
-		pages_evicted;
+		pages_evicted, swap_outs, swap_ins;
+	/* gauges */
+	_Atomic uint64_t pages_private, pages_swapped;
 };
 
 struct account {					  /* charge lock */
@@ -376,6 +395,7 @@ struct view {
 	struct list leaving;   /* out of the table, still mapped; table_lock */
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
+	bool locked;			   /* MKW_LOCKED: reclaim leaves its pages */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
@@ -389,6 +409,8 @@ struct view {
 struct view *view_find(uintptr_t address);
 /* No view was found at address. True: one that is being unmapped was there, and is gone now. */
 bool view_await_gone(uintptr_t address);
+/* => views_lock held. False: it is being unmapped. */
+bool view_try_get(struct view *v);
 void view_put(struct view *v);
 static inline bool view_is_dying(const struct view *v)
 {
@@ -426,6 +448,10 @@ struct private *private_new(uint64_t first, uint64_t count);
 void private_put(struct view *v);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
 struct private_chunk *private_chunk(const struct view *v, const struct region *r);
+/* The part of pages [first, first+count) that is in the view and the region, as slots. False: there
+ * is none. */
+bool private_clip(const struct view *v, const struct region *r, uint64_t first, uint64_t count,
+		  size_t *from, size_t *to);
 /* May the object's page be mapped there? => region->lock held. */
 bool private_shows_base(const struct view *v, const struct region *r, size_t slot);
 /* Drop the view's copies in [first, first+count); translations go, too. No lock held. Waits for who
@@ -533,6 +559,8 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
  * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
  * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
+/* Is its thread the flusher or the reclaimer? Then likewise. */
+bool fault_is_of_room_makers(const struct fault *f);
 /* The fault's thread sits in a system call on the file beneath: it may not be let to wait for what
  * may need that file. Then EDEADLK and a sentence are set. */
 bool fault_in_syscall_on(const struct fault *f, const struct object *o);
@@ -557,12 +585,85 @@ bool fault_came_again_old(const struct fault *f);
 
 /* private.c. => fault_lock held, dropped. The page is within the object, and in no range op. */
 enum step private_look(struct fault *f);
+/* There is no room for a page of a private view. => fault_lock held, dropped. */
+enum step private_no_room(struct fault *f);
 /* => fault_lock held, dropped. The page is resident and readable. */
 enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
+
+/* ---- Swap (swap.c) ------------------------------------------------------------------------ */
+
+#define SWAP_PIECE_SLOTS 65536u
+#define SWAP_PIECES	 65536u
+#define SWAP_WORDS	 (SWAP_PIECE_SLOTS / 64)
+
+struct swap_piece {
+	uint32_t used;
+	uint64_t taken[SWAP_WORDS];
+	uint16_t refs[SWAP_PIECE_SLOTS];
+};
+
+/* The slots of a space's swap file, a page each. */
+struct swap {
+	struct env_mutex lock;	/* RANK_LEAF: the rest */
+	struct swap_file *file; /* NULL: the space has none */
+	struct swap_piece **pieces;
+	uint64_t limit; /* slots */
+	uint64_t used;
+	uint64_t hint;	/* none before it is free */
+	uint32_t spare; /* a slot that nobody uses, and that the file has room for */
+	bool has_spare;
+};
+
+/* path NULL: no swap. limit_bytes 0: none. */
+int swap_open(struct swap *swap, const char *path, uint64_t limit_bytes);
+/* Every slot has come back. */
+void swap_close(struct swap *swap);
+/* Take a run of at most want slots, each referenced once. 0: there is none, which is said, *error
+ * why. */
+size_t swap_take(struct swap *swap, size_t want, uint32_t *first, int *error);
+/* One more user of a slot, which has one. -EMFILE: it has as many as can be counted. */
+int swap_get(struct swap *swap, uint32_t slot);
+/* One less; what has no more is free. True: swap_is_tight is over. No lock held. */
+bool swap_put(struct swap *swap, uint32_t first, size_t count);
+/* The same for slots that were taken, and not written. */
+void swap_cancel(struct swap *swap, uint32_t first, size_t count);
+/* The last slot there is: for who will give one back, or makes room for who does. False: it is
+ * taken. */
+bool swap_take_spare(struct swap *swap, uint32_t *slot);
+/* It is taken: what is resident must not become private, for it could not go any more. */
+bool swap_is_tight(struct swap *swap);
+/* The run's pages from src, which may lie in a view. Returns how many were written from the first
+ * on; if not all, *error is why, and is said. No lock held. */
+size_t swap_write(struct swap *swap, uint32_t first, size_t count, const void *src, int *error);
+/* 0, or an error that is said. No lock held. */
+int swap_read(struct swap *swap, uint32_t first, size_t count, void *dst);
+/* Slots that are taken. */
+uint64_t swap_used(struct swap *swap);
+
+/* ---- Swapping (pager.c) ------------------------------------------------------------------- */
+
+struct pager_result {
+	bool urgent; /* in: somebody waits who has a slot to give back, or needs none */
+	bool spared; /* the spare slot was taken for that */
+	struct error_record failed; /* the first */
+	bool busy;		    /* something stays for a while: a system call is at it */
+};
+/* The page of a private view is SWAPPED. => fault_lock held, dropped. */
+enum step pager_in(struct fault *f);
+/* swap_put, and who waited for that looks again. No lock held. */
+void pager_put(struct space *s, uint32_t first, size_t count);
+/* Swap out up to want pages of all private views in the region; hard: also of those that were
+ * written of late. Returns how many went. => the reclaimer; no lock held. */
+size_t pager_out_region(struct region *r, size_t want, bool hard, struct pager_result *result);
+/* Have the reclaimer swap out what a referenced private view has of its own in the range. Blocks.
+ */
+void pager_out(struct view *v, uint64_t first, uint64_t count);
+/* Do what pager_out has asked for. => the reclaimer; no lock held. */
+void pager_serve(struct space *s, struct pager_result *result);
 
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
@@ -582,12 +683,15 @@ struct space {
 	/* The first error of an object that ended with its last view. */
 	struct error_record unheard;
 	unsigned interval_ms;
+	uint64_t swap_limit_bytes;
+	int swap_error; /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
 	struct list resident_waiters;
+	struct list pager_requests; /* of pager_out */
 	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
 	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
@@ -604,6 +708,7 @@ struct space {
 	struct env_mutex slab_lock; /* RANK_LEAF */
 	void *free_faults, *free_regions, *free_buffers, *free_chunks;
 	struct list chunks; /* slabs to free at the end */
+	struct swap swap;
 	struct counters counters;
 };
 
@@ -645,7 +750,11 @@ enum step charge_dirty_park(struct fault *f);
 void charge_settle(struct object *o, size_t charged, size_t kept);
 void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
+/* The same for pages that only swapping gets rid of. */
+size_t charge_private(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
+/* Who waits for room looks again. */
+void charge_wake(struct space *s);
 void uncharge_resident(struct object *o, size_t pages);
 /* The store has no memory: wait for a turn of reclaim. => no lock held. */
 enum step reclaim_park(struct fault *f);
@@ -682,12 +791,18 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
+/* The same for BUSY, protected pages of a private view, from address on: how many from the first on
+ * no such call may be storing to. */
+size_t calls_quiet(uintptr_t address, const struct private_page *pages, size_t count);
 /* judge.c: which of the locked, protected, GRANTED pages were written. ask: the store may be asked
  * for bytes. => no lock held. */
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written);
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
+/* Pages [first, last] are the first that reclaim takes; now: it takes them here, and dirty ones are
+ * written before. => no lock held. */
+void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now);
 
 /* => a range op over [first, last] keeps faults and write-back out; no lock held. */
 /* Wait until no page is locked or under write-back. */
