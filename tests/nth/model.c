@@ -493,6 +493,8 @@ static int reread(struct model *m)
 	}
 	SEE_EQ(stat.resident_bytes, 0);
 	SEE_EQ(stat.dirty_bytes, 0);
+	SEE_EQ(stat.private_bytes, 0);
+	SEE_EQ(stat.swapped_bytes, 0);
 	return error;
 }
 

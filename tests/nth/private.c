@@ -6,6 +6,7 @@
  */
 #include "nth/model.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <string.h>
 
@@ -279,4 +280,104 @@ TEST_EACH_BACKEND(nth_private_room,
 		  "whatever call fails while what private views do not use is taken back")
 {
 	model_loop(MODEL_MEM, "", taken_back);
+}
+
+/* ---- Swap --------------------------------------------------------------------------------- */
+
+static int page_out(struct model *m)
+{
+	return advise(m, MKW_PAGEOUT);
+}
+
+static int write_even(struct model *m)
+{
+	return model_write_private(m, 0, m->private_pages, 2, 'x');
+}
+
+static void paged_out(struct model *m)
+{
+	m->space_options.swap_path = "/tmp";
+	model_begin(m, 12);
+	REQUIRE_EQ(model_map_private(m), 0);
+	REQUIRE_EQ(advise_random(m), 0);
+	model_arm();
+	STEP(m, write_even);
+	STEP(m, page_out);
+	STEP(m, model_read);
+	STEP(m, page_out);
+	STEP(m, write_all);
+	STEP(m, page_out);
+	STEP(m, drop_some);
+	STEP(m, cut);
+	STEP(m, model_read);
+	STEP(m, page_out);
+	STEP(m, model_unmap_private);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_swap, "whatever call fails while private copies are swapped out and read")
+{
+	model_loop(MODEL_MEM, "", paged_out);
+}
+
+static void swapped(struct model *m)
+{
+	m->space_options.swap_path = "/tmp";
+	m->space_options.resident_limit_bytes = 8 * PAGE;
+	model_begin(m, 32);
+	REQUIRE_EQ(model_map_private(m), 0);
+	REQUIRE_EQ(advise_random(m), 0);
+	model_arm();
+	STEP(m, write_all);
+	STEP(m, write_even);
+	STEP(m, model_read);
+	STEP(m, drop_all);
+	STEP(m, look_empty);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_swap_room, "whatever call fails while room is made by swapping")
+{
+	model_loop(MODEL_MEM, "", swapped);
+}
+
+/* With memory and swap file full nothing more can be written; what was can be read. */
+static int own_read(struct model *m)
+{
+	unsigned char *view = m->view;
+	int error;
+
+	m->view = NULL;
+	error = model_read(m);
+	m->view = view;
+	return error;
+}
+
+static int write_too_many(struct model *m)
+{
+	int error = write_all(m);
+
+	return error == -ENOSPC ? 0 : error ? error : mkw_set_error(-EIO, "all of it was written");
+}
+
+static void full(struct model *m)
+{
+	m->space_options.swap_path = "/tmp";
+	m->space_options.swap_limit_bytes = 6 * PAGE;
+	m->space_options.resident_limit_bytes = 8 * PAGE;
+	model_begin(m, 24);
+	REQUIRE_EQ(model_map_private(m), 0);
+	REQUIRE_EQ(advise_random(m), 0);
+	model_arm();
+	STEP(m, write_too_many);
+	STEP(m, own_read);
+	STEP(m, drop_all);
+	STEP(m, write_first);
+	STEP(m, look_empty);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_swap_full, "whatever call fails where memory and swap file are full")
+{
+	model_loop(MODEL_MEM, "", full);
 }
