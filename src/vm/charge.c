@@ -150,6 +150,17 @@ static void dirty_changed(struct object *o)
 		flusher_kick_locked(s);
 }
 
+void charge_unpinned(struct object *o)
+{
+	struct space *s = o->space;
+
+	env_lock(&s->charge_lock);
+	dirty_changed(o);
+	if (!list_empty(&s->resident_waiters))
+		reclaimer_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
 /* => charge_lock held. */
 static size_t dirty_take(struct object *o, size_t want)
 {

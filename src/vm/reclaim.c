@@ -5,7 +5,8 @@
  * A clock goes round the regions of the space. Faults mark a region referenced, but reads that the
  * kernel serves are invisible; so a region that was referenced is first sampled: its clean pages
  * are zapped from all views (they stay protected: markers are set again) and when the hand comes by
- * again those that have a translation were read. Dirty pages are written first. Eviction takes
+ * again those that have a translation were read. Dirty pages are written first. Pinned pages are
+ * neither zapped nor evicted. Eviction takes
  * whole stretches of a region in one call: scattered single pages cost four times as much.
  */
 #include "vm.h"
@@ -48,7 +49,7 @@ static void region_sample(struct region *r, size_t first, size_t end)
 		size_t from = i, clean = 0;
 		while (i < end &&
 		       (r->pages[i].state == PAGE_CLEAN || r->pages[i].state == PAGE_ABSENT) &&
-		       (r->pages[i].flags & PAGE_LOCKED) == 0) {
+		       (r->pages[i].flags & PAGE_LOCKED) == 0 && r->pages[i].pins == 0) {
 			clean += r->pages[i].state == PAGE_CLEAN;
 			i++;
 		}
@@ -64,7 +65,7 @@ static void region_sample(struct region *r, size_t first, size_t end)
 
 static bool page_can_go(const struct page *p, bool present)
 {
-	if ((p->flags & PAGE_LOCKED) != 0 || p->ask != 0 || present)
+	if ((p->flags & PAGE_LOCKED) != 0 || p->ask != 0 || p->pins > 0 || present)
 		return false;
 	return p->state == PAGE_CLEAN || p->state == PAGE_ABSENT;
 }

@@ -44,6 +44,7 @@ static struct region *region_new(struct object *o, uint64_t number)
 	list_init(&r->waiters);
 	list_init(&r->link);
 	list_init(&r->questions);
+	list_init(&r->pins);
 	r->object = o;
 	r->first = number << REGION_SHIFT;
 	memset(r->unarmed, 0xff, sizeof(r->unarmed));

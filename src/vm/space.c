@@ -101,6 +101,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_mutex_init(&s->lock, RANK_SPACE);
 	env_cond_init(&s->closed);
 	list_init(&s->objects);
+	list_init(&s->pins);
 	s->interval_ms = o->writeback_interval_ms;
 	s->swap_limit_bytes = o->swap_limit_bytes;
 	s->log = o->log;
@@ -334,6 +335,17 @@ static int destroy_check(struct mkw_space *space, unsigned flags)
 	return handles > 0 ? mkw_set_error(-EBUSY, "%u handles are open", handles) : 0;
 }
 
+/* What is pinned has a user who may still have it written to. */
+static int destroy_pins(struct space *s, unsigned flags)
+{
+	unsigned pins = pins_report(s);
+
+	if (pins > 0 && (flags & MKW_DISCARD) == 0)
+		return mkw_set_error(-EBUSY, "%u pins have not been ended by mkw_unpin", pins);
+	pins_end(s);
+	return 0;
+}
+
 /*
  * Everything is frozen and written before the first view goes: then what follows has nothing left
  * to write that could fail, and until then nothing is lost but a few waits (contract 11).
@@ -348,6 +360,8 @@ int mkw_space_destroy(struct mkw_space *space, unsigned flags)
 	error_clear();
 	env_shield(&shield);
 	error = destroy_check(space, flags);
+	if (error == 0)
+		error = destroy_pins(space_of(space), flags);
 	if (error != 0) {
 		env_unshield(&shield);
 		return error;
@@ -395,6 +409,8 @@ static void stat_fill(struct mkw_stat *stat, struct counters *c, const struct ac
 		.swapped_bytes = c->pages_swapped << PAGE_SHIFT,
 		.swap_outs = c->swap_outs,
 		.swap_ins = c->swap_ins,
+		.pins = c->pins,
+		.pinned_bytes = c->pages_pinned << PAGE_SHIFT,
 	};
 }
 

@@ -521,7 +521,7 @@ int view_unmap(struct view *v)
 	if (view_is_notified(v))
 		op_map(o, false);
 	view_free(v);
-	return object_release(o, false);
+	return object_release(o, USER_VIEW);
 }
 
 /* => shielded: a signal handler that faults would need the table's lock. */

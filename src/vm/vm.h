@@ -80,9 +80,20 @@ enum page_state { PAGE_ABSENT, PAGE_CLEAN, PAGE_GRANTED, PAGE_DIRTY, PAGE_WRITEB
 struct page {
 	uint8_t state; /* enum page_state; assigned in page.c only */
 	uint8_t flags;
-	uint16_t ask;	/* the notification in flight that names this page; 0: none */
-	uint16_t error; /* errno of the last failed write-back, 0 after success */
-	pid_t writer;	/* the thread whose fault made it writable, 0: an API call's */
+	uint16_t ask;	     /* the notification in flight that names this page; 0: none */
+	uint16_t error;	     /* errno of the last failed write-back, 0 after success */
+	uint16_t pins;	     /* of any kind */
+	uint16_t write_pins; /* those among them for writing: the page is DIRTY */
+	uint8_t copy;	     /* enum page_copy */
+	pid_t writer;	     /* the thread whose fault made it writable, 0: an API call's */
+};
+
+/* The write-back of a page that is pinned for writing: a copy goes to the store, the page stays as
+ * it is. */
+enum page_copy {
+	COPY_NONE,
+	COPY_UNDERWAY, /* taken, or about to be, and not in the store yet */
+	COPY_OLD,      /* the same, and a sync has begun since that may need a later one */
 };
 
 #define PAGE_LOCKED    0x01u /* the page lock */
@@ -92,6 +103,8 @@ struct page {
 #define PAGE_HELD      0x10u /* mkw_reserve: keep the store's reservation */
 #define PAGE_ASK_AGAIN \
 	0x20u /* DIRTY, but the next write is notified again (5.4, failed write-back) */
+#define PAGE_UNASKED \
+	0x40u /* DIRTY, and a copy was written since it was notified: the store is to be asked */
 
 enum page_event {
 	PAGE_FILL,	/* the frame exists, complete */
@@ -157,6 +170,22 @@ static inline bool page_is_charged(const struct page *p)
 {
 	return p->state >= PAGE_GRANTED;
 }
+/* => region->lock held. One more pin of a resident page; for writing: of a DIRTY one. False: it
+ * has as many as can be counted. */
+bool page_pin(struct region *region, size_t slot, bool write);
+void page_unpin(struct region *region, size_t slot, bool write);
+/* => region->lock held. Write-back of a copy of a page that is pinned for writing. */
+void page_copy_begin(struct region *region, size_t slot);
+void page_copy_end(struct region *region, size_t slot, bool written);
+/* => region->lock held. The store was asked, and has granted it. */
+void page_asked(struct region *region, size_t slot);
+/* A sync begins that needs what is in the page now. */
+static inline void page_tag(struct page *p)
+{
+	p->flags |= PAGE_TOWRITE;
+	if (p->copy == COPY_UNDERWAY)
+		p->copy = COPY_OLD;
+}
 
 /* ---- Regions ------------------------------------------------------------------------------ */
 
@@ -167,6 +196,8 @@ struct region {
 	struct list waiters; /* for a page lock, the end of write-back, of a notification */
 	uint64_t unarmed[REGION_PAGES / 64]; /* pages at which some view may lack its marker */
 	uint32_t resident, charged, locked, asked, held; /* pages */
+	uint32_t write_pinned;				 /* pages */
+	struct list pins;				 /* pin_part.link */
 	uint32_t private; /* pages of private views that are not PRIVATE_NONE, */
 	uint32_t busy;	  /* or PRIVATE_BUSY */
 	uint16_t next_ask;
@@ -222,8 +253,7 @@ struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
 		pages_evicted, swap_outs, swap_ins;
-	/* gauges */
-	_Atomic uint64_t pages_private, pages_swapped;
+	_Atomic uint64_t pages_private, pages_swapped, pins, pages_pinned; /* gauges */
 };
 
 struct account {					  /* charge lock */
@@ -258,8 +288,10 @@ struct object {
 	/* The last growth: a number that changes with the size, and when a page from grown_from on
 	 * is granted or written. While it is the same, nothing was stored in what was grown. */
 	_Atomic uint64_t growth, grown_from;
-	_Atomic unsigned handles; /* openings; changes under space->lock */
+	/* Its users. They go under space->lock; and come there, or while there is another. */
+	_Atomic unsigned handles; /* openings */
 	_Atomic unsigned view_count;
+	_Atomic unsigned pin_parts; /* parts of pins (pin.c) */
 	/* Changes under space->lock: */
 	unsigned pins;	       /* somebody is at it without being its user */
 	bool opening, closing; /* the store is being attached; the last user is writing it out */
@@ -276,6 +308,10 @@ struct object {
 	struct list range_ops;
 	_Atomic unsigned range_op_count;
 	_Atomic unsigned frozen;
+	bool freezing; /* a freeze is writing what is dirty */
+	/* From the start of that to the thaw: nobody else writes to the store. */
+	_Atomic bool still;
+	_Atomic unsigned unasked; /* pages that are PAGE_UNASKED */
 	_Atomic unsigned
 		asking; /* notifications, from charge to settlement: a freeze drains them */
 	void **radix;	/* level 0 */
@@ -307,9 +343,14 @@ static inline uint64_t object_pages(const struct object *o)
 
 /* Its pages are written when its user says so. One that the last close could not write has no user
  * any more. */
+static inline bool object_is_used(struct object *o)
+{
+	return atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0 ||
+	       atomic_load(&o->pin_parts) > 0;
+}
 static inline bool object_is_manual(struct object *o)
 {
-	return o->manual && (atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0);
+	return o->manual && object_is_used(o);
 }
 
 struct mkw_handle {
@@ -319,10 +360,11 @@ struct mkw_handle {
 	unsigned freezes;   /* object->lock */
 };
 
-/* A handle, or a view, goes; the object must not be touched any more. With the last of them the
- * object's pages are written and it ends; if they cannot be, it stays in the space. The error of
- * that, or one that nobody has heard. */
-int object_release(struct object *o, bool handle);
+/* A user goes; the object must not be touched any more. With the last of them the object's pages
+ * are written and it ends; if they cannot be, it stays in the space. The error of that, or one that
+ * nobody has heard. */
+enum object_user { USER_HANDLE, USER_VIEW, USER_PIN };
+int object_release(struct object *o, enum object_user user);
 /* Stop all dirtying of the object and sync it; every call, successful or not, has its thaw. */
 int object_freeze(struct object *o);
 void object_thaw(struct object *o);
@@ -473,12 +515,15 @@ void stream_done(struct view *v, uint64_t first, size_t count, enum mmu_access a
 /* ---- Faults ------------------------------------------------------------------------------- */
 
 enum fault_kind {
-	FAULT_EVENT,   /* a thread waits in the kernel; parked when it must wait */
-	FAULT_INLINE,  /* the calling thread faulted, in a signal handler */
-	FAULT_READ,    /* fill: leaves the page locked for a copy (pread), no view */
-	FAULT_WRITE,   /* leaves pages DIRTY and locked for a copy (pwrite), no view */
-	FAULT_RESERVE, /* mkw_reserve */
-	FAULT_FILL,    /* WILLNEED */
+	FAULT_EVENT,	/* a thread waits in the kernel; parked when it must wait */
+	FAULT_INLINE,	/* the calling thread faulted, in a signal handler */
+	FAULT_READ,	/* fill: leaves the page locked for a copy (pread), no view */
+	FAULT_WRITE,	/* leaves pages DIRTY and locked for a copy (pwrite), no view */
+	FAULT_RESERVE,	/* mkw_reserve */
+	FAULT_FILL,	/* WILLNEED */
+	FAULT_PIN_READ, /* mkw_pin: counted in fault->part by the step that has the page right */
+	FAULT_PIN_WRITE,
+	FAULT_ASK, /* for a page that is PAGE_UNASKED, and only then; no view */
 };
 
 /* Did the fault come from inside a store operation of the object? */
@@ -508,6 +553,7 @@ struct fault {
 	size_t served; /* pages from page on that are done */
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
+	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
@@ -518,7 +564,8 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. FAULT_RESERVE: f->held is set before. No lock held; blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part. No lock held;
+ * blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -546,6 +593,15 @@ static inline bool fault_has_view(const struct fault *f)
 {
 	return f->view != NULL;
 }
+/* Of a thread that touches a view: streams are made of these. */
+static inline bool fault_is_access(const struct fault *f)
+{
+	return f->kind == FAULT_EVENT || f->kind == FAULT_INLINE;
+}
+static inline bool fault_is_pin(const struct fault *f)
+{
+	return f->kind == FAULT_PIN_READ || f->kind == FAULT_PIN_WRITE;
+}
 /* Before the fault is put in a list, whose lock is held: from then on another thread may run it.
  * False: it must not be, its view is being unmapped. */
 bool fault_before_park(struct fault *f);
@@ -569,6 +625,12 @@ enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
 void fault_hold(struct fault *f, size_t slot, size_t count);
+/* pin.c. => fault_lock held. The pages are as the pin wants them: pin those of them that can be,
+ * from slot on, which f->part ends at. Returns how many. */
+size_t fault_pin(struct fault *f, size_t slot, size_t count);
+/* The last so many of them are let go again. */
+void fault_pin_undo(struct fault *f, size_t count);
+
 /* ---- A thread's latest access (latest.c) -------------------------------------------------- */
 
 /* Is its thread at another access by now, or was it refused this one? */
@@ -665,6 +727,42 @@ void pager_out(struct view *v, uint64_t first, uint64_t count);
 /* Do what pager_out has asked for. => the reclaimer; no lock held. */
 void pager_serve(struct space *s, struct pager_result *result);
 
+/* ---- Pins (pin.c) ------------------------------------------------------------------------- */
+
+/* What a pin has of one region: it keeps region and object. */
+struct pin_part {
+	struct list link;      /* region->pins; region->lock, as all below */
+	struct pin_part *next; /* of the same pin */
+	struct region *region; /* NULL: nothing is pinned yet */
+	uint32_t slot, count;  /* pages */
+	bool write;
+	uint64_t gone[REGION_PAGES / 64]; /* slots whose page was detached since */
+};
+
+struct mkw_pin {
+	struct list link; /* space->pins; space->lock */
+	uint64_t id;	  /* ascending in a space */
+	struct space *space;
+	struct pin_part *parts;
+	uintptr_t address;
+	size_t length;
+	bool write;
+	const void *caller; /* debug builds: where mkw_pin was called; else NULL */
+};
+
+/* Pages of the range that were written while they are pinned: ask the store for them again. A
+ * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
+void pins_ask(struct object *o, uint64_t first, uint64_t last);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
+/* => region->lock held. The page is about to be the object's no more: pins do not count for
+ * whatever comes to its place. */
+void pins_detach(struct region *r, size_t slot);
+/* Tell the space's log of every pin there is. Returns how many there are. */
+unsigned pins_report(struct space *s);
+/* End them. => nobody else pins or unpins. */
+void pins_end(struct space *s);
+
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
 struct mkw_space {
@@ -680,6 +778,8 @@ struct space {
 	uint64_t last_id;
 	uint64_t ended; /* objects that have, so far */
 	unsigned handles;
+	struct list pins;
+	uint64_t last_pin_id;
 	/* The first error of an object that ended with its last view. */
 	struct error_record unheard;
 	unsigned interval_ms;
@@ -756,6 +856,8 @@ enum step charge_resident_park(struct fault *f);
 /* Who waits for room looks again. */
 void charge_wake(struct space *s);
 void uncharge_resident(struct object *o, size_t pages);
+/* Pages of the object were unpinned: now they can be written, or evicted. */
+void charge_unpinned(struct object *o);
 /* The store has no memory: wait for a turn of reclaim. => no lock held. */
 enum step reclaim_park(struct fault *f);
 /* Pages enter (or leave, negative) write-back. */
@@ -778,6 +880,7 @@ struct writeback_result {
 	int error;	/* the first; -EAGAIN only when there is no other */
 	size_t cleaned; /* pages that are no longer charged */
 	bool busy;	/* something was skipped because somebody else is at it */
+	bool still;	/* something was skipped because the object is frozen */
 };
 /* Write dirty pages of [first, last]. SYNC: those that are tagged, waiting for what is under way.
  * Otherwise what can be had. => no lock held. */
@@ -786,8 +889,12 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 /* Give unused grants back and write nothing; granted pages that were written become DIRTY. What is
  * busy is skipped. */
 struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last);
-/* Tag, write, wait, fsync. The error, recorded in the object, is returned too, and said. */
+/* Tag, write, wait, fsync. The error, recorded in the object, is returned too, and said. -EBUSY:
+ * something is dirty and the object is still. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
+/* The same of the whole object, by a freeze. first: it has made the object still, and may write;
+ * else another has, and what is dirty all the same does not matter. */
+int writeback_freeze(struct object *o, bool first);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
