@@ -478,7 +478,7 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 				     MKW_PAGE_SIZE);
 	if (protection != MKW_READ && (protection & ~(MKW_READ | MKW_WRITE)) != 0)
 		return mkw_set_error(-EINVAL, "unknown protection bits");
-	if (protection == 0 || (flags & ~(MKW_INLINE | MKW_PRIVATE)) != 0)
+	if (protection == 0 || (flags & ~(MKW_INLINE | MKW_PRIVATE | MKW_LOCKED)) != 0)
 		return mkw_set_error(-EINVAL, "no protection, or unknown flags");
 	if (length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
@@ -559,6 +559,7 @@ static struct view *view_of_map(const struct mkw_handle *h, size_t length, unsig
 		return NULL;
 	}
 	v->mmu.backend = (flags & MKW_INLINE) != 0 ? MMU_INLINE : MMU_UFFD;
+	v->locked = (flags & MKW_LOCKED) != 0;
 	view_set_protection(v, protection);
 	return v;
 }
@@ -667,6 +668,25 @@ static int view_add(struct view *v)
 	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
 }
 
+static int lock_in_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	(void)arg;
+	return view_fill(v, first, count);
+}
+
+/* MKW_LOCKED: what there is of the view is brought in, or it is not to be. */
+static int view_lock_in(void *address, size_t length)
+{
+	struct error_record failed = {0};
+	int error = views_each(address, length, lock_in_part, NULL);
+
+	if (error == 0)
+		return 0;
+	error_keep(&failed, error);
+	mkw_unmap(address, length);
+	return error_say("the view cannot be locked in memory", &failed);
+}
+
 int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,
 	    uint64_t offset, void **address)
 {
@@ -674,6 +694,7 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	struct mapping *mapping;
 	struct object *o;
 	struct view *v;
+	void *mapped;
 	int error;
 
 	error_clear();
@@ -691,10 +712,14 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	error = v == NULL ? mkw_set_error(-ENOMEM, "no memory for a view") : view_add(v);
 	if (error == 0) {
 		atomic_fetch_add(&o->view_count, 1);
-		*address = (void *)v->mmu.address;
+		mapped = (void *)v->mmu.address;
 		if ((protection & MKW_WRITE) != 0 && (flags & MKW_PRIVATE) == 0)
 			mapping_tell_writable(o, mapping);
 		mapping_put(o, mapping);
+		if ((flags & MKW_LOCKED) != 0)
+			error = view_lock_in(mapped, length);
+		if (error == 0)
+			*address = mapped;
 	} else if (v != NULL) {
 		private_forget(v, v->first, v->count);
 		view_free(v);
