@@ -33,12 +33,17 @@ static uint64_t questions(struct world *w)
 	return script_calls(w->store, SCRIPT_MKWRITE);
 }
 
+/* Nothing is there. A sanitizer may have taken the place for memory of its own. */
 static void check_segv(unsigned char *address)
 {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	unsigned char value;
 
 	CHECK_EQ(plain_write(address, 'x', NULL), SIGSEGV);
 	CHECK_EQ(plain_read(address, &value, NULL), SIGSEGV);
+#else
+	(void)address;
+#endif
 }
 
 /* ---- mkw_protect -------------------------------------------------------------------------- */
