@@ -368,6 +368,32 @@ TEST_EACH_BACKEND(full_limit,
 	swapping_close(&s);
 }
 
+TEST_EACH_BACKEND(
+	full_locked,
+	"2.8 memory and swap file full, the object's pages locked: what is there is read back")
+{
+	struct swapping s;
+	uint64_t written;
+	unsigned refused = 0;
+	void *locked;
+
+	swapping_open(&s, 256, 32, 16, false);
+	REQUIRE_EQ(mkw_map(s.rig.handle, 8 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(),
+			   248 * PAGE, &locked),
+		   0);
+	written = write_until_refused(&s, &(struct mkw_refusal){.error = 0});
+	CHECK(written >= 24 && written < 40);
+	for (uint64_t i = 248; i < 256; i++)
+		refused += try_write(s.view + i * PAGE, 1, NULL) == -ENOSPC;
+	CHECK(refused > 0);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 0; i < written; i++)
+			if (!page_check(s.view, i * 37 % written, 1))
+				round = 3;
+	CHECK_EQ(mkw_unmap(locked, 8 * PAGE), 0);
+	swapping_close(&s);
+}
+
 /* A file system that is full, really. */
 static void tiny_mount(const char *path, const char *size)
 {
@@ -634,6 +660,37 @@ TEST_EACH_BACKEND(truncate_under_fire, "5.1 S3.4 truncation while pages are swap
 	test_thread_join(&thread);
 	owners_join(owners);
 	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 48 * PAGE);
+	swapping_close(&s);
+}
+
+static void *pageout_run(void *arg)
+{
+	struct swapping *s = arg;
+
+	for (unsigned i = 0; i < test_rounds(1000); i++)
+		REQUIRE_EQ(mkw_advise(s->view, 32 * PAGE, MKW_PAGEOUT), 0);
+	return NULL;
+}
+
+TEST_EACH_BACKEND(drop_under_fire,
+		  "2.8 S3.4 pages dropped and cut off while they are swapped out and in")
+{
+	struct test_thread thread;
+	struct swapping s;
+
+	swapping_open(&s, 64, 0, 0, false);
+	test_thread_start(&thread, pageout_run, &s);
+	for (unsigned i = 1; i < test_rounds(300); i++) {
+		for (uint64_t page = 0; page < 32; page++)
+			*rig_word(s.view, page) = i;
+		CHECK_EQ(mkw_advise(s.view + 8 * PAGE, 8 * PAGE, MKW_DONTNEED), 0);
+		CHECK_EQ(mkw_truncate(s.rig.handle, 24 * PAGE), 0);
+		CHECK_EQ(mkw_truncate(s.rig.handle, 64 * PAGE), 0);
+		for (uint64_t page = 0; page < 32; page++)
+			CHECK_EQ(*rig_word(s.view, page),
+				 (page >= 8 && page < 16) || page >= 24 ? 0 : i);
+	}
+	test_thread_join(&thread);
 	swapping_close(&s);
 }
 
