@@ -794,7 +794,7 @@ struct space {
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
 	_Atomic unsigned swapping_in; /* faults that will give slots back */
-	int swap_error; /* the reclaimer's: that was told last */
+	int swap_error;		      /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
