@@ -278,8 +278,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 
 /* ---- The steps ---------------------------------------------------------------------------- */
 
-/* The pages are in no view, or cannot be counted. => fault_lock held, dropped. */
-static enum step fault_cannot_pin(struct fault *f)
+enum step fault_cannot_pin(struct fault *f)
 {
 	fault_unlock(f);
 	mkw_set_error(-EOVERFLOW, "a page cannot be pinned more often");

@@ -130,7 +130,7 @@ enum step pager_in(struct fault *f)
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);
-		return STEP_DONE;
+		return fault_is_pin(f) ? STEP_AGAIN : STEP_DONE; /* it is to be counted yet */
 	}
 	if (read > 0)
 		mkw_set_error(error, "cannot map a page of the swap file: errno %d", -error);
@@ -343,10 +343,13 @@ static bool out_sample(struct out *out)
 	env_lock(&out->region->lock);
 	referenced = out->chunk->referenced;
 	out->chunk->referenced = false;
-	if (referenced)
-		mmu_protect(&out->view->mmu,
-			    view_address(out->view, out->region->first + out->from),
-			    (out->to - out->from) << PAGE_SHIFT);
+	for (size_t from = out->from, to; referenced && from < out->to; from = to + 1) {
+		to = private_unpinned(out->chunk, from, out->to);
+		if (to > from)
+			mmu_protect(&out->view->mmu,
+				    view_address(out->view, out->region->first + from),
+				    (to - from) << PAGE_SHIFT);
+	}
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	return referenced;
