@@ -715,6 +715,61 @@ TEST_EACH_BACKEND(unmap_under_fire, "2.8 views come and go while others are swap
 	swapping_close(&s);
 }
 
+#define DIRECT_PAGES 64u
+
+struct direct_reader {
+	unsigned char *view;
+	int fds[2];
+	unsigned rounds;
+	struct test_thread thread;
+};
+
+/* One of two files into the view, whose pages are new to the call each time. */
+static void *direct_run(void *arg)
+{
+	struct direct_reader *reader = arg;
+
+	for (unsigned i = 0; i < reader->rounds; i++) {
+		REQUIRE_EQ(mkw_advise(reader->view, DIRECT_PAGES * PAGE, MKW_DONTNEED), 0);
+		REQUIRE_EQ(pread(reader->fds[i % 2], reader->view, DIRECT_PAGES * PAGE, 0),
+			   DIRECT_PAGES * PAGE);
+		for (size_t at = 0; at < DIRECT_PAGES * PAGE; at += 512)
+			if (!CHECK_EQ(reader->view[at], i % 2 + 1))
+				return NULL;
+	}
+	return NULL;
+}
+
+TEST(direct_read, "2.8 an O_DIRECT read into private pages is there in whole, although they are "
+		  "swapped out at any time")
+{
+	static unsigned char bytes[DIRECT_PAGES * MKW_PAGE_SIZE]
+		__attribute__((aligned(MKW_PAGE_SIZE)));
+	struct direct_reader reader = {.rounds = test_rounds(100)};
+	char paths[2][RIG_PATH_MAX];
+	struct swapping s;
+
+	for (int i = 0; i < 2; i++) {
+		rig_file_make(paths[i], 0);
+		reader.fds[i] = open(paths[i], O_RDWR | O_DIRECT | O_CLOEXEC);
+		memset(bytes, i + 1, sizeof(bytes));
+		if (reader.fds[i] < 0 ||
+		    write(reader.fds[i], bytes, sizeof(bytes)) != sizeof(bytes))
+			SKIP("/tmp has no O_DIRECT: %s", strerror(errno));
+	}
+	swapping_open(&s, DIRECT_PAGES, 0, 0, true);
+	reader.view = s.view;
+	test_thread_start(&reader.thread, direct_run, &reader);
+	while (!atomic_load(&reader.thread.ended))
+		CHECK_EQ(mkw_advise(s.view, DIRECT_PAGES * PAGE, MKW_PAGEOUT), 0);
+	test_thread_join(&reader.thread);
+	for (int i = 0; i < 2; i++) {
+		close(reader.fds[i]);
+		rig_file_remove(paths[i]);
+	}
+	swapping_close(&s);
+}
+
 TEST_EACH_BACKEND(
 	dropped_behind,
 	"2.8 pages dropped by a plain madvise while they are swapped out: nobody waits for ever")
