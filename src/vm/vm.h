@@ -805,7 +805,8 @@ struct space {
 	struct error_record unheard;
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
-	int swap_error; /* the reclaimer's: that was told last */
+	_Atomic unsigned swapping_in; /* faults that will give slots back */
+	int swap_error;		      /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
