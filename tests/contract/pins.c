@@ -417,7 +417,8 @@ TEST_EACH_BACKEND(sync_of_pinned,
 
 	rig_open_random(&rig, NULL, 512, MKW_RDWR);
 	pin = pin_pages(rig.view, 100, 200, MKW_WRITE);
-	*rig_word(rig.view, 99) = *rig_word(rig.view, 300) = 1;
+	for (uint64_t page = 99; page <= 300; page++)
+		*rig_word(rig.view, page) = 1;
 	frame = frame_of(rig.view + 150 * PAGE);
 	before = rig_stat(&rig);
 	for (uint64_t round = 1; round <= 3; round++) {
