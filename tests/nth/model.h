@@ -85,6 +85,10 @@ int model_read(struct model *m);
 
 /* One word in each page; a refused one ends it. */
 int model_write(struct model *m, uint64_t first, uint64_t count, unsigned char value);
+/* The same to pages that are pinned, and a sync meanwhile. */
+int model_write_pinned(struct model *m, uint64_t first, uint64_t count, unsigned char value);
+/* Read through a private view whose pages are pinned. */
+int model_pin_private(struct model *m);
 int model_pwrite(struct model *m, uint64_t offset, size_t length, unsigned char value);
 int model_truncate(struct model *m, uint64_t size);
 int model_punch(struct model *m, uint64_t offset, uint64_t length);
