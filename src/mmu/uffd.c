@@ -304,6 +304,11 @@ static int protect(struct mmu_view *view, uintptr_t address, size_t length)
 	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
+static int let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return protect_range(view, address, length, 0);
+}
+
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	return by_halves(protect, view, address, length);
@@ -374,6 +379,20 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 
 	wake_begin(view, address, length);
 	err = by_halves(map_rw, view, address, length);
+	if (err == -ENOENT) {
+		wake(view, address, length);
+		err = 0;
+	}
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = by_halves(let_rw, view, address, length);
 	if (err == -ENOENT) {
 		wake(view, address, length);
 		err = 0;

@@ -336,7 +336,17 @@ int view_map_rw(struct view *v, uint64_t first, uint64_t count)
 {
 	if (!view_clip(v, &first, &count))
 		return 0;
+	/* That may drop what is there, and not all of it may be ours. */
+	if (atomic_load(&v->torn))
+		return mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 	return mmu_map_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+}
+
+int view_let_rw(struct view *v, uint64_t first, uint64_t count)
+{
+	if (!view_clip(v, &first, &count))
+		return 0;
+	return mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 }
 
 int views_protect(struct object *o, uint64_t first, uint64_t count)
