@@ -116,6 +116,7 @@ enum step pager_in(struct fault *f)
 		private_busy(r, c, i);
 	fault_unlock(f);
 
+	atomic_fetch_add(&s->swapping_in, 1);
 	buffer = slab_buffer(s);
 	read = in_read(s, first, count, buffer, &error);
 	fault_lock(f);
@@ -125,6 +126,7 @@ enum step pager_in(struct fault *f)
 		slab_buffer_free(s, buffer);
 	uncharge_resident(o, count - done);
 	pager_put(s, first, done);
+	atomic_fetch_sub(&s->swapping_in, 1);
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);

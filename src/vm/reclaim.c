@@ -318,6 +318,8 @@ static int turn_denial(const struct turn *turn)
 static void reclaim_run(struct space *s, struct turn *turn)
 {
 	pager_serve(s, &turn->pager);
+	/* Their threads run on before the slots are back, and may be waiting again. */
+	turn->busy = atomic_load(&s->swapping_in) > 0;
 	clock_turn(s, turn);
 	if (turn->gone == 0)
 		clock_turn(s, turn);
