@@ -248,7 +248,7 @@ void stress_make(struct stress *s)
 	if ((s->kind->with & WITH_SWAP) != 0)
 		options.swap_path = "/tmp";
 	if ((s->kind->with & WITH_FULL) != 0)
-		options.swap_limit_bytes = (8 + stress_below(s, 40)) * PAGE;
+		options.swap_limit_bytes = (2 + stress_below(s, 8)) * PAGE;
 	/* Who is denied room waits for two of these, and with manual objects that is often. */
 	options.writeback_interval_ms =
 		1 + (unsigned)stress_below(s, (s->kind->with & WITH_MANUAL) != 0 ? 2 : 20);
