@@ -185,8 +185,8 @@ static void region_reclaim(struct region *r, uint64_t want, struct turn *turn)
 	private = r->private > 0;
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	uncharge_resident(o, evicted + freed);
 	COUNT(o, pages_evicted, evicted);
+	uncharge_resident(o, evicted + freed);
 	freed += evicted;
 	if (private && turn->swap && freed < want)
 		freed += pager_out_region(r, want - freed, turn->hard, &turn->pager);
@@ -224,8 +224,8 @@ static void region_empty(struct region *r, size_t from, size_t to)
 	evicted = region_evict(r, from, to, present);
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	uncharge_resident(o, evicted);
 	COUNT(o, pages_evicted, evicted);
+	uncharge_resident(o, evicted);
 }
 
 void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now)
