@@ -482,6 +482,7 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 	       void *arg);
 /* What the view shows of [first, first+count), which is charged. => fault_lock held. */
 int view_map_rw(struct view *v, uint64_t first, uint64_t count);
+int view_let_rw(struct view *v, uint64_t first, uint64_t count); /* as mmu_let_rw */
 /* Over every view of the object. => views_lock held for reading. */
 int views_protect(struct object *o, uint64_t first, uint64_t count);
 void views_zap(struct object *o, uint64_t first, uint64_t count);

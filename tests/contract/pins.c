@@ -417,7 +417,8 @@ TEST_EACH_BACKEND(sync_of_pinned,
 
 	rig_open_random(&rig, NULL, 512, MKW_RDWR);
 	pin = pin_pages(rig.view, 100, 200, MKW_WRITE);
-	*rig_word(rig.view, 99) = *rig_word(rig.view, 300) = 1;
+	for (uint64_t page = 99; page <= 300; page++)
+		*rig_word(rig.view, page) = 1;
 	frame = frame_of(rig.view + 150 * PAGE);
 	before = rig_stat(&rig);
 	for (uint64_t round = 1; round <= 3; round++) {
@@ -786,6 +787,35 @@ TEST_EACH_BACKEND(pinned_tail,
 	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
 	rig_check_stored(&rig);
 	CHECK_EQ(mkw_unpin(pin), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(advice_and_pins,
+		  "2.10 advice leaves pinned pages: calls go on without a fault, also "
+		  "inline")
+{
+	int fd = memfd_create("advice", MFD_CLOEXEC);
+	struct mkw_pin *pin;
+	uint64_t frame;
+	struct rig rig;
+
+	REQUIRE(fd >= 0 && write(fd, "0123456789", 10) == 10);
+	rig_open_random(&rig, NULL, 1600, MKW_RDWR);
+	*rig_word(rig.view, 3) = *rig_word(rig.view, 700) = 3;
+	pin = pin_pages(rig.view, 510, 4, MKW_WRITE);
+	*rig_word(rig.view, 512) = 1;
+	frame = frame_of(rig.view + 512 * PAGE);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_DONTNEED), 0);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_COLD), 0);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(frame_of(rig.view + 512 * PAGE), frame);
+	CHECK_EQ(frame_of(rig.view + 3 * PAGE), 0);
+	CHECK_EQ(frame_of(rig.view + 700 * PAGE), 0);
+	/* Inline, a page that is to be reported is EFAULT. */
+	CHECK_EQ(pread(fd, rig.view + 512 * PAGE, 10, 0), 10);
+	CHECK_EQ(*rig_word(rig.view, 3) + *rig_word(rig.view, 700), 6);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	close(fd);
 	rig_close(&rig);
 }
 

@@ -367,6 +367,57 @@ static void model_resize(struct model *m, uint64_t size)
 	m->most_bytes = size > m->most_bytes ? size : m->most_bytes;
 }
 
+/* End a pin, or NULL, and unmap a view, or NULL: no pin is left where it failed. The thread's error
+ * stays what it was. */
+static void pin_end(struct model *m, struct mkw_pin *pin, void *view, int error)
+{
+	struct mkw_stat stat;
+	char said[256];
+
+	snprintf(said, sizeof(said), "%s", mkw_error_message());
+	if (pin != NULL)
+		IN_LIBRARY(CHECK_EQ(mkw_unpin(pin), 0));
+	if (view != NULL)
+		IN_LIBRARY(CHECK_EQ(mkw_unmap(view, m->view_pages * PAGE), 0));
+	CHECK_EQ(mkw_space_stat(m->space, &stat, sizeof(stat)), 0);
+	CHECK_EQ(stat.pins, 0);
+	CHECK_EQ(stat.pinned_bytes, 0);
+	if (error != 0 && said[0] != '\0')
+		mkw_set_error(error, "%s", said);
+}
+
+int model_write_pinned(struct model *m, uint64_t first, uint64_t count, unsigned char value)
+{
+	struct mkw_pin *pin = NULL;
+	int error;
+
+	IN_LIBRARY(error = mkw_pin(m->view + first * PAGE, count * PAGE, MKW_WRITE, &pin));
+	if (error == 0)
+		error = model_write(m, first, count, value);
+	if (error == 0)
+		error = model_sync(m);
+	pin_end(m, pin, NULL, error);
+	return error;
+}
+
+int model_pin_private(struct model *m)
+{
+	const size_t length = m->view_pages * PAGE;
+	struct mkw_pin *pin = NULL;
+	void *view;
+	int error;
+
+	IN_LIBRARY(error = mkw_map(m->handle, length, MKW_WRITE, MKW_PRIVATE | test_map_flags(), 0,
+				   &view));
+	if (error != 0)
+		return error;
+	IN_LIBRARY(error = mkw_pin(view, length, MKW_READ, &pin));
+	if (error == 0)
+		CHECK_MEM(view, m->bytes, length);
+	pin_end(m, pin, view, error);
+	return error;
+}
+
 int model_pwrite(struct model *m, uint64_t offset, size_t length, unsigned char value)
 {
 	static unsigned char bytes[MODEL_PAGES * MKW_PAGE_SIZE];
