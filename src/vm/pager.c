@@ -327,8 +327,8 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	out_give_back(out, written);
-	uncharge_resident(o, written + lost);
 	COUNT(o, swap_outs, written);
+	uncharge_resident(o, written + lost);
 	*gone += written + lost;
 	return true;
 }

@@ -686,13 +686,14 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 
 	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
 		struct private_chunk *c;
-		size_t from, to;
+		size_t from, to, freed = 0;
 
 		next = r->first + REGION_PAGES;
 		env_read_lock(&v->object->views_lock);
 		env_lock(&r->lock);
 		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
 		if (c != NULL && c->charged > 0) {
+			freed = private_take_back(v, r);
 			c->referenced = false;
 			c->hand = (uint16_t)from;
 			/* Who goes on writing is seen to. */
@@ -700,6 +701,7 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 		}
 		env_unlock(&r->lock);
 		env_read_unlock(&v->object->views_lock);
+		uncharge_resident(v->object, freed);
 		region_put(r);
 	}
 }
