@@ -505,12 +505,19 @@ static enum step fault_step(struct fault *f)
 
 /* ---- Faults of handler threads ------------------------------------------------------------ */
 
+/* Whatever became of it. */
+static void fault_end(struct fault *f)
+{
+	uncharge_resident(f->object, f->room);
+	if (f->region != NULL)
+		region_put(f->region);
+}
+
 static void fault_free(struct fault *f)
 {
 	struct space *s = f->object->space;
 
-	if (f->region != NULL)
-		region_put(f->region);
+	fault_end(f);
 	/* The last: the space stays until its views are gone. */
 	struct view *v = f->view;
 	slab_fault_free(s, f);
@@ -698,8 +705,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 		refusal_record(f.tid, &f.refusal, UINT64_MAX);
 		*refusal = f.refusal;
 	}
-	if (f.region != NULL)
-		region_put(f.region);
+	fault_end(&f);
 	sleeper_destroy(&f.sleeper);
 	view_put(v);
 	return true;
@@ -750,7 +756,6 @@ void fault_call_end(struct fault *f)
 		waiters_wake(&f->region->waiters);
 		env_unlock(&f->region->lock);
 	}
-	if (f->region != NULL)
-		region_put(f->region);
+	fault_end(f);
 	sleeper_destroy(&f->sleeper);
 }

@@ -27,9 +27,6 @@
  * it for pages that they may never write. */
 #define WINDOW_PART 64u
 
-/* How often room is waited for that a copy then does not get. */
-#define COPY_TRIES_MAX 64
-
 /* From this run on a stream is believed. */
 #define STREAM_PAGES 16u
 
@@ -125,13 +122,16 @@ static size_t private_extent(const struct fault *f, const struct private_chunk *
 
 /* Charge those of the n pages that are not charged yet. Returns for how many of them there was
  * room; from the first on, without a gap. */
-static size_t private_charge(const struct fault *f, const struct private_chunk *c, size_t n)
+static size_t private_charge(struct fault *f, const struct private_chunk *c, size_t n)
 {
 	size_t slot = f->page & (REGION_PAGES - 1), fresh = 0, room, i;
 
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
-	room = fresh > 0 ? charge_private(f->object, fresh) : 0;
+	room = f->room;
+	if (fresh > room)
+		room += charge_private(f->object, fresh - room);
+	f->room = room > fresh ? room - fresh : 0;
 	for (i = 0; i < n; i++) {
 		if (c->pages[slot + i].state != PRIVATE_NONE)
 			continue;
@@ -150,19 +150,12 @@ enum step private_no_room(struct fault *f)
 	return charge_resident_park(f);
 }
 
-/*
- * There is no room for a copy, while the object's page is there. If that is all that can go, room
- * comes of it for nothing but to have it back: where copies cannot be swapped out, that is not
- * tried for ever. => fault_lock held, dropped.
- */
+/* There is no room for a copy, while the object's page is there. => fault_lock held, dropped. */
 static enum step private_no_copy(struct fault *f)
 {
+	f->lacked = true;
 	fault_waiter(f)->grows = true;
-	if (f->object->space->swap.file != NULL || ++f->memory_tries < COPY_TRIES_MAX)
-		return private_no_room(f);
-	fault_unlock(f);
-	mkw_set_error(-ENOMEM, "the resident limit leaves no room for a private copy");
-	return fault_refuse(f, -ENOMEM);
+	return private_no_room(f);
 }
 
 static enum step private_failed(struct fault *f, int error)
@@ -377,6 +370,21 @@ static enum step private_pin_copies(struct fault *f, struct private_chunk *c)
 
 /* ---- Looking ------------------------------------------------------------------------------ */
 
+/* The object's page is absent. If there was no room for the copy, that comes first: else the page
+ * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
+ * held, dropped. */
+static enum step private_fill(struct fault *f)
+{
+	if (f->lacked && f->room == 0) {
+		f->room = charge_private_of_pair(f->object);
+		if (f->room == 0) {
+			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
+			return private_no_room(f);
+		}
+	}
+	return fault_fill(f);
+}
+
 enum step private_look(struct fault *f)
 {
 	struct region *r = f->region;
@@ -389,7 +397,7 @@ enum step private_look(struct fault *f)
 		fault_unlock(f);
 		return fault_refuse(f, -EDEADLK);
 	}
-	fault_waiter(f)->grows = false;
+	fault_waiter(f)->grows = fault_waiter(f)->pair = false;
 	if (state == PRIVATE_SWAPPED)
 		return pager_in(f);
 	if (state == PRIVATE_COPY && fault_is_pin(f))
@@ -398,7 +406,7 @@ enum step private_look(struct fault *f)
 		return private_let_write(f, private_chunk(f->view, r));
 	if (r->pages[slot].state == PAGE_ABSENT)
 		return (r->pages[slot].flags & PAGE_LOCKED) != 0 ? fault_park_region(f)
-								 : fault_fill(f);
+								 : private_fill(f);
 	if (fault_is_pin(f))
 		return private_own(f);
 	if (f->kind == FAULT_FILL ||
@@ -654,4 +662,43 @@ size_t private_take_back(struct view *v, struct region *r)
 		from = end + 1;
 	}
 	return charged - c->charged;
+}
+
+/* Pinned pages are left out. */
+static void chunk_protect(struct view *v, const struct region *r, const struct private_chunk *c,
+			  size_t from, size_t to)
+{
+	while (from < to) {
+		size_t end = private_unpinned(c, from, to);
+
+		if (end > from)
+			mmu_protect(&v->mmu, view_address(v, r->first + from),
+				    (end - from) << PAGE_SHIFT);
+		from = end + 1;
+	}
+}
+
+void private_cool(struct view *v, uint64_t first, uint64_t count)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
+		struct private_chunk *c;
+		size_t from, to;
+
+		next = r->first + REGION_PAGES;
+		env_read_lock(&v->object->views_lock);
+		env_lock(&r->lock);
+		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
+		if (c != NULL && c->charged > 0) {
+			c->referenced = false;
+			c->hand = (uint16_t)from;
+			/* Who goes on writing is seen to. */
+			chunk_protect(v, r, c, from, to);
+		}
+		env_unlock(&r->lock);
+		env_read_unlock(&v->object->views_lock);
+		region_put(r);
+	}
 }

@@ -54,8 +54,10 @@ int error_say(const char *what, const struct error_record *record);
 struct waiter {
 	struct list link;
 	void (*wake)(struct waiter *waiter);
-	int deny;   /* set by whoever wakes it: what it waited for will not come, for this errno */
-	bool grows; /* for room: it would make one page more that only swapping gets rid of */
+	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+	/* For room: */
+	bool grows; /* it would make one page more that only swapping gets rid of, */
+	bool pair;  /* and needs another one meanwhile */
 };
 
 /* A thread that waits, as opposed to a parked fault. */
@@ -472,6 +474,9 @@ static inline bool view_is_notified(const struct view *v)
 	return v->mmu.writable && v->private == NULL;
 }
 int view_unmap(struct view *v); /* after it was taken from the table */
+/* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
+ * lock held. */
+int view_fill(struct view *v, uint64_t first, uint64_t count);
 struct view *view_steal(const struct space *s);
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg);
@@ -513,6 +518,8 @@ size_t private_unpinned(const struct private_chunk *c, size_t from, size_t to);
 /* Take back grants that nobody used; what was copied is known to be a copy then. Returns how many
  * pages are to be uncharged. => views_lock, region->lock held. */
 size_t private_take_back(struct view *v, struct region *r);
+/* What the view has of its own in the range is the first that is swapped out. No lock held. */
+void private_cool(struct view *v, uint64_t first, uint64_t count);
 
 /* How many pages from page on a fault of this access should take. */
 size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access);
@@ -560,6 +567,8 @@ struct fault {
 	uint64_t wake_seq;	/* of the object, before the store was asked */
 	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
 	size_t served; /* pages from page on that are done */
+	size_t room;   /* resident pages that are charged for it in advance */
+	bool lacked;   /* a private page had no room: it goes before that of the object's page */
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
@@ -865,6 +874,8 @@ void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
 /* The same for pages that only swapping gets rid of. */
 size_t charge_private(struct object *o, size_t want);
+/* One of these, if there is room for another page beside it. */
+bool charge_private_of_pair(struct object *o);
 enum step charge_resident_park(struct fault *f);
 /* Who waits for room looks again. */
 void charge_wake(struct space *s);
