@@ -67,6 +67,10 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 {
 	const struct mmu *mmu = view->mmu;
 
+	if (mmu->kin) {
+		memset(present, 0, length / MKW_PAGE_SIZE * sizeof(*present));
+		return 0;
+	}
 	if (mmu->features.pagemap_scan)
 		return scan_ranges(mmu->pagemap_fd, address, length, present);
 	return read_entries(mmu->pagemap_fd, address, length, present);

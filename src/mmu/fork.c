@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork.c - how a child comes by views of ours: what the two processes do around fork().
+ *
+ * Views are left out of every child (MADV_DONTFORK) but while fork() runs, so that a process made
+ * in another way (clone, _Fork) has none of them, in place of pages that nobody watches. The kernel
+ * tells our descriptor of the fork and waits until that is read; a fork comes back only then, and
+ * until then every other call on the descriptor answers EAGAIN. So the thread that forks must not
+ * hold what a handler thread waits for, or one must be left that waits for nothing (pool.c). The
+ * event brings the child's own descriptor.
+ *
+ *   prepare   socket to the child, views are to be inherited    mmu_fork_begin, mmu_fork_go
+ *   fork      a handler thread reads the event                  fork_event
+ *   parent    the views are left out again, the child's machine mmu_fork_end
+ *   child     hello, and a warden that waits for the welcome    mmu_fork_inherit
+ *
+ * Whether fork() succeeded nobody tells the parent's handler: if it did the event comes, if not
+ * there is nobody at the socket's other end.
+ */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* How long a child that asked may take for its fork while everything waits for it. It can be
+ * stopped; its child then inherits nothing. */
+#define PATIENCE_MS 2000
+
+/* ---- Messages ----------------------------------------------------------------------------- */
+
+int kin_send(int socket, const struct kin_message *message, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = {(void *)(uintptr_t)message, sizeof(*message)};
+	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+	struct cmsghdr *c;
+
+	if (fd >= 0) {
+		memset(&control, 0, sizeof(control));
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	}
+	if (sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message))
+		return 0;
+	return errno ? -errno : -EIO;
+}
+
+static void take_control(struct msghdr *m, int *fd, pid_t *pid)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+		if (c->cmsg_level != SOL_SOCKET)
+			continue;
+		if (c->cmsg_type == SCM_RIGHTS) {
+			memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+		} else if (c->cmsg_type == SCM_CREDENTIALS) {
+			struct ucred who;
+
+			memcpy(&who, CMSG_DATA(c), sizeof(who));
+			*pid = who.pid;
+		}
+	}
+}
+
+int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	struct iovec part = {message, sizeof(*message)};
+	struct msghdr m = {.msg_iov = &part,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
+			   .msg_controllen = sizeof(control)};
+	ssize_t n;
+
+	*fd = -1;
+	*pid = 0;
+	do {
+		n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	if (n == 0)
+		return -EPIPE;
+	take_control(&m, fd, pid);
+	return n == (ssize_t)sizeof(*message) ? 1 : -EPROTO;
+}
+
+/* ---- A fork under way --------------------------------------------------------------------- */
+
+struct mmu_fork *fork_new(struct mmu *mmu, int socket)
+{
+	struct mmu_fork *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->mmu = mmu;
+	f->socket = socket;
+	f->childs = -1;
+	f->uffd = -1;
+	f->root = getpid();
+	f->wakes = wakes_get(0);
+	f->arrival = eventfd(0, EFD_CLOEXEC);
+	if (f->arrival < 0) {
+		free(f);
+		return NULL;
+	}
+	return f;
+}
+
+static void close_if(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void fork_free(struct mmu_fork *f)
+{
+	close_if(f->socket);
+	close_if(f->childs);
+	close_if(f->arrival);
+	close_if(f->uffd);
+	free(f->views);
+	free(f);
+}
+
+static int fork_views(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
+{
+	f->views = calloc(count, sizeof(*f->views));
+	if (!f->views)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		f->views[i] = *views[i];
+	f->count = count;
+	return 0;
+}
+
+int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
+{
+	for (size_t i = 0; i < count; i++)
+		if (views[i].length > 0 && madvise((void *)views[i].address, views[i].length,
+						   inherit ? MADV_DOFORK : MADV_DONTFORK))
+			return -errno;
+	return 0;
+}
+
+bool mmu_can_fork(const struct mmu *mmu)
+{
+	return mmu->features.fork;
+}
+
+static int fork_sockets(struct mmu_fork *f)
+{
+	int ends[2], on = 1;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+		return -errno;
+	f->socket = ends[0];
+	f->childs = ends[1];
+	return setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) ? -errno : 0;
+}
+
+int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
+		   struct mmu_fork **fork)
+{
+	struct mmu_fork *f = fork_new(mmu, -1);
+	int err;
+
+	if (!f)
+		return -ENOMEM;
+	err = fork_views(f, views, count);
+	if (!err)
+		err = fork_sockets(f);
+	if (!err)
+		err = pool_begin_fork(mmu);
+	if (!err) {
+		atomic_store(&mmu->fork, f);
+		err = fork_advise(f->views, f->count, true);
+		if (!err) {
+			*fork = f;
+			return 0;
+		}
+		fork_advise(f->views, f->count, false);
+		atomic_store(&mmu->fork, NULL);
+		pool_end_fork(mmu);
+	}
+	fork_free(f);
+	return err;
+}
+
+int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
+{
+	struct kin_message go = {.word = KIN_GO};
+	int err = count > 0 ? fork_views(f, views, count) : -ENOENT;
+
+	if (!err)
+		atomic_store(&f->mmu->fork, f);
+	return err ? err : kin_send(f->mmu->kin_socket, &go, -1);
+}
+
+/*
+ * A process made in another way inherits views if it is made by another thread just while this
+ * process forks. Nobody can tell it from the child, nor serve it: its descriptor is kept, so that
+ * what it touches there waits, and is never read as zeros.
+ */
+void fork_event(struct mmu *mmu, int uffd)
+{
+	struct mmu_fork *f = atomic_exchange(&mmu->fork, NULL);
+
+	if (!f)
+		return;
+	f->uffd = uffd;
+	(void)eventfd_write(f->arrival, 1);
+}
+
+static bool kin_is_asking(const struct mmu_fork *f)
+{
+	return f->mmu->kin != NULL;
+}
+
+/* The child has said something: it lives, or did. */
+static bool has_spoken(const struct mmu_fork *f)
+{
+	char byte;
+
+	return recv(f->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* True: the event was read. False: there is no child, or it took too long. */
+static bool await_event(struct mmu_fork *f)
+{
+	struct pollfd wait[] = {
+		{.fd = f->arrival, .events = POLLIN},
+		{.fd = f->socket}, /* hangup */
+		{.fd = kin_is_asking(f) ? f->mmu->uffd : -1, .events = POLLIN},
+	};
+	bool over = false;
+
+	while (atomic_load(&f->uffd) < 0) {
+		int n = poll(wait, 3, kin_is_asking(f) ? PATIENCE_MS : -1);
+
+		if (wait[2].revents & POLLIN)
+			kin_read(f->mmu);
+		over = n == 0 || ((wait[1].revents & (POLLHUP | POLLERR)) && !has_spoken(f));
+		/* Whoever has taken it is about to say what it has read. */
+		if (over && atomic_exchange(&f->mmu->fork, NULL))
+			return false;
+		if (wait[1].revents)
+			wait[1].fd = -1;
+	}
+	return true;
+}
+
+struct mmu *mmu_fork_end(struct mmu_fork *f)
+{
+	struct mmu *mmu = f->mmu, *kin = NULL;
+
+	close_if(f->childs);
+	f->childs = -1;
+	if (!kin_is_asking(f)) {
+		while (fork_advise(f->views, f->count, false) == -ENOMEM)
+			;
+	}
+	if (await_event(f))
+		kin = kin_new(f);
+	if (!kin_is_asking(f)) {
+		pool_end_fork(mmu);
+		if (atomic_exchange(&mmu->doorbell.owed, false))
+			doorbell_answer(mmu);
+	}
+	fork_free(f);
+	return kin;
+}
+
+void mmu_fork_inherit(struct mmu_fork *f)
+{
+	close_if(f->socket);
+	close_if(f->arrival);
+	warden_start(f);
+}
+
+/* ---- What goes in a child ----------------------------------------------------------------- */
+
+void mmu_abandon(struct mmu *mmu)
+{
+	close_if(mmu->uffd);
+	close_if(mmu->inline_fd);
+	close_if(mmu->pagemap_fd);
+}
+
+void mmu_abandon_all(void)
+{
+	kins_abandon();
+	wakes_abandon();
+	windows_abandon();
+	signals_abandon();
+}
