@@ -194,6 +194,10 @@ int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 int frames_fd(const struct frames *frames);
 int view_fd(const struct mmu_view *view);
+/* Writes to the range are reported no more; wakes nobody. */
+int unprotect_range(const struct mmu_view *view, uintptr_t address, size_t length);
+/* Is a page there, in memory or where the kernel swaps to? No marker is. */
+int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there);
 /* The calling thread serves a fault at address, where an entry was absent or not: a hint. */
 void fault_note(uintptr_t address, bool absent);
 /* The descriptor of inline views, opened at first use; negative errno. */

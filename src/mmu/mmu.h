@@ -11,6 +11,9 @@
  *           the VM arms (mmu_protect) before a frame comes into being.
  *   RO      present; a write is reported.
  *   RW      present; writes are silent.
+ * In a private view an ABSENT entry reports every access, and there are two states more:
+ *   BASE    present, shows the frame; the first write is silent and makes a copy.
+ *   COPY    a page of the view's own, RO or RW. Dropping its entry drops its bytes.
  */
 #ifndef MMU_H
 #define MMU_H
@@ -31,6 +34,7 @@ struct mmu_view {
 	uintptr_t address;
 	size_t length;
 	bool writable; /* mapped with PROT_WRITE */
+	bool private;  /* writes go to copies of its own, never to the frames */
 	struct frames *frames;
 	uint64_t offset; /* of address in the frames, bytes */
 };
@@ -150,6 +154,25 @@ int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length);
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length);
 /* Which pages have a translation: present[i] for page i. */
 int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *present);
+
+/* Private views only. There mmu_map_ro maps frames RO (if mmu_can_map_base), mmu_protect has writes
+ * reported from BASE and COPY, mmu_zap drops copies, mmu_fill and mmu_map_rw must not be called. */
+
+/* Can a frame be mapped so that the first write is reported? Else mmu_let_copy only (Linux before
+ * 6.4). */
+bool mmu_can_map_base(const struct mmu_view *view);
+/* Page by page from src: a copy with these bytes, RW, where nothing is mapped (else -EEXIST). *done
+ * as for mmu_fill. */
+int mmu_copy(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
+	     size_t *done);
+/* No write to the range is reported any more: frames become BASE, copies RW. What has neither stays
+ * absent. A copy that somebody dropped is taken for one that was never made. */
+int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length);
+/* The same for copies alone. *there: the first page of the range is one. */
+int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool *there);
+/* copied[i]: page i is a copy. The range is protected, and no map call runs on it. */
+int mmu_copies(struct mmu_view *view, uintptr_t address, size_t length, bool *copied);
+
 /* Threads that wait at the range try their access again. */
 void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * presence.c - which pages of a view have a translation: from /proc/self/pagemap, or where the
- * kernel has it by PAGEMAP_SCAN. May run in a signal handler.
+ * kernel has it by PAGEMAP_SCAN. And which of them are a private view's own copies: those that are
+ * no file's. May run in a signal handler.
  */
 #include "machine.h"
 
@@ -13,6 +14,8 @@
 #define ENTRIES_PER_READ 128
 #define REGIONS_PER_SCAN 32
 #define PAGEMAP_PRESENT	 ((uint64_t)1 << 63)
+#define PAGEMAP_SWAPPED	 ((uint64_t)1 << 62) /* by the kernel; or no page, but a marker */
+#define PAGEMAP_FILE	 ((uint64_t)1 << 61)
 
 static int scan_ranges(int fd, uintptr_t address, size_t length, bool *present)
 {
@@ -43,22 +46,36 @@ static int scan_ranges(int fd, uintptr_t address, size_t length, bool *present)
 	return 0;
 }
 
-static int read_entries(int fd, uintptr_t address, size_t length, bool *present)
+/* entry[i] for page i. */
+static int read_pagemap(int fd, uintptr_t address, size_t pages, uint64_t *entry)
 {
-	uint64_t entry[ENTRIES_PER_READ];
-	size_t pages = length / MKW_PAGE_SIZE;
-
 	for (size_t i = 0; i < pages;) {
-		size_t want = pages - i < ENTRIES_PER_READ ? pages - i : ENTRIES_PER_READ;
-		ssize_t n = pread(fd, entry, want * sizeof(entry[0]),
+		ssize_t n = pread(fd, &entry[i], (pages - i) * sizeof(entry[0]),
 				  (off_t)((address / MKW_PAGE_SIZE + i) * sizeof(entry[0])));
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < (ssize_t)sizeof(entry[0]))
 			return n < 0 ? -errno : -EIO;
-		for (size_t j = 0; j < (size_t)n / sizeof(entry[0]); j++)
-			present[i++] = (entry[j] & PAGEMAP_PRESENT) != 0;
+		i += (size_t)n / sizeof(entry[0]);
+	}
+	return 0;
+}
+
+static int read_entries(int fd, uintptr_t address, size_t length, bool *present)
+{
+	uint64_t entry[ENTRIES_PER_READ];
+	size_t pages = length / MKW_PAGE_SIZE;
+
+	for (size_t i = 0, n; i < pages; i += n) {
+		int err;
+
+		n = pages - i < ENTRIES_PER_READ ? pages - i : ENTRIES_PER_READ;
+		err = read_pagemap(fd, address + i * MKW_PAGE_SIZE, n, entry);
+		if (err)
+			return err;
+		for (size_t j = 0; j < n; j++)
+			present[i + j] = (entry[j] & PAGEMAP_PRESENT) != 0;
 	}
 	return 0;
 }
@@ -74,4 +91,48 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 	if (mmu->features.pagemap_scan)
 		return scan_ranges(mmu->pagemap_fd, address, length, present);
 	return read_entries(mmu->pagemap_fd, address, length, present);
+}
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there)
+{
+	uint64_t entry;
+	int err = read_pagemap(view->mmu->pagemap_fd, address, 1, &entry);
+
+	*there = !err && (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0;
+	return err;
+}
+
+/* Not present, and yet not nothing: a page that the kernel has swapped out, which can only be a
+ * copy; or a marker, which goes with the protection. */
+static int tell_from_marker(struct mmu_view *view, uintptr_t address, bool *copied)
+{
+	int err = unprotect_range(view, address, MKW_PAGE_SIZE);
+
+	if (!err)
+		err = page_is_there(view, address, copied);
+	return err || !*copied ? err : mmu_protect(view, address, MKW_PAGE_SIZE);
+}
+
+int mmu_copies(struct mmu_view *view, uintptr_t address, size_t length, bool *copied)
+{
+	uint64_t entry[ENTRIES_PER_READ];
+	size_t pages = length / MKW_PAGE_SIZE;
+
+	for (size_t i = 0, n; i < pages; i += n) {
+		int err;
+
+		n = pages - i < ENTRIES_PER_READ ? pages - i : ENTRIES_PER_READ;
+		err = read_pagemap(view->mmu->pagemap_fd, address + i * MKW_PAGE_SIZE, n, entry);
+		for (size_t j = 0; !err && j < n; j++) {
+			copied[i + j] = (entry[j] & PAGEMAP_PRESENT) && !(entry[j] & PAGEMAP_FILE);
+			if (!(entry[j] & PAGEMAP_PRESENT) && (entry[j] & PAGEMAP_SWAPPED))
+				err = tell_from_marker(view, address + (i + j) * MKW_PAGE_SIZE,
+						       &copied[i + j]);
+		}
+		if (err)
+			return err;
+	}
+	return 0;
 }

@@ -13,6 +13,9 @@
  *   RW       goes on                       goes on
  *
  * A cached translation is used without a look at the entry, and by whoever cached it only.
+ *
+ * In a private view NONE and MARKER report every access; RO is a frame or a copy, and a write to it
+ * is reported unless it is a frame that may be copied; RW is a copy.
  */
 #include "sim.h"
 
@@ -43,6 +46,10 @@ struct sim_view {
 	uint8_t entries[PAGES_MAX];
 	uint8_t cached[SIM_CPUS][PAGES_MAX]; /* SIM_NONE, SIM_RO, SIM_RW */
 	size_t pages;
+	/* Private views: */
+	char *copies; /* kept from run to run */
+	bool copied[PAGES_MAX];
+	bool let[PAGES_MAX]; /* the machine copies on the first write */
 };
 
 struct event {
@@ -370,6 +377,14 @@ int mmu_view_map(struct mmu_view *view)
 		if (v->view != NULL)
 			continue;
 		view->address = address_find(view->length);
+		if (view->private && v->copies == NULL) {
+			v->copies = mmap(NULL, PAGES_MAX * MKW_PAGE_SIZE, PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			if (v->copies == MAP_FAILED)
+				return -ENOMEM;
+		}
+		memset(v->copied, 0, sizeof(v->copied));
+		memset(v->let, 0, sizeof(v->let));
 		v->open = false;
 		v->pages = pages;
 		memset(v->entries, SIM_NONE, pages);
@@ -493,8 +508,8 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	struct sim_view *v = sim_of(view);
 	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
 
-	if (!view->writable)
-		sim_host_fail("a page of a read-only view is mapped writable");
+	if (!view->writable || view->private)
+		sim_host_fail("a page of a read-only or private view is mapped writable");
 	count_call(view);
 	wake_begin(view, address, length);
 	for (size_t i = first; i < first + count; i++) {
@@ -521,6 +536,7 @@ int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 			v->entries[i] = SIM_MARKER;
 		else if (v->entries[i] == SIM_RW)
 			v->entries[i] = SIM_RO;
+		v->let[i] = false;
 	}
 	sim_host_point("flushes", address);
 	flush(v, first, count);
@@ -537,6 +553,8 @@ int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	for (size_t i = first; i < first + count; i++)
 		v->entries[i] = v->entries[i] == SIM_NONE || v->entries[i] == SIM_RW ? SIM_NONE
 										     : SIM_MARKER;
+	for (size_t i = first; i < first + count; i++)
+		v->copied[i] = v->let[i] = false;
 	sim_host_point("flushes", address);
 	flush(v, first, count);
 	return 0;
@@ -551,7 +569,8 @@ int frames_drop(struct frames *f, uint64_t offset, uint64_t length)
 	f->drop_to = to;
 	for (unsigned n = 0; n < VIEWS_MAX; n++)
 		for (size_t i = 0; views[n].view != NULL && i < views[n].pages; i++)
-			if (views[n].view->frames == f && frame_of(&views[n], i) - from < to - from)
+			if (views[n].view->frames == f &&
+			    frame_of(&views[n], i) - from < to - from && !views[n].copied[i])
 				views[n].entries[i] = SIM_NONE;
 	sim_host_point("flushes page", from);
 	for (unsigned n = 0; n < VIEWS_MAX; n++)
@@ -573,6 +592,93 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 	sim_host_point("looks what is mapped", address);
 	for (size_t i = 0; i < length / MKW_PAGE_SIZE; i++)
 		present[i] = v->entries[first + i] >= SIM_RO;
+	return 0;
+}
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+bool mmu_can_map_base(const struct mmu_view *view)
+{
+	(void)view;
+	return true;
+}
+
+int mmu_copy(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
+{
+	struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length);
+
+	count_call(view);
+	wake_begin(view, address, length);
+	for (*done = 0; *done < length; *done += MKW_PAGE_SIZE) {
+		size_t i = first + *done / MKW_PAGE_SIZE;
+
+		sim_host_point("makes a copy", address + *done);
+		if (v->entries[i] > SIM_MARKER)
+			break;
+		memcpy(v->copies + i * MKW_PAGE_SIZE, (const char *)src + *done, MKW_PAGE_SIZE);
+		v->copied[i] = true;
+		v->entries[i] = SIM_RW;
+		wake_threads(view->mmu, address + *done, MKW_PAGE_SIZE);
+	}
+	wake_end(view, address, length);
+	return *done == length ? 0 : -EEXIST;
+}
+
+int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	count_call(view);
+	wake_begin(view, address, length);
+	for (size_t i = first; i < first + count; i++) {
+		sim_host_point("lets copy", view->address + i * MKW_PAGE_SIZE);
+		if (v->copied[i]) {
+			v->entries[i] = SIM_RW;
+		} else if (sim_frame_exists(view->frames, frame_of(v, i))) {
+			v->entries[i] = SIM_RO;
+			v->let[i] = true;
+		} else {
+			v->entries[i] = SIM_NONE;
+		}
+		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	}
+	wake_end(view, address, length);
+	return 0;
+}
+
+int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool *there)
+{
+	struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	count_call(view);
+	wake_begin(view, address, length);
+	for (size_t i = first; i < first + count; i++) {
+		sim_host_point("lets write", view->address + i * MKW_PAGE_SIZE);
+		if (v->copied[i])
+			v->entries[i] = SIM_RW;
+		else if (v->entries[i] == SIM_MARKER)
+			v->entries[i] = SIM_NONE;
+		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	}
+	*there = v->entries[first] > SIM_MARKER;
+	wake_end(view, address, length);
+	return 0;
+}
+
+int mmu_copies(struct mmu_view *view, uintptr_t address, size_t length, bool *copied)
+{
+	const struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length);
+
+	sim_host_point("looks what is copied", address);
+	for (size_t i = 0; i < length / MKW_PAGE_SIZE; i++) {
+		if (v->entries[first + i] == SIM_RW || v->let[first + i])
+			sim_host_fail("a page is looked at that is not protected");
+		copied[i] = v->copied[first + i];
+	}
 	return 0;
 }
 
@@ -626,8 +732,8 @@ enum sim_entry sim_strongest(const struct frames *f, uint64_t page, bool caches)
 		const struct sim_view *v = &views[n];
 		size_t i;
 
-		if (v->view == NULL || v->view->frames != f || page < frame_of(v, 0) ||
-		    page - frame_of(v, 0) >= v->pages)
+		if (v->view == NULL || v->view->private || v->view->frames != f ||
+		    page < frame_of(v, 0) || page - frame_of(v, 0) >= v->pages)
 			continue;
 		i = page - frame_of(v, 0);
 		if (v->entries[i] > strongest)
@@ -644,8 +750,8 @@ bool sim_unarmed(const struct frames *f, uint64_t page)
 	for (unsigned n = 0; n < VIEWS_MAX; n++) {
 		const struct sim_view *v = &views[n];
 
-		if (v->view != NULL && v->open && v->view->writable && v->view->frames == f &&
-		    page - frame_of(v, 0) < v->pages &&
+		if (v->view != NULL && v->open && v->view->writable && !v->view->private &&
+		    v->view->frames == f && page - frame_of(v, 0) < v->pages &&
 		    v->entries[page - frame_of(v, 0)] == SIM_NONE)
 			return true;
 	}
@@ -703,10 +809,29 @@ static int report(struct sim_view *v, uintptr_t address, enum mmu_access access,
 
 /* What the entry lets an access of this kind do, changed as the machine changes it; SIM_NONE: a
  * report. */
+static enum sim_entry walk_private(struct sim_view *v, size_t i, enum mmu_access access)
+{
+	if (v->entries[i] <= SIM_MARKER)
+		return SIM_NONE;
+	if (access == MMU_READ || v->entries[i] == SIM_RW)
+		return (enum sim_entry)v->entries[i];
+	if (v->copied[i] || !v->let[i])
+		return SIM_NONE;
+	memcpy(v->copies + i * MKW_PAGE_SIZE,
+	       v->view->frames->bytes + frame_of(v, i) * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	flush(v, i, 1);
+	v->copied[i] = true;
+	v->let[i] = false;
+	v->entries[i] = SIM_RW;
+	return SIM_RW;
+}
+
 static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
 {
 	enum sim_entry need = access == MMU_WRITE ? SIM_RW : SIM_RO;
 
+	if (v->view->private)
+		return walk_private(v, i, access);
 	if (!sim_frame_exists(v->view->frames, frame_of(v, i)))
 		return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
 	if (v->entries[i] == SIM_NONE)
@@ -722,6 +847,16 @@ static bool is_dropped(const struct sim_view *v, size_t i)
 	const struct frames *f = v->view->frames;
 
 	return frame_of(v, i) >= f->drop_from && frame_of(v, i) < f->drop_to;
+}
+
+static uint64_t *word_at(const struct sim_view *v, size_t i, uintptr_t address)
+{
+	uintptr_t offset = address - v->view->address;
+	char *bytes = v->view->private && v->copied[i]
+			      ? v->copies + offset
+			      : v->view->frames->bytes + v->view->offset + offset;
+
+	return (uint64_t *)(void *)bytes;
 }
 
 /* Until the access can be made: where. NULL: *error. */
@@ -754,8 +889,7 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 			v->cached[self][i] = (uint8_t)walk(v, i, access);
 		}
 		if (v->cached[self][i] >= need)
-			return (uint64_t *)(void *)(v->view->frames->bytes + v->view->offset +
-						    (address - v->view->address));
+			return word_at(v, i, address);
 		*error = report(v, address, access, refusal);
 		if (*error != 0)
 			return NULL;

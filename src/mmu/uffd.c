@@ -117,7 +117,7 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 }
 
 static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
-		      size_t *done)
+		      uint64_t mode, size_t *done)
 {
 	*done = 0;
 	while (*done < length) {
@@ -125,7 +125,7 @@ static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, c
 			.dst = address + *done,
 			.src = (uintptr_t)src + *done,
 			.len = length - *done,
-			.mode = UFFDIO_COPY_MODE_WP,
+			.mode = mode,
 		};
 
 		count_call(view->mmu);
@@ -226,7 +226,7 @@ static int map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	return err;
 }
 
-static int unprotect(const struct mmu_view *view, uintptr_t address, size_t length)
+int unprotect_range(const struct mmu_view *view, uintptr_t address, size_t length)
 {
 	/* Lifts markers, too, so that no entry of the range reports a write any more. */
 	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
@@ -269,7 +269,7 @@ static int remap_rw(struct mmu_view *view, uintptr_t address, size_t length, boo
 			zapped = true;
 			err = mmu_zap(view, at, end - at);
 		} else {
-			err = unprotect(view, at, MKW_PAGE_SIZE);
+			err = unprotect_range(view, at, MKW_PAGE_SIZE);
 			at += MKW_PAGE_SIZE;
 		}
 	}
@@ -304,6 +304,35 @@ int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
 }
 
+/* ---- Private views ------------------------------------------------------------------------ */
+
+bool mmu_can_map_base(const struct mmu_view *view)
+{
+	return view->mmu->features.continue_wp;
+}
+
+/* CONTINUE maps a frame into a private view read-only and without a marker: the kernel copies it on
+ * the first write. */
+static int let_copy(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	uintptr_t at = address, end = address + length;
+	int err = unprotect_range(view, address, length);
+	size_t done;
+
+	while (!err && at < end) {
+		err = continue_range(view, at, end - at, 0, &done);
+		at += done;
+		if (err == -EEXIST) {
+			at = find_page(view, at + MKW_PAGE_SIZE, end, false);
+			err = 0;
+		} else if (err == -EFAULT) {
+			at = skip_hole(view, at, end);
+			err = 0;
+		}
+	}
+	return err;
+}
+
 /* ---- What wakes, as wakes.c wants to know it ---------------------------------------------- */
 
 int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
@@ -311,7 +340,7 @@ int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void
 	int err;
 
 	wake_begin(view, address, length);
-	err = copy_range(view, address, length, src, done);
+	err = copy_range(view, address, length, src, UFFDIO_COPY_MODE_WP, done);
 	wake_end(view, address, length);
 	return err;
 }
@@ -341,4 +370,38 @@ void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 	wake_begin(view, address, length);
 	wake(view, address, length);
 	wake_end(view, address, length);
+}
+
+int mmu_copy(struct mmu_view *view, uintptr_t address, size_t length, const void *src, size_t *done)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = copy_range(view, address, length, src, 0, done);
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = let_copy(view, address, length);
+	wake(view, address, length);
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool *there)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = unprotect_range(view, address, length);
+	if (!err)
+		err = page_is_there(view, address, there);
+	wake(view, address, length);
+	wake_end(view, address, length);
+	return err;
 }

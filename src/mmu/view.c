@@ -4,6 +4,7 @@
  *
  * Views are shared mappings of the frames' file, registered for missing pages and write protection.
  * Not for minor faults: then a page that is in the file is mapped for a read by the kernel alone.
+ * Private views are, because there an absent entry may stand for a copy that is swapped out.
  */
 #include "machine.h"
 
@@ -17,12 +18,15 @@ int view_fd(const struct mmu_view *view)
 	return view->backend == MMU_INLINE ? view->mmu->inline_fd : view->mmu->uffd;
 }
 
-static int view_register(int fd, void *address, size_t length)
+static int view_register(int fd, void *address, size_t length, bool private)
 {
 	struct uffdio_register arg = {
 		.range = {.start = (uintptr_t)address, .len = length},
 		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
 	};
+
+	if (private)
+		arg.mode |= UFFDIO_REGISTER_MODE_MINOR;
 
 	/* A child would write pages of the parent's object unnotified: it gets no such mapping. */
 	if (madvise(address, length, MADV_DONTFORK))
@@ -40,11 +44,12 @@ int mmu_view_map(struct mmu_view *view)
 	if (fd < 0)
 		return mkw_set_error(fd == -EMFILE || fd == -ENFILE ? fd : -ENOTSUP,
 				     "inline views are not possible here");
-	p = mmap(NULL, view->length, PROT_NONE, MAP_SHARED | MAP_NORESERVE, frames_fd(view->frames),
-		 (off_t)view->offset);
+	p = mmap(NULL, view->length, PROT_NONE,
+		 (view->private ? MAP_PRIVATE : MAP_SHARED) | MAP_NORESERVE,
+		 frames_fd(view->frames), (off_t)view->offset);
 	if (p == MAP_FAILED)
 		return mkw_set_error(-errno, "no room for a view of %zu bytes: %m", view->length);
-	err = view_register(fd, p, view->length);
+	err = view_register(fd, p, view->length, view->private);
 	if (err) {
 		munmap(p, view->length);
 		return mkw_set_error(err, "userfaultfd refuses the view: %s",

@@ -20,6 +20,8 @@ static int msync_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 	uint64_t end = object_pages(v->object), last = first + count - 1;
 	int error;
 
+	if (v->private != NULL)
+		return 0; /* nothing of it is the store's */
 	/* Past the end there is no page, but what cut them off may not be durable. */
 	if (first < end && last >= end)
 		last = end - 1;
@@ -76,6 +78,10 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 	uintptr_t address = view_address(v, first);
 	int error;
 
+	if (v->private != NULL) {
+		private_drop(v, first, count);
+		return 0;
+	}
 	env_read_lock(&o->views_lock);
 	error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
 	if (error == 0)
@@ -160,8 +166,8 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	uint64_t end = first + count;
 	int error = 0;
 
-	if (!v->mmu.writable)
-		return mkw_set_error(-EACCES, "the view is not writable");
+	if (!view_is_notified(v))
+		return mkw_set_error(-EACCES, "the view is not writable, or private");
 	for (uint64_t page = first; page < end && error == 0;) {
 		struct reserved *part = reserve_note(reserve, v, page);
 		struct fault f;

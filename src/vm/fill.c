@@ -53,11 +53,18 @@ static mkw_fault_t fill_ask(struct fault *f, struct mkw_run *run, char *buffer)
 	return code;
 }
 
+/* In the same call that makes the frames. In a private view that would make copies. */
+static bool fill_maps(const struct fault *f)
+{
+	return f->access == MMU_READ && (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) &&
+	       f->view->private == NULL;
+}
+
 /* Make the frames. => fault_lock held. Returns how many pages exist now. */
 static size_t fill_install(struct fault *f, size_t count, const char *buffer, int *error)
 {
 	struct object *o = f->object;
-	bool map = f->access == MMU_READ && (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE);
+	bool map = fill_maps(f);
 	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
 
 	*error = views_arm(f->region, slot, count);
@@ -120,7 +127,7 @@ static enum step fill_settle(struct fault *f, size_t count, const struct mkw_run
 	if (done > 0) {
 		f->tries = 0;
 		f->served = done;
-		return f->access == MMU_READ && f->kind != FAULT_READ ? STEP_DONE : STEP_AGAIN;
+		return fill_maps(f) || f->kind == FAULT_FILL ? STEP_DONE : STEP_AGAIN;
 	}
 	if (error != 0) {
 		mkw_set_error(error, "no memory for a page: errno %d", -error);
@@ -158,7 +165,7 @@ enum step fault_fill(struct fault *f)
 			.first = f->page,
 			.count = count,
 			.page = f->page,
-			.flags = f->access == MMU_WRITE ? MKW_RUN_WRITE : 0},
+			.flags = fault_is_notified(f) ? MKW_RUN_WRITE : 0},
 	};
 	buffer = slab_buffer(s);
 	code = buffer == NULL ? MKW_FAULT_OOM : fill_ask(f, &vr.run, buffer);

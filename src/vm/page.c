@@ -17,6 +17,21 @@
  * RW in a view implies GRANTED or DIRTY, set under the region's mutex before the MMU is told (I1,
  * I2). Cleaning (START, UNWRITTEN) happens under PAGE_LOCKED after every view was protected (I3).
  * DETACH is taken only with every path back into a view closed (I5).
+ *
+ * A page of a private view has a state of its own beside that of the object's page:
+ *
+ *   NONE       the view shows the object's page, read-only; a write is reported.
+ *   GRANTED    the machine may copy it whenever it is written. Charged, copied or not.
+ *   COPY       the view has a page of its own, which no other view shows: written in place (I6).
+ *   SWAPPED    that page's bytes are in the swap file.
+ *
+ *              GRANT             OWN            OUT
+ *      NONE ----------> GRANTED -----> COPY ----------> SWAPPED
+ *       ^ <-- UNUSED ------+            ^ <---- IN ---------+
+ *       +-------------------- DROP -----+-------------------+
+ *
+ * Whether a write copies follows from the state alone, never from a lock that happened to be free
+ * (S3.1): a COPY is not copied again, and what is not a COPY may always be (S3.2).
  */
 #include "vm.h"
 
@@ -68,4 +83,33 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 		p->ask = 0;
 		r->asked--;
 	}
+}
+
+#define NOT PRIVATE_STATES
+
+static const uint8_t next_private[PRIVATE_STATES][PRIVATE_EVENTS] = {
+	/*                     GRANT           OWN           UNUSED
+	 *                     OUT             IN            DROP */
+	[PRIVATE_NONE] = {PRIVATE_GRANTED, PRIVATE_COPY, NOT, NOT, NOT, NOT},
+	[PRIVATE_GRANTED] = {PRIVATE_GRANTED, PRIVATE_COPY, PRIVATE_NONE, NOT, NOT, PRIVATE_NONE},
+	[PRIVATE_COPY] = {PRIVATE_COPY, PRIVATE_COPY, NOT, PRIVATE_SWAPPED, NOT, PRIVATE_NONE},
+	[PRIVATE_SWAPPED] = {NOT, NOT, NOT, NOT, PRIVATE_COPY, PRIVATE_NONE},
+};
+
+static bool private_is_charged(uint8_t state)
+{
+	return state == PRIVATE_GRANTED || state == PRIVATE_COPY;
+}
+
+void private_change(struct region *r, struct private_chunk *c, size_t slot,
+		    enum private_event event)
+{
+	struct private_page *p = &c->pages[slot];
+	uint8_t to = next_private[p->state][event];
+
+	assert(to != NOT);
+	c->charged += (uint32_t)private_is_charged(to) - (uint32_t)private_is_charged(p->state);
+	c->swapped += (uint32_t)(to == PRIVATE_SWAPPED) - (uint32_t)(p->state == PRIVATE_SWAPPED);
+	r->private += (uint32_t)(to != PRIVATE_NONE) - (uint32_t)(p->state != PRIVATE_NONE);
+	p->state = to;
 }

@@ -261,6 +261,8 @@ static int shrink(struct object *o, uint64_t size_bytes, uint64_t old_bytes,
 		resize_number(o, size_bytes);
 		object_detach(o, (size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT,
 			      OBJECT_PAGES_MAX - 1, true);
+		/* With the frames gone, nothing is there that could be copied anew (5.1). */
+		private_truncate(o, (size_bytes + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT);
 		/* If it fails: what is past the end reaches neither store nor reader, and growing
 		 * zeroes it again. */
 		tail_zero(o, size_bytes);

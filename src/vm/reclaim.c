@@ -96,12 +96,27 @@ static size_t region_evict(struct region *r, const bool *present)
 	return evicted;
 }
 
+/* => views_lock, region->lock held. Grants of private pages that nobody used. */
+static size_t region_take_back(struct region *r)
+{
+	struct object *o = r->object;
+	size_t pages = 0;
+
+	for (struct list *n = o->views.next; n != &o->views; n = n->next) {
+		struct view *v = container_of(n, struct view, link);
+		if (v->private != NULL && v->first < r->first + REGION_PAGES &&
+		    v->first + v->count > r->first)
+			pages += private_take_back(v, r);
+	}
+	return pages;
+}
+
 /* *busy: pages were left because somebody is at them, which will end. */
 static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 {
 	struct object *o = r->object;
 	bool present[REGION_PAGES] = {false};
-	size_t evicted = 0;
+	size_t evicted = 0, freed;
 
 	if (!object_is_manual(o))
 		*busy |= writeback_range(o, r->first, r->first + REGION_PAGES - 1, MKW_WB_RECLAIM)
@@ -119,12 +134,13 @@ static size_t region_reclaim(struct region *r, bool hard, bool *busy)
 		if (evicted < r->resident && memchr(present, true, sizeof(present)) != NULL)
 			region_sample(r);
 	}
+	freed = r->private > 0 ? region_take_back(r) : 0;
 	*busy |= r->locked > 0 || r->asked > 0;
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	uncharge_resident(o, evicted);
+	uncharge_resident(o, evicted + freed);
 	COUNT(o, pages_evicted, evicted);
-	return evicted;
+	return evicted + freed;
 }
 
 /* The object a region belongs to is over its own limit, or the space is. */

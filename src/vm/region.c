@@ -170,7 +170,7 @@ void region_put(struct region *r)
 	env_lock(&r->lock);
 	env_lock(&o->lock);
 	last = atomic_fetch_sub(&r->refs, 1) == 1 && r->resident == 0 && r->locked == 0 &&
-	       r->held == 0;
+	       r->held == 0 && r->private == 0;
 	env_unlock(&r->lock);
 	if (last)
 		region_free(o, r);

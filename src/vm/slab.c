@@ -88,6 +88,20 @@ void slab_region_free(struct space *s, struct region *r)
 	slab_put(s, &s->free_regions, r);
 }
 
+struct private_chunk *slab_private(struct space *s)
+{
+	struct private_chunk *c = slab_get(s, &s->free_chunks, sizeof(*c), CHUNK_BYTES);
+
+	if (c != NULL)
+		memset(c, 0, sizeof(*c));
+	return c;
+}
+
+void slab_private_free(struct space *s, struct private_chunk *c)
+{
+	slab_put(s, &s->free_chunks, c);
+}
+
 void *slab_buffer(struct space *s)
 {
 	const size_t size = FILL_PAGES_MAX * MKW_PAGE_SIZE;

@@ -177,7 +177,7 @@ static bool view_clip(const struct view *v, uint64_t *first, uint64_t *count)
 
 static int view_protect(struct view *v, uint64_t first, uint64_t count)
 {
-	if (!v->mmu.writable || !view_clip(v, &first, &count))
+	if (!view_is_notified(v) || !view_clip(v, &first, &count))
 		return 0;
 	return mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 }
@@ -206,7 +206,7 @@ void views_zap(struct object *o, uint64_t first, uint64_t count)
 	for (struct list *n = o->views.next; n != &o->views; n = n->next) {
 		struct view *v = container_of(n, struct view, link);
 		uint64_t from = first, pages = count;
-		if (view_clip(v, &from, &pages))
+		if (v->private == NULL && view_clip(v, &from, &pages))
 			mmu_zap(&v->mmu, view_address(v, from), pages << PAGE_SHIFT);
 	}
 }
@@ -218,7 +218,7 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 	for (struct list *n = o->views.next; n != &o->views; n = n->next) {
 		struct view *v = container_of(n, struct view, link);
 		uint64_t from = first, pages = count;
-		if (!view_clip(v, &from, &pages))
+		if (v->private != NULL || !view_clip(v, &from, &pages))
 			continue;
 		if (mmu_present(&v->mmu, view_address(v, from), pages << PAGE_SHIFT, seen) != 0)
 			memset(seen, true, pages);
@@ -264,8 +264,9 @@ static int view_arm_region(struct view *v, struct region *r, uint64_t first, uin
 		memset(r->unarmed, 0xff, sizeof(r->unarmed));
 		return 0;
 	}
-	return v->mmu.writable ? mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT)
-			       : 0;
+	return view_is_notified(v)
+		       ? mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT)
+		       : 0;
 }
 
 /* Map what is there: cheaper in runs than by the kernel, page by page. => region->lock held. */
@@ -318,12 +319,12 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 				     MKW_PAGE_SIZE);
 	if (protection != MKW_READ && (protection & ~(MKW_READ | MKW_WRITE)) != 0)
 		return mkw_set_error(-EINVAL, "unknown protection bits");
-	if (protection == 0 || (flags & ~MKW_INLINE) != 0)
+	if (protection == 0 || (flags & ~(MKW_INLINE | MKW_PRIVATE)) != 0)
 		return mkw_set_error(-EINVAL, "no protection, or unknown flags");
 	if (length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
 		return mkw_set_error(-EINVAL, "the range ends past the largest object");
-	if ((protection & MKW_WRITE) == 0)
+	if ((protection & MKW_WRITE) == 0 || (flags & MKW_PRIVATE) != 0)
 		return 0;
 	if ((h->flags & MKW_RDWR) == 0)
 		return mkw_set_error(-EACCES,
@@ -331,6 +332,13 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 	if (!h->object->can_write)
 		return mkw_set_error(-EINVAL, "the store has no writepages: it is read only");
 	return 0;
+}
+
+static void view_free(struct view *v)
+{
+	private_put(v);
+	env_mutex_destroy(&v->stream_lock);
+	free(v);
 }
 
 static struct view *view_new(struct object *o, size_t length, unsigned protection, unsigned flags,
@@ -349,21 +357,22 @@ static struct view *view_new(struct object *o, size_t length, unsigned protectio
 		.backend = (flags & MKW_INLINE) != 0 ? MMU_INLINE : MMU_UFFD,
 		.length = v->count << PAGE_SHIFT,
 		.writable = (protection & MKW_WRITE) != 0,
+		.private = (flags & MKW_PRIVATE) != 0,
 		.frames = o->frames,
 		.offset = offset,
 	};
 	list_init(&v->link);
 	list_init(&v->leaving);
 	env_mutex_init(&v->stream_lock, RANK_LEAF);
+	if (v->mmu.private) {
+		v->private = private_new(v->first, v->count);
+		if (v->private == NULL) {
+			view_free(v);
+			return NULL;
+		}
+	}
 	return v;
 }
-
-static void view_free(struct view *v)
-{
-	env_mutex_destroy(&v->stream_lock);
-	free(v);
-}
-
 static void view_drain(struct view *v);
 
 /* In the object's list before it is armed, so that a page filled meanwhile arms it too; in the
@@ -427,7 +436,7 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	if (error == 0) {
 		atomic_fetch_add(&o->view_count, 1);
 		*address = (void *)v->mmu.address;
-		if (v->mmu.writable)
+		if (view_is_notified(v))
 			op_map(o, true);
 	} else if (v != NULL) {
 		view_free(v);
@@ -499,7 +508,7 @@ int view_unmap(struct view *v)
 	env_write_unlock(&o->views_lock);
 	view_set_gone(v);
 	/* Not before: should the store touch the view it is not left to wait for this thread. */
-	if (v->mmu.writable)
+	if (view_is_notified(v))
 		op_map(o, false);
 	view_free(v);
 	return object_release(o, false);

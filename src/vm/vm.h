@@ -104,6 +104,48 @@ enum page_event {
 	PAGE_EVENTS
 };
 
+/* ---- Pages of private views --------------------------------------------------------------- */
+
+/* States and transitions: page.c. */
+enum private_state {
+	PRIVATE_NONE,	 /* shows the object's page */
+	PRIVATE_GRANTED, /* may have been copied: writes are not reported. Charged. */
+	PRIVATE_COPY,	 /* has been: the view's own page, EXCLUSIVE to it (I6). Charged. */
+	PRIVATE_SWAPPED, /* the same in a slot of the swap file. Not charged. */
+	PRIVATE_STATES
+};
+
+struct private_page {
+	uint8_t state; /* enum private_state; assigned in page.c only */
+	uint8_t flags;
+	uint16_t pins;
+	uint32_t slot; /* PRIVATE_SWAPPED */
+};
+
+/* Somebody is at its bytes without a lock: what the page lock is to a page. */
+#define PRIVATE_BUSY 0x01u
+
+enum private_event {
+	PRIVATE_GRANT,	/* writes to it are let go */
+	PRIVATE_OWN,	/* it is known to be a copy */
+	PRIVATE_UNUSED, /* a grant that nobody used */
+	PRIVATE_OUT,	/* it is in the swap file */
+	PRIVATE_IN,	/* it is back */
+	PRIVATE_DROP,	/* the copy is gone, by truncation or because its user said so */
+	PRIVATE_EVENTS
+};
+
+struct private_chunk { /* the pages of a view in one region; the region's lock guards it */
+	struct private_page pages[REGION_PAGES];
+	uint32_t charged, swapped; /* pages */
+	uint32_t window;	   /* pages that the next fault asks for */
+	bool referenced;	   /* faulted in since reclaim last looked */
+};
+
+/* => region->lock held. The transition must be in the table. */
+void private_change(struct region *region, struct private_chunk *chunk, size_t slot,
+		    enum private_event event);
+
 /* => region->lock held. The transition must be in the table. */
 void page_change(struct region *region, size_t slot, enum page_event event);
 static inline bool page_is_charged(const struct page *p)
@@ -120,6 +162,8 @@ struct region {
 	struct list waiters; /* for a page lock, the end of write-back, of a notification */
 	uint64_t unarmed[REGION_PAGES / 64]; /* pages at which some view may lack its marker */
 	uint32_t resident, charged, locked, asked, held; /* pages */
+	uint32_t private; /* pages of private views that are not PRIVATE_NONE, */
+	uint32_t busy;	  /* or PRIVATE_BUSY */
 	uint16_t next_ask;
 	struct list questions; /* vm_run.link of those under way */
 	bool referenced;       /* faulted in since reclaim last looked */
@@ -314,8 +358,19 @@ struct advice_range {
 	enum mkw_advice advice;
 };
 
+/* What a private view has of its own. The parts that a view was cut into share it, each for its
+ * range. */
+struct private
+{
+	_Atomic unsigned refs;
+	uint64_t first_region; /* number of that of chunks[0] */
+	size_t regions;
+	struct private_chunk *chunks[]; /* NULL: all PRIVATE_NONE; set under the region's lock */
+};
+
 struct view {
 	struct mmu_view mmu;
+	struct private *private; /* NULL: a shared view */
 	struct object *object;
 	struct list link;      /* object->views */
 	struct list leaving;   /* out of the table, still mapped; table_lock */
@@ -343,6 +398,11 @@ static inline uintptr_t view_address(const struct view *v, uint64_t page)
 {
 	return v->mmu.address + ((page - v->first) << PAGE_SHIFT);
 }
+/* Writes through it are asked of the store. */
+static inline bool view_is_notified(const struct view *v)
+{
+	return v->mmu.writable && v->private == NULL;
+}
 int view_unmap(struct view *v); /* after it was taken from the table */
 struct view *view_steal(const struct space *s);
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
@@ -357,6 +417,25 @@ void views_zap(struct object *o, uint64_t first, uint64_t count);
 int views_arm(struct region *r, size_t slot, size_t count);
 /* Does any view have a translation in [first, first+count)? present is or-ed. => views_lock. */
 void views_present(struct object *o, uint64_t first, size_t count, bool *present);
+
+/* ---- Private views (private.c) ------------------------------------------------------------ */
+
+/* For pages [first, first+count). NULL: no memory. */
+struct private *private_new(uint64_t first, uint64_t count);
+/* The view, which is mapped no more, gives up its part of it. No lock held. */
+void private_put(struct view *v);
+/* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
+struct private_chunk *private_chunk(const struct view *v, const struct region *r);
+/* May the object's page be mapped there? => region->lock held. */
+bool private_shows_base(const struct view *v, const struct region *r, size_t slot);
+/* Drop the view's copies in [first, first+count); translations go, too. No lock held. Waits for who
+ * is at one of them. */
+void private_drop(struct view *v, uint64_t first, uint64_t count);
+/* The object ends at page first now. => a range op over what is behind; no lock held. */
+void private_truncate(struct object *o, uint64_t first);
+/* Take back grants that nobody used; what was copied is known to be a copy then. Returns how many
+ * pages are to be uncharged. => views_lock, region->lock held. */
+size_t private_take_back(struct view *v, struct region *r);
 
 /* How many pages from page on a fault of this access should take. */
 size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access);
@@ -432,6 +511,11 @@ static inline struct waiter *fault_waiter(struct fault *f)
 {
 	return f->kind == FAULT_EVENT ? &f->waiter : &f->sleeper.waiter;
 }
+/* A write that the store is asked for. */
+static inline bool fault_is_notified(const struct fault *f)
+{
+	return f->access == MMU_WRITE && (f->view == NULL || f->view->private == NULL);
+}
 static inline bool fault_has_view(const struct fault *f)
 {
 	return f->view != NULL;
@@ -457,6 +541,24 @@ enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
 void fault_hold(struct fault *f, size_t slot, size_t count);
+/* ---- A thread's latest access (latest.c) -------------------------------------------------- */
+
+/* Is its thread at another access by now, or was it refused this one? */
+bool fault_is_void(const struct fault *f);
+/* A fault was reported. False: it is at the access that its thread was refused last. */
+bool fault_set_latest(const struct fault *f);
+/* The thread is to be refused: true for one of its faults at this access, and never for another. */
+bool fault_answer_latest(const struct fault *f);
+bool fault_was_answered(const struct fault *f);
+/* It was dropped because its thread may be elsewhere. */
+void fault_note_dropped(const struct fault *f);
+/* It was, and its report is as old again: only a wake by its reader ends that. */
+bool fault_came_again_old(const struct fault *f);
+
+/* private.c. => fault_lock held, dropped. The page is within the object, and in no range op. */
+enum step private_look(struct fault *f);
+/* => fault_lock held, dropped. The page is resident and readable. */
+enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
@@ -500,7 +602,7 @@ struct space {
 	struct list delayed;
 
 	struct env_mutex slab_lock; /* RANK_LEAF */
-	void *free_faults, *free_regions, *free_buffers;
+	void *free_faults, *free_regions, *free_buffers, *free_chunks;
 	struct list chunks; /* slabs to free at the end */
 	struct counters counters;
 };
@@ -526,6 +628,8 @@ struct fault *slab_fault(struct space *s);
 void slab_fault_free(struct space *s, struct fault *f);
 struct region *slab_region(struct space *s);
 void slab_region_free(struct space *s, struct region *r);
+struct private_chunk *slab_private(struct space *s);
+void slab_private_free(struct space *s, struct private_chunk *c);
 void *slab_buffer(struct space *s); /* FILL_PAGES_MAX pages */
 void slab_buffer_free(struct space *s, void *buffer);
 void slab_destroy(struct space *s);
