@@ -207,11 +207,16 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 {
 	struct kin_message go = {.word = KIN_GO};
-	int err = count > 0 ? fork_views(f, views, count) : -ENOENT;
+	struct mmu *kin = f->mmu;
 
-	if (!err)
-		atomic_store(&f->mmu->fork, f);
-	return err ? err : kin_send(f->mmu->kin_socket, &go, -1);
+	go.error = count > 0 ? fork_views(f, views, count) : -ENOENT;
+	if (!go.error)
+		atomic_store(&kin->fork, f);
+	if (kin_send(kin->kin_socket, &go, -1) == 0 && !go.error)
+		return 0;
+	atomic_store(&kin->fork, NULL);
+	fork_free(f);
+	return go.error ? go.error : -EPIPE;
 }
 
 /*

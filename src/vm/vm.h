@@ -34,6 +34,7 @@ struct space;
 struct object;
 struct region;
 struct view;
+struct child;
 
 /* ---- Errors ------------------------------------------------------------------------------- */
 
@@ -371,6 +372,8 @@ struct private
 struct view {
 	struct mmu_view mmu;
 	struct private *private; /* NULL: a shared view */
+	struct child *child;	 /* whose it is; NULL: this process's */
+	bool dontfork;		 /* children do not inherit it; object->views_lock */
 	struct object *object;
 	struct list link;      /* object->views */
 	struct list leaving;   /* out of the table, still mapped; table_lock */
@@ -404,6 +407,13 @@ static inline bool view_is_notified(const struct view *v)
 	return v->mmu.writable && v->private == NULL;
 }
 int view_unmap(struct view *v); /* after it was taken from the table */
+/* A copy for a child, in no list. NULL: no memory. */
+struct view *view_copy(const struct view *v, struct mmu *mmu);
+void view_free(struct view *v); /* in no list, mapped no more */
+/* Of a child that is no more, or is not to be served any more. No lock held. */
+void view_retire(struct view *v);
+/* In a child: there are none. */
+void views_abandon(void);
 struct view *view_steal(const struct space *s);
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg);
@@ -474,6 +484,7 @@ struct fault {
 	unsigned memory_tries;	/* OOM answers */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
+	bool stale;		/* its thread was refused this access before it was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
 	uint64_t not_before_ns; /* space->delayed */
 	uint64_t reported;	/* mmu_report_time of its event */
@@ -485,8 +496,9 @@ struct fault {
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
-/* Serve the fault of a thread of the program (upcalls of mmu.h). */
+/* Serve the fault of a thread of the program (upcalls of mmu.h); of a child. */
 void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid);
+void fault_child(void *child, uintptr_t address, enum mmu_access access, pid_t tid);
 void fault_ready(void *space);
 bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
 bool fault_allowed(uintptr_t address, enum mmu_access access);
@@ -573,6 +585,12 @@ struct mkw_space {
 struct space {
 	struct mkw_space public;
 	struct mmu *mmu;
+	uint64_t process; /* whose it is (child.c) */
+	struct list link; /* of all spaces */
+	struct list children; /* that have inherited views; space->lock */
+	struct inheritance *inheritance; /* of the fork under way; that thread's */
+	/* A fork is under way: handler threads leave faults in the ready queue. */
+	_Atomic bool gate;
 	struct env_mutex lock;	/* RANK_SPACE: objects, handles */
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
@@ -633,6 +651,23 @@ void slab_private_free(struct space *s, struct private_chunk *c);
 void *slab_buffer(struct space *s); /* FILL_PAGES_MAX pages */
 void slab_buffer_free(struct space *s, void *buffer);
 void slab_destroy(struct space *s);
+
+/* ---- Processes (child.c) ------------------------------------------------------------------ */
+
+/* A space of this process begins; it ends. */
+int process_add(struct space *s);
+void process_remove(struct space *s);
+/* 0, or -ECHILD and said: the space is the parent's. */
+int process_check(const struct space *s);
+/* What is at an address that is in no view of this process: -ECHILD and said if it is inherited,
+ * else 0. */
+int process_check_address(uintptr_t address);
+struct space *child_space(const struct child *child);
+/* Referenced, or NULL. On a thread of its machine: it needs no lock. */
+struct view *child_view(const struct child *child, uintptr_t address);
+/* Children of the space are served no more. What they have written by now is charged and in the
+ * objects. No lock held. */
+void children_end(struct space *s);
 
 /* ---- Accounts (charge.c) ------------------------------------------------------------------ */
 
@@ -771,6 +806,8 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
  */
 bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
+/* In a child. */
+void refusals_abandon(void);
 
 /* Guards, for mkw_guard and for store operations. */
 struct guard {
