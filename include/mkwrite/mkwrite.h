@@ -306,6 +306,8 @@ enum mkw_advice {
 	MKW_RANDOM,	/* one page at a time */
 	MKW_WILLNEED,	/* fill the range now; blocks */
 	MKW_DONTNEED,	/* this view will not use the range soon */
+	MKW_DONTFORK = 8, /* children do not inherit the view, which must be named whole */
+	MKW_DOFORK = 9,	  /* they do: the default */
 };
 int mkw_advise(void *address, size_t length, enum mkw_advice advice);
 

@@ -24,8 +24,8 @@
 struct child {
 	struct space *space;
 	struct mmu *mmu;
-	struct list link; /* space->children */
-	bool gone;	  /* space->lock */
+	struct list link;   /* space->children */
+	bool gone;	    /* space->lock */
 	struct child *next; /* of a fork in several spaces */
 	size_t count;
 	struct view *views[]; /* constant until the machine serves nothing any more */
@@ -33,7 +33,7 @@ struct child {
 
 /* What a fork under way is about, in a space. */
 struct inheritance {
-	struct mmu_fork *fork; /* NULL: nothing is inherited */
+	struct mmu_fork *fork;	  /* NULL: nothing is inherited */
 	const struct child *from; /* the child that forks; NULL: this process */
 	size_t count;
 	struct view **views;
@@ -328,7 +328,8 @@ static void fork_prepare(void)
 {
 	struct env_shield shield;
 
-	/* A store that is told of the child's views forks: nothing is inherited, nothing is held. */
+	/* A store that is told of the child's views forks: nothing is inherited, nothing is held.
+	 */
 	nested += forking_here;
 	if (nested > 0)
 		return;

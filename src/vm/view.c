@@ -459,6 +459,8 @@ struct view *view_copy(const struct view *v, struct mmu *mmu)
 	copy->first = v->first;
 	copy->count = v->count;
 	copy->protection = v->protection;
+	memcpy(copy->advice, v->advice, sizeof(copy->advice));
+	copy->advice_count = v->advice_count;
 	copy->mmu = v->mmu;
 	copy->mmu.mmu = mmu;
 	list_init(&copy->link);

@@ -585,9 +585,9 @@ struct mkw_space {
 struct space {
 	struct mkw_space public;
 	struct mmu *mmu;
-	uint64_t process; /* whose it is (child.c) */
-	struct list link; /* of all spaces */
-	struct list children; /* that have inherited views; space->lock */
+	uint64_t process;		 /* whose it is (child.c) */
+	struct list link;		 /* of all spaces */
+	struct list children;		 /* that have inherited views; space->lock */
 	struct inheritance *inheritance; /* of the fork under way; that thread's */
 	/* A fork is under way: handler threads leave faults in the ready queue. */
 	_Atomic bool gate;
