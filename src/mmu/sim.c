@@ -27,6 +27,7 @@
 #define VIEWS_MAX   16
 #define FRAMES_MAX  8
 #define PAGES_MAX   1024u /* of frames, and of a view */
+#define SWAP_PAGES  64u
 #define EVENTS_MAX  64
 #define HANDLERS    16
 #define BASE	    ((uintptr_t)0x10000000)
@@ -38,6 +39,12 @@ struct frames {
 	bool exists[PAGES_MAX];
 	uint64_t top;
 	uint64_t drop_from, drop_to; /* pages that are being dropped: who faults there waits */
+};
+
+struct swap_file {
+	bool used;
+	char *bytes; /* kept from run to run */
+	bool written[SWAP_PAGES];
 };
 
 struct sim_view {
@@ -80,6 +87,7 @@ struct cpu {
 };
 
 static struct frames all_frames[FRAMES_MAX];
+static struct swap_file the_swap_file;
 static struct sim_view views[VIEWS_MAX];
 static struct cpu cpus[SIM_CPUS];
 static struct mmu_signal_upcalls signals;
@@ -102,6 +110,7 @@ void sim_reset(void)
 		views[i].view = NULL;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		all_frames[i].used = false;
+	the_swap_file.used = false;
 	memset(cpus, 0, sizeof(cpus));
 	memset(woken, 0, sizeof(woken));
 	wake_clock = 0;
@@ -116,6 +125,7 @@ unsigned sim_live(void)
 		n += views[i].view != NULL;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		n += all_frames[i].used;
+	n += the_swap_file.used;
 	return n;
 }
 
@@ -299,6 +309,76 @@ void *frames_data(struct frames *f, uint64_t offset, size_t length)
 bool sim_frame_exists(const struct frames *f, uint64_t page)
 {
 	return page < PAGES_MAX && f->exists[page];
+}
+
+/* ---- Swap files --------------------------------------------------------------------------- */
+
+int swap_file_open(const char *path, struct swap_file **file)
+{
+	struct swap_file *f = &the_swap_file;
+
+	(void)path;
+	if (f->used)
+		return -EEXIST;
+	if (f->bytes == NULL) {
+		f->bytes = mmap(NULL, SWAP_PAGES * MKW_PAGE_SIZE, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (f->bytes == MAP_FAILED) {
+			f->bytes = NULL;
+			return -ENOMEM;
+		}
+	}
+	memset(f->written, 0, sizeof(f->written));
+	f->used = true;
+	*file = f;
+	return 0;
+}
+
+/* What the VM did not drop it has lost. */
+void swap_file_close(struct swap_file *f)
+{
+	for (size_t i = 0; i < SWAP_PAGES; i++)
+		if (f->written[i])
+			sim_host_fail("page %zu of the swap file is left in it", i);
+	f->used = false;
+}
+
+int swap_file_write(struct swap_file *f, uint64_t offset, const void *src, size_t length,
+		    size_t *done)
+{
+	for (*done = 0; *done < length; *done += MKW_PAGE_SIZE) {
+		uint64_t page = (offset + *done) / MKW_PAGE_SIZE;
+
+		sim_host_point("writes to page of the swap file", page);
+		if (page >= SWAP_PAGES)
+			return -ENOSPC;
+		memcpy(f->bytes + page * MKW_PAGE_SIZE, (const char *)src + *done, MKW_PAGE_SIZE);
+		f->written[page] = true;
+	}
+	return 0;
+}
+
+int swap_file_read(struct swap_file *f, uint64_t offset, void *dst, size_t length)
+{
+	for (size_t at = 0; at < length; at += MKW_PAGE_SIZE) {
+		uint64_t page = (offset + at) / MKW_PAGE_SIZE;
+
+		sim_host_point("reads page of the swap file", page);
+		if (page >= SWAP_PAGES || !f->written[page])
+			sim_host_fail("page %llu of the swap file is read, and was never written",
+				      (unsigned long long)page);
+		memcpy((char *)dst + at, f->bytes + page * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	}
+	return 0;
+}
+
+void swap_file_drop(struct swap_file *f, uint64_t offset, uint64_t length)
+{
+	for (uint64_t at = offset; at < offset + length; at += MKW_PAGE_SIZE) {
+		sim_host_point("drops page of the swap file", at / MKW_PAGE_SIZE);
+		if (at / MKW_PAGE_SIZE < SWAP_PAGES)
+			f->written[at / MKW_PAGE_SIZE] = false;
+	}
 }
 
 /* ---- Views -------------------------------------------------------------------------------- */

@@ -107,6 +107,13 @@ static int advise_fork(struct view *v, uint64_t first, uint64_t count, bool inhe
 	return 0;
 }
 
+/* Whatever the pages' state: what becomes of it is told like any other write-back's (6.5). */
+static int advise_reclaim(struct view *v, uint64_t first, uint64_t count, bool now)
+{
+	reclaim_range(v->object, first, first + count - 1, now);
+	return 0;
+}
+
 static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
 	switch (*(enum mkw_advice *)arg) {
@@ -117,6 +124,11 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 	case MKW_DONTFORK:
 	case MKW_DOFORK:
 		return advise_fork(v, first, count, *(enum mkw_advice *)arg == MKW_DOFORK);
+	case MKW_FREE:
+		return mkw_set_error(-EINVAL, "MKW_FREE is for private views");
+	case MKW_COLD:
+	case MKW_PAGEOUT:
+		return advise_reclaim(v, first, count, *(enum mkw_advice *)arg == MKW_PAGEOUT);
 	default:
 		if (stream_advise(v, first, first + count, *(enum mkw_advice *)arg) != 0)
 			return mkw_set_error(-ENOMEM, "a view remembers advice for %u ranges",
@@ -131,7 +143,7 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 	int error;
 
 	error_clear();
-	if ((unsigned)advice > MKW_DOFORK || (advice > MKW_DONTNEED && advice < MKW_DONTFORK))
+	if ((unsigned)advice > MKW_DOFORK)
 		return mkw_set_error(-EINVAL, "unknown advice %d", (int)advice);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
