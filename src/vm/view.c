@@ -564,7 +564,7 @@ void view_retire(struct view *v)
 	if (view_is_notified(v))
 		op_map(o, false);
 	view_free(v);
-	object_release(o, false);
+	object_release(o, USER_VIEW);
 }
 
 void views_abandon(void)
