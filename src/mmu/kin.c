@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@
 #define THREADS_MAX  16
 #define WAITING_MAX  2 /* more of them are not worth their wake-ups */
 #define GONE_LOOK_MS 2 /* at a child that is ending */
+#define PATIENCE_S   2 /* with one that is to drop what it has mapped */
 
 enum place_state { FREE, RUNNING, ENDED };
 
@@ -47,6 +49,7 @@ struct kin {
 		pthread_t thread;
 	} place[THREADS_MAX];
 	unsigned running, waiting;
+	uint64_t zaps, zapped; /* asked of the warden, and done */
 	bool stopping, burying;
 };
 
@@ -60,6 +63,7 @@ static _Thread_local struct kin *self __attribute__((tls_model("initial-exec")))
 struct mmu *kin_new(struct mmu_fork *f)
 {
 	struct kin *k = calloc(1, sizeof(*k));
+	pthread_condattr_t attr;
 
 	if (!k)
 		return NULL;
@@ -78,7 +82,10 @@ struct mmu *kin_new(struct mmu_fork *f)
 	/* Several threads wait for an event, and one gets it. */
 	(void)fcntl(k->mmu.uffd, F_SETFL, O_NONBLOCK);
 	pthread_mutex_init(&k->lock, NULL);
-	pthread_cond_init(&k->left, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&k->left, &attr);
+	pthread_condattr_destroy(&attr);
 	machine_lock(&all_lock);
 	k->next = all;
 	all = k;
@@ -106,6 +113,8 @@ void mmu_kin_destroy(struct mmu *mmu)
 	close(mmu->uffd);
 	close(mmu->kin_socket);
 	close(k->stop);
+	if (mmu->pagemap_fd >= 0)
+		close(mmu->pagemap_fd);
 	pthread_cond_destroy(&k->left);
 	pthread_mutex_destroy(&k->lock);
 	free(k);
@@ -117,6 +126,8 @@ void kins_abandon(void)
 		close(k->mmu.uffd);
 		close(k->mmu.kin_socket);
 		close(k->stop);
+		if (k->mmu.pagemap_fd >= 0)
+			close(k->mmu.pagemap_fd);
 	}
 	all = NULL;
 	pthread_mutex_init(&all_lock, NULL);
@@ -147,7 +158,10 @@ pid_t kin_process_of(pid_t tid)
 static void greet(struct kin *k, const struct kin_message *hello, pid_t pid)
 {
 	struct kin_message welcome = {.word = KIN_WELCOME};
+	char path[64];
 
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	k->mmu.pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (pid == 0 || pid != hello->tid || kin_send(k->mmu.kin_socket, &welcome, k->mmu.uffd)) {
 		shutdown(k->mmu.kin_socket, SHUT_RDWR);
 		return;
@@ -169,6 +183,14 @@ static void let_fork(struct kin *k, int socket)
 	(void)kin_send(k->mmu.kin_socket, &no, -1);
 }
 
+static void note_zapped(struct kin *k, uint64_t which)
+{
+	machine_lock(&k->lock);
+	k->zapped = which;
+	pthread_cond_broadcast(&k->left);
+	machine_unlock(&k->lock);
+}
+
 /* False: nobody is there any more. */
 static bool listen_to(struct kin *k)
 {
@@ -182,6 +204,8 @@ static bool listen_to(struct kin *k)
 		greet(k, &message, pid);
 	else if (message.word == KIN_FORK)
 		let_fork(k, fd);
+	else if (message.word == KIN_ZAPPED)
+		note_zapped(k, message.reported);
 	return true;
 }
 
@@ -281,6 +305,7 @@ static void *kin_run(void *arg)
 		machine_lock(&k->lock);
 		if (!alive) {
 			k->mute = true;
+			pthread_cond_broadcast(&k->left);
 			gone = bury(k);
 		}
 	}
@@ -357,6 +382,36 @@ void mmu_kin_stop(struct mmu *mmu)
 	for (unsigned i = 0; i < THREADS_MAX; i++)
 		if (k->place[i].state == ENDED)
 			pthread_join(k->place[i].thread, NULL);
+}
+
+/* => kin.lock held. False: it is late, or the child is not served any more. */
+static bool await_warden(struct kin *k, const struct timespec *until)
+{
+	return !k->stopping && !k->burying && !k->mute &&
+	       pthread_cond_timedwait(&k->left, &k->lock, until) != ETIMEDOUT;
+}
+
+void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	struct kin *k = view->mmu->kin;
+	struct kin_message ask = {
+		.word = KIN_ZAP,
+		.refusal = {.address = (void *)address, .length = length},
+	};
+	struct timespec until;
+	bool late = false;
+	int err;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += PATIENCE_S;
+	machine_lock(&k->lock);
+	ask.reported = ++k->zaps;
+	/* No room in the socket: it has room, and that is told of, when the warden has read. */
+	while ((err = kin_send(view->mmu->kin_socket, &ask, -1)) == -EAGAIN && !late)
+		late = !await_warden(k, &until);
+	while (!err && !late && k->zapped < ask.reported)
+		late = !await_warden(k, &until);
+	machine_unlock(&k->lock);
 }
 
 void mmu_kin_refuse(struct mmu_view *view, enum mmu_access access, pid_t tid, uint64_t reported,

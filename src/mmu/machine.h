@@ -210,6 +210,8 @@ enum kin_word {
 	KIN_HELLO,   /* child: it lives; tid is its process, as it knows itself */
 	KIN_WELCOME, /* with the child's descriptor: it is served */
 	KIN_REFUSE,  /* refuse an access */
+	KIN_ZAP,     /* drop translations: refusal's address and length */
+	KIN_ZAPPED,  /* child: done; reported: which */
 	KIN_FORK,    /* child: it is about to fork; with the end of a socket to its child's */
 	KIN_GO,	     /* it may. error: its child inherits nothing */
 };

@@ -246,6 +246,10 @@ void mmu_kin_destroy(struct mmu *kin);
 void mmu_kin_refuse(struct mmu_view *view, enum mmu_access access, pid_t tid, uint64_t reported,
 		    const struct mkw_refusal *refusal);
 
+/* mmu_zap in a child, by its warden. A child that does not answer for long (it is stopped) does so
+ * later. No lock held; blocks. */
+void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length);
+
 /* In a thread that forks, and then in the parent, or in the child: what this process has itself
  * inherited is inherited once more. */
 void mmu_wards_fork_begin(void);

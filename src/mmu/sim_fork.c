@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sim_fork.c - the simulated machine has one process: nothing forks there, and nothing is inherited.
- * What can only be called after that fails the run.
+ * sim_fork.c - the simulated machine has one process: nothing forks there, and nothing is
+ * inherited. What can only be called after that fails the run.
  */
 #include "sim.h"
 
@@ -77,6 +77,14 @@ void mmu_kin_refuse(struct mmu_view *view, enum mmu_access access, pid_t tid, ui
 	(void)reported;
 	(void)refusal;
 	never("mmu_kin_refuse");
+}
+
+void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	(void)view;
+	(void)address;
+	(void)length;
+	never("mmu_kin_zap");
 }
 
 void mmu_wards_fork_begin(void)

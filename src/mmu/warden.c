@@ -91,6 +91,19 @@ static void ward_refuse(struct ward *ward, const struct mkw_refusal *refusal,
 	mmu_refuse(&view, address, access, tid, reported);
 }
 
+/* What the program has unmapped, or mapped over by a call of its own, is not known here. */
+static void ward_zap(struct ward *ward, struct kin_message *message)
+{
+	uintptr_t address = (uintptr_t)message->refusal.address;
+
+	machine_lock(&wards_lock);
+	if (ward_view(ward, address))
+		(void)madvise((void *)address, message->refusal.length, MADV_DONTNEED);
+	machine_unlock(&wards_lock);
+	message->word = KIN_ZAPPED;
+	(void)kin_send(ward->socket, message, -1);
+}
+
 static void refuse_orphan(struct ward *ward, const struct uffd_msg *message)
 {
 	uint64_t flags = message->arg.pagefault.flags;
@@ -198,6 +211,8 @@ static void attend(struct ward *ward, int root)
 		if (message.word == KIN_REFUSE)
 			ward_refuse(ward, &message.refusal, message.access, message.tid,
 				    message.reported);
+		else if (message.word == KIN_ZAP)
+			ward_zap(ward, &message);
 		else if (message.word == KIN_GO)
 			futex_set(&ward->question, message.error ? MAY_NOT : MAY);
 	}

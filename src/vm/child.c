@@ -130,6 +130,38 @@ static struct child *child_take(struct space *s, bool gone)
 	return found;
 }
 
+/* One whose copies are still to be dropped, referenced. */
+static struct view *cut_next(struct object *o, uint64_t first)
+{
+	uint64_t cuts = atomic_load(&o->cuts);
+	struct view *found = NULL;
+
+	env_read_lock(&o->views_lock);
+	for (struct list *n = o->views.next; n != &o->views && found == NULL; n = n->next) {
+		struct view *v = container_of(n, struct view, link);
+		if (v->child != NULL && v->private != NULL && v->zapped != cuts &&
+		    v->first + v->count > first && view_try_get(v))
+			found = v;
+	}
+	env_read_unlock(&o->views_lock);
+	return found;
+}
+
+/* A child that forks meanwhile hands down what it has still, and that it has. */
+void children_cut(struct object *o, uint64_t first)
+{
+	struct view *v;
+
+	while ((v = cut_next(o, first)) != NULL) {
+		uint64_t from = first > v->first ? first : v->first;
+
+		mmu_kin_zap(&v->mmu, view_address(v, from),
+			    (v->first + v->count - from) << PAGE_SHIFT);
+		v->zapped = atomic_load(&o->cuts);
+		view_put(v);
+	}
+}
+
 void children_end(struct space *s)
 {
 	struct child *c;
@@ -212,8 +244,7 @@ static void child_start(struct child *c)
 
 static bool is_inherited(const struct view *v, const struct child *from)
 {
-	return v->child == from && !v->dontfork && !view_is_dying(v) && v->private == NULL &&
-	       v->mmu.backend == MMU_UFFD;
+	return v->child == from && !v->dontfork && !view_is_dying(v) && v->mmu.backend == MMU_UFFD;
 }
 
 /* => the lists of views are held. False: there is none, or no memory. */

@@ -473,9 +473,17 @@ struct view *view_copy(const struct view *v, struct mmu *mmu)
 	copy->advice_count = v->advice_count;
 	copy->mmu = v->mmu;
 	copy->mmu.mmu = mmu;
+	if (v->child != NULL)
+		copy->zapped = v->zapped;
 	list_init(&copy->link);
 	list_init(&copy->leaving);
 	env_mutex_init(&copy->stream_lock, RANK_LEAF);
+	if (v->private != NULL)
+		copy->private = private_fork(v);
+	if (v->private != NULL && copy->private == NULL) {
+		view_free(copy);
+		return NULL;
+	}
 	return copy;
 }
 

@@ -159,8 +159,12 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	uint32_t window;	   /* pages that the next fault asks for */
 	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
+	bool childs;		   /* charged to nobody, and never swapped out */
 };
 
+/* A child's copy of a chunk gets the page as it is. */
+void private_inherit(struct region *region, const struct private_chunk *from,
+		     struct private_chunk *to, size_t slot);
 /* => region->lock held. The transition must be in the table. */
 void private_change(struct region *region, struct private_chunk *chunk, size_t slot,
 		    enum private_event event);
@@ -302,6 +306,7 @@ struct object {
 
 	struct env_rwlock views_lock; /* RANK_OBJECT_VIEWS: the list below */
 	struct list views;
+	_Atomic uint64_t cuts; /* how often private copies were dropped from its end */
 
 	struct env_mutex lock;	   /* RANK_OBJECT: the rest */
 	struct list waiters;	   /* for a range op, a thaw, space in the store */
@@ -434,6 +439,7 @@ struct view {
 	struct mmu_view mmu;
 	struct private *private; /* NULL: a shared view */
 	struct child *child;	 /* whose it is; NULL: this process's */
+	uint64_t zapped;	 /* a child's: object->cuts, when it last lost private copies */
 	bool dontfork;		 /* children do not inherit it; object->views_lock */
 	struct object *object;
 	struct list link;      /* object->views */
@@ -496,6 +502,8 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 
 /* For pages [first, first+count). NULL: no memory. */
 struct private *private_new(uint64_t first, uint64_t count);
+/* What a child's copy of the view begins with. NULL: no memory. => the list of views is held. */
+struct private *private_fork(const struct view *v);
 /* The view, which is mapped no more, gives up its part of it. No lock held. */
 void private_put(struct view *v);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
@@ -870,6 +878,9 @@ int process_check_address(uintptr_t address);
 struct space *child_space(const struct child *child);
 /* Referenced, or NULL. On a thread of its machine: it needs no lock. */
 struct view *child_view(const struct child *child, uintptr_t address);
+/* Have children drop what their private views have of the object from page first on, which is known
+ * to be nothing any more. => a range op over it; no lock held. */
+void children_cut(struct object *o, uint64_t first);
 /* Children of the space are served no more. What they have written by now is charged and in the
  * objects. No lock held. */
 void children_end(struct space *s);

@@ -295,6 +295,163 @@ TEST(r7_1_truncation, "7.1, 5.1 pages that the parent cuts off are refused in th
 	world_end(&w);
 }
 
+/* ---- Private views ------------------------------------------------------------------------ */
+
+static unsigned char *map_private(struct world *w, size_t pages)
+{
+	void *view;
+
+	REQUIRE_EQ(mkw_map(w->handle, pages * PAGE, MKW_READ | MKW_WRITE, MKW_PRIVATE, 0, &view),
+		   0);
+	REQUIRE_EQ(mkw_advise(view, pages * PAGE, MKW_RANDOM), 0);
+	return view;
+}
+
+TEST(r7_1_private_in_both,
+     "7.1, I6 a private view is copied on write in both, and no store is asked")
+{
+	struct world w;
+	struct kid kid;
+	unsigned char *view;
+
+	fork_world(&w, 8);
+	view = map_private(&w, 8);
+	put(view, 'p');
+	CHECK_EQ(get(view + PAGE), script_pattern(PAGE, 1));
+	if (kid_fork(&kid) == 0) {
+		KID_CHECK(view[0] == 'p');
+		view[0] = 'c';	      /* copied by the parent before */
+		view[PAGE] = 'c';     /* the object's, mapped */
+		view[2 * PAGE] = 'c'; /* the object's, absent */
+		KID_CHECK(view[3 * PAGE + 1] == script_pattern(3 * PAGE + 1, 1));
+		kid_turn(&kid);
+		KID_CHECK(view[0] == 'c' && view[PAGE] == 'c' && view[2 * PAGE] == 'c');
+		KID_CHECK(view[3 * PAGE] == script_pattern(3 * PAGE, 1));
+		_exit(0);
+	}
+	kid_hear(&kid);
+	CHECK_EQ(get(view), 'p');
+	CHECK_EQ(get(view + PAGE), script_pattern(PAGE, 1));
+	CHECK_EQ(get(view + 2 * PAGE), script_pattern(2 * PAGE, 1));
+	put(view, 'q');
+	put(view + 3 * PAGE, 'q');
+	kid_say(&kid);
+	kid_end(&kid);
+	CHECK_EQ(get(view), 'q');
+	CHECK_EQ(get(w.view), script_pattern(0, 1));
+	CHECK_EQ(script_calls(w.store, SCRIPT_MKWRITE), 0);
+	CHECK_EQ(mkw_unmap(view, 8 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST(r7_1_private_truncated, "7.1, 5.1 a child loses its private copies past the new end, too")
+{
+	struct world w;
+	struct kid kid, grandkid;
+	unsigned char *view;
+
+	fork_world(&w, 4);
+	view = map_private(&w, 4);
+	put(view + 3 * PAGE, 'p');
+	if (kid_fork(&kid) == 0) {
+		unsigned char byte;
+
+		view[2 * PAGE] = 'c';
+		view[PAGE] = 'c';
+		if (kid_fork(&grandkid) == 0) {
+			kid_turn(&grandkid);
+			KID_CHECK(try_read(view + 2 * PAGE, &byte, NULL) == -ENXIO);
+			KID_CHECK(view[PAGE] == 'c');
+			_exit(0);
+		}
+		hear(grandkid.up[0]);
+		kid_turn(&kid);
+		KID_CHECK(try_read(view + 2 * PAGE, &byte, NULL) == -ENXIO);
+		KID_CHECK(try_read(view + 3 * PAGE, &byte, NULL) == -ENXIO);
+		KID_CHECK(view[PAGE] == 'c');
+		say(grandkid.down[1]);
+		KID_CHECK(status_of(grandkid.pid) == 0);
+		_exit(0);
+	}
+	kid_hear(&kid);
+	CHECK_EQ(mkw_truncate(w.handle, 2 * PAGE), 0);
+	kid_say(&kid);
+	kid_end(&kid);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST(r7_1_private_swapped, "7.1, 2.8 parent and child share what is in the swap file")
+{
+	char path[] = "/tmp/mkwrite-fork-XXXXXX";
+	struct mkw_space_options options = {RIG_QUIET, .swap_path = path};
+	struct world w;
+	struct kid kid;
+	unsigned char *view;
+	int fd;
+
+	shared_make();
+	fd = mkstemp(path);
+	REQUIRE(fd >= 0);
+	close(fd);
+	unlink(path);
+	world_make_with(&w, 16 * PAGE, &options);
+	script_put_pattern(w.store, 0, 16, 1);
+	world_open(&w, 0);
+	view = map_private(&w, 16);
+	for (size_t i = 0; i < 16; i++)
+		put(view + i * PAGE, (unsigned char)('A' + i));
+	CHECK_EQ(mkw_advise(view, 16 * PAGE, MKW_PAGEOUT), 0);
+	REQUIRE_EQ(world_stat(&w).swapped_bytes, 16 * PAGE);
+	if (kid_fork(&kid) == 0) {
+		for (size_t i = 0; i < 8; i++) {
+			KID_CHECK(view[i * PAGE] == 'A' + i);
+			view[i * PAGE] = 'c';
+		}
+		kid_turn(&kid);
+		for (size_t i = 0; i < 16; i++)
+			KID_CHECK(view[i * PAGE] == (i < 8 ? 'c' : 'A' + i));
+		_exit(0);
+	}
+	kid_hear(&kid);
+	for (size_t i = 0; i < 16; i++)
+		CHECK_EQ(get(view + i * PAGE), 'A' + (int)i);
+	kid_say(&kid);
+	kid_end(&kid);
+	CHECK_EQ(mkw_unmap(view, 16 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST(r7_1_private_charges, "7.1 a child's copies are charged to nobody, and nothing stays behind")
+{
+	struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 64 * PAGE};
+	struct world w;
+	struct kid kid;
+	unsigned char *view;
+	uint64_t before;
+
+	shared_make();
+	world_make_with(&w, 64 * PAGE, &options);
+	script_put_pattern(w.store, 0, 64, 1);
+	world_open(&w, 0);
+	view = map_private(&w, 64);
+	for (size_t i = 0; i < 16; i++)
+		put(view + i * PAGE, 'p');
+	before = world_stat(&w).private_bytes;
+	if (kid_fork(&kid) == 0) {
+		for (size_t i = 0; i < 64; i++)
+			view[i * PAGE] = 'c';
+		for (size_t i = 0; i < 64; i++)
+			KID_CHECK(view[i * PAGE] == 'c');
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK(world_stat(&w).private_bytes <= before);
+	CHECK_EQ(mkw_unmap(view, 64 * PAGE), 0);
+	CHECK_EQ(world_stat(&w).private_bytes, 0);
+	world_end(&w);
+}
+
 /* ---- Refusals ----------------------------------------------------------------------------- */
 
 TEST(r7_1_refused_in_child,
