@@ -384,7 +384,8 @@ TEST(r7_1_private_truncated, "7.1, 5.1 a child loses its private copies past the
 TEST(r7_1_private_swapped, "7.1, 2.8 parent and child share what is in the swap file")
 {
 	char path[] = "/tmp/mkwrite-fork-XXXXXX";
-	struct mkw_space_options options = {RIG_QUIET, .swap_path = path};
+	struct mkw_space_options options = {RIG_QUIET, .swap_path = path,
+					    .resident_limit_bytes = 16 * PAGE};
 	struct world w;
 	struct kid kid;
 	unsigned char *view;
@@ -395,30 +396,29 @@ TEST(r7_1_private_swapped, "7.1, 2.8 parent and child share what is in the swap 
 	REQUIRE(fd >= 0);
 	close(fd);
 	unlink(path);
-	world_make_with(&w, 16 * PAGE, &options);
-	script_put_pattern(w.store, 0, 16, 1);
+	world_make_with(&w, 64 * PAGE, &options);
+	script_put_pattern(w.store, 0, 64, 1);
 	world_open(&w, 0);
-	view = map_private(&w, 16);
-	for (size_t i = 0; i < 16; i++)
-		put(view + i * PAGE, (unsigned char)('A' + i));
-	CHECK_EQ(mkw_advise(view, 16 * PAGE, MKW_PAGEOUT), 0);
-	REQUIRE_EQ(world_stat(&w).swapped_bytes, 16 * PAGE);
+	view = map_private(&w, 64);
+	for (size_t i = 0; i < 64; i++)
+		put(view + i * PAGE, (unsigned char)('0' + i));
+	test_wait_until(world_stat(&w).swapped_bytes >= 32 * PAGE);
 	if (kid_fork(&kid) == 0) {
-		for (size_t i = 0; i < 8; i++) {
-			KID_CHECK(view[i * PAGE] == 'A' + i);
+		for (size_t i = 0; i < 32; i++) {
+			KID_CHECK(view[i * PAGE] == '0' + i);
 			view[i * PAGE] = 'c';
 		}
 		kid_turn(&kid);
-		for (size_t i = 0; i < 16; i++)
-			KID_CHECK(view[i * PAGE] == (i < 8 ? 'c' : 'A' + i));
+		for (size_t i = 0; i < 64; i++)
+			KID_CHECK(view[i * PAGE] == (i < 32 ? 'c' : '0' + i));
 		_exit(0);
 	}
 	kid_hear(&kid);
-	for (size_t i = 0; i < 16; i++)
-		CHECK_EQ(get(view + i * PAGE), 'A' + (int)i);
+	for (size_t i = 0; i < 64; i++)
+		CHECK_EQ(get(view + i * PAGE), '0' + (int)i);
 	kid_say(&kid);
 	kid_end(&kid);
-	CHECK_EQ(mkw_unmap(view, 16 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(view, 64 * PAGE), 0);
 	world_end(&w);
 }
 
