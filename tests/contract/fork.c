@@ -1086,6 +1086,7 @@ TEST(r7_2_inline_is_not_inherited, "7.2 an inline view is left out")
 TEST(r7_2_other_ways, "7.2 a process made without fork has no view, in place of one nobody watches")
 {
 	struct world w;
+	struct kid kid;
 	int status;
 	pid_t pid;
 
@@ -1093,6 +1094,9 @@ TEST(r7_2_other_ways, "7.2 a process made without fork has no view, in place of 
 	plain_install();
 	fork_world(&w, 4);
 	put(w.view, 'p');
+	if (kid_fork(&kid) == 0)
+		_exit(0);
+	kid_end(&kid);
 	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 	REQUIRE(pid >= 0);
 	if (pid == 0) {
