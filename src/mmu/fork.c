@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,7 @@
 /* How long a child that asked may take for its fork while everything waits for it. It can be
  * stopped; its child then inherits nothing. */
 #define PATIENCE_MS 2000
+#define SEND_TRIES  1000u
 
 /* ---- Messages ----------------------------------------------------------------------------- */
 
@@ -55,9 +57,14 @@ int kin_send(int socket, const struct kin_message *message, int fd)
 		c->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
 	}
-	if (sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message))
-		return 0;
-	return errno ? -errno : -EIO;
+	for (unsigned tries = 1;; tries++) {
+		if (sendmsg(socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+			return 0;
+		/* What is not said leaves somebody waiting. */
+		if (tries == SEND_TRIES || (errno != ENOBUFS && errno != ENOMEM && errno != EINTR))
+			return -errno;
+		sched_yield();
+	}
 }
 
 static void take_control(struct msghdr *m, int *fd, pid_t *pid)
@@ -95,7 +102,7 @@ int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid)
 		n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
+		return errno == ECONNRESET || errno == EPIPE ? -EPIPE : 0;
 	if (n == 0)
 		return -EPIPE;
 	take_control(&m, fd, pid);
@@ -190,6 +197,7 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 	if (!err)
 		err = pool_begin_fork(mmu);
 	if (!err) {
+		atomic_store(&mmu->spare_fd, dup(f->arrival));
 		atomic_store(&mmu->fork, f);
 		err = fork_advise(f->views, f->count, true);
 		if (!err) {
@@ -198,6 +206,7 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		}
 		fork_advise(f->views, f->count, false);
 		atomic_store(&mmu->fork, NULL);
+		fork_make_room(mmu);
 		pool_end_fork(mmu);
 	}
 	fork_free(f);
@@ -210,11 +219,17 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 	struct mmu *kin = f->mmu;
 
 	go.error = count > 0 ? fork_views(f, views, count) : -ENOENT;
-	if (!go.error)
+	if (!go.error) {
+		atomic_store(&kin->spare_fd, dup(f->arrival));
 		atomic_store(&kin->fork, f);
+	}
 	if (kin_send(kin->kin_socket, &go, -1) == 0 && !go.error)
 		return 0;
+	/* Who asked waits for an answer, or for a hangup. */
+	if (!go.error)
+		shutdown(kin->kin_socket, SHUT_RDWR);
 	atomic_store(&kin->fork, NULL);
+	fork_make_room(kin);
 	fork_free(f);
 	return go.error ? go.error : -EPIPE;
 }
@@ -232,6 +247,15 @@ void fork_event(struct mmu *mmu, int uffd)
 		return;
 	f->uffd = uffd;
 	(void)eventfd_write(f->arrival, 1);
+}
+
+/* The event cannot be read without a number for the child's descriptor. */
+void fork_make_room(struct mmu *mmu)
+{
+	int spare = atomic_exchange(&mmu->spare_fd, -1);
+
+	if (spare >= 0)
+		close(spare);
 }
 
 static bool kin_is_asking(const struct mmu_fork *f)
@@ -284,6 +308,7 @@ struct mmu *mmu_fork_end(struct mmu_fork *f)
 	}
 	if (await_event(f))
 		kin = kin_new(f);
+	fork_make_room(mmu);
 	if (!kin_is_asking(f)) {
 		pool_end_fork(mmu);
 		if (atomic_exchange(&mmu->doorbell.owed, false))

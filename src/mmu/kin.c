@@ -77,7 +77,7 @@ struct mmu *kin_new(struct mmu_fork *f)
 	k->mmu.features = f->mmu->features;
 	k->mmu.uffd = f->uffd;
 	k->mmu.kin_socket = f->socket;
-	k->mmu.inline_fd = k->mmu.pagemap_fd = -1;
+	k->mmu.inline_fd = k->mmu.pagemap_fd = k->mmu.spare_fd = -1;
 	f->uffd = f->socket = -1;
 	/* Several threads wait for an event, and one gets it. */
 	(void)fcntl(k->mmu.uffd, F_SETFL, O_NONBLOCK);
@@ -180,7 +180,8 @@ static void let_fork(struct kin *k, int socket)
 	}
 	if (socket >= 0)
 		close(socket);
-	(void)kin_send(k->mmu.kin_socket, &no, -1);
+	if (kin_send(k->mmu.kin_socket, &no, -1))
+		shutdown(k->mmu.kin_socket, SHUT_RDWR);
 }
 
 static void note_zapped(struct kin *k, uint64_t which)
@@ -228,8 +229,11 @@ void kin_read(struct mmu *mmu)
 	struct uffd_msg message;
 
 	report_time_set(wake_clock());
-	if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message))
+	if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message)) {
+		if (errno == EMFILE || errno == ENFILE)
+			fork_make_room(mmu);
 		return;
+	}
 	atomic_fetch_add_explicit(&mmu->root->counts.wakeups, 1, memory_order_relaxed);
 	if (message.event == UFFD_EVENT_PAGEFAULT)
 		serve(mmu, &message);
@@ -427,6 +431,6 @@ void mmu_kin_refuse(struct mmu_view *view, enum mmu_access access, pid_t tid, ui
 	uintptr_t page = (uintptr_t)refusal->address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
 
 	/* The warden has much to do: the access is tried again. */
-	if (kin_send(view->mmu->kin_socket, &message, -1) == -EAGAIN)
+	if (kin_send(view->mmu->kin_socket, &message, -1))
 		mmu_wake(view, page, MKW_PAGE_SIZE);
 }

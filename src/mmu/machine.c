@@ -57,6 +57,7 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	m->arg = options->arg;
 	m->inline_fd = -1;
 	m->kin_socket = -1;
+	m->spare_fd = -1;
 	m->root = m;
 	err = open_descriptors(m);
 	if (err)

@@ -121,6 +121,7 @@ struct mmu {
 	struct kin *kin;  /* it is a child's: this is part of it. NULL: this process's own */
 	struct mmu *root; /* the space's own machine, which counts */
 	_Atomic(struct mmu_fork *) fork; /* under way, its event not read yet (fork.c) */
+	_Atomic int spare_fd; /* while one is: to be closed where there is no other; -1 */
 	struct features features;
 	int uffd;	       /* reports by events; its readers block */
 	_Atomic int inline_fd; /* reports by SIGBUS; -1: no inline view yet */
@@ -227,7 +228,7 @@ struct kin_message {
 
 /* fd -1: none. 0 or -errno; never waits. */
 int kin_send(int socket, const struct kin_message *message, int fd);
-/* 1, 0: there is none now, or -errno (-EPIPE: nobody is there any more). *fd: what came with it, or
+/* 1, 0: there is none now, or -EPIPE: nobody is there any more. *fd: what came with it, or
  * -1; *pid: the sender, as this process knows it, where the socket was told to say. */
 int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid);
 
@@ -245,6 +246,7 @@ struct mmu_fork {
 
 /* The event of a fork was read: the child's descriptor. On the thread that read it. */
 void fork_event(struct mmu *mmu, int uffd);
+void fork_make_room(struct mmu *mmu);
 /* A child asks: its machine, and the socket to its child. NULL: no memory. */
 struct mmu_fork *fork_new(struct mmu *mmu, int socket);
 void fork_free(struct mmu_fork *fork);

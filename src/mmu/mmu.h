@@ -227,8 +227,8 @@ bool mmu_can_fork(const struct mmu *mmu);
  */
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		   struct mmu_fork **fork);
-/* A child that we serve forks: it may now. The views as above, of the child's machine. On failure it
- * was told so, and the fork is no more. */
+/* A child that we serve forks: it may now. The views as above, of the child's machine. On failure
+ * it was told so, and the fork is no more. */
 int mmu_fork_go(struct mmu_fork *fork, struct mmu_view *const *views, size_t count);
 /* Wait for the child: its machine, which serves nothing yet; NULL: there is none to be served. */
 struct mmu *mmu_fork_end(struct mmu_fork *fork);

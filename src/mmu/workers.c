@@ -69,8 +69,11 @@ static void read_events(struct worker *worker)
 	while (reading) {
 		report_time_set(wake_clock());
 		/* One message: a further one would wait behind this one's operation. */
-		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message))
+		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message)) {
+			if (errno == EMFILE || errno == ENFILE)
+				fork_make_room(mmu);
 			continue;
+		}
 		atomic_fetch_add_explicit(&mmu->counts.wakeups, 1, memory_order_relaxed);
 		if (message.event == UFFD_EVENT_FORK) {
 			fork_event(mmu, (int)message.arg.fork.ufd);
