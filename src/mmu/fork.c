@@ -144,6 +144,8 @@ void fork_free(struct mmu_fork *f)
 	close_if(f->arrival);
 	close_if(f->uffd);
 	free(f->views);
+	free(f->apart);
+	free(f->bytes);
 	free(f);
 }
 
@@ -167,6 +169,61 @@ int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
 	return 0;
 }
 
+/* The kernel would have whoever writes first copy, and the frame stay with the other. */
+static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t count)
+{
+	size_t length = 0, at = 0;
+
+	for (size_t i = 0; i < count; i++)
+		length += apart[i].length;
+	if (length == 0)
+		return 0;
+	f->apart = malloc(count * sizeof(*apart));
+	f->bytes = malloc(length);
+	if (!f->apart || !f->bytes)
+		return -ENOMEM;
+	memcpy(f->apart, apart, count * sizeof(*apart));
+	f->apart_count = count;
+	for (size_t i = 0; i < count; i++) {
+		memcpy(f->bytes + at, (const void *)apart[i].address, apart[i].length);
+		at += apart[i].length;
+	}
+	return 0;
+}
+
+static int fork_let_inherit(const struct mmu_fork *f)
+{
+	int err = fork_advise(f->views, f->count, true);
+
+	for (size_t i = 0; i < f->apart_count && !err; i++)
+		if (madvise((void *)f->apart[i].address, f->apart[i].length, MADV_DONTFORK))
+			err = -errno;
+	return err;
+}
+
+static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
+{
+	size_t i = 0;
+
+	while (address - f->views[i].address >= f->views[i].length)
+		i++;
+	return &f->views[i];
+}
+
+/* Holes are filled when there is a descriptor to do it with (warden.c). */
+void mmu_fork_map(struct mmu_fork *f)
+{
+	for (size_t i = 0; i < f->apart_count; i++) {
+		const struct mmu_extent *a = &f->apart[i];
+		const struct mmu_view *view = fork_view(f, a->address);
+
+		(void)mmap((void *)a->address, a->length, PROT_NONE,
+			   MAP_PRIVATE | MAP_FIXED_NOREPLACE | MAP_NORESERVE,
+			   frames_fd(view->frames),
+			   (off_t)(view->offset + (a->address - view->address)));
+	}
+}
+
 bool mmu_can_fork(const struct mmu *mmu)
 {
 	return mmu->features.fork;
@@ -184,7 +241,7 @@ static int fork_sockets(struct mmu_fork *f)
 }
 
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
-		   struct mmu_fork **fork)
+		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork)
 {
 	struct mmu_fork *f = fork_new(mmu, -1);
 	int err;
@@ -193,13 +250,15 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		return -ENOMEM;
 	err = fork_views(f, views, count);
 	if (!err)
+		err = fork_apart(f, apart, apart_count);
+	if (!err)
 		err = fork_sockets(f);
 	if (!err)
 		err = pool_begin_fork(mmu);
 	if (!err) {
 		atomic_store(&mmu->spare_fd, dup(f->arrival));
 		atomic_store(&mmu->fork, f);
-		err = fork_advise(f->views, f->count, true);
+		err = fork_let_inherit(f);
 		if (!err) {
 			*fork = f;
 			return 0;

@@ -195,6 +195,7 @@ int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 int frames_fd(const struct frames *frames);
 int view_fd(const struct mmu_view *view);
+int view_register(int fd, void *address, size_t length, bool private);
 /* Writes to the range are reported no more; wakes nobody. */
 int unprotect_range(const struct mmu_view *view, uintptr_t address, size_t length);
 /* Is a page there, in memory or where the kernel swaps to? No marker is. */
@@ -242,6 +243,9 @@ struct mmu_fork {
 	struct wakes *wakes; /* its table */
 	size_t count;
 	struct mmu_view *views;
+	size_t apart_count;
+	struct mmu_extent *apart; /* what the child gets copies of at once, */
+	char *bytes;		  /* these, one after the other */
 };
 
 /* The event of a fork was read: the child's descriptor. On the thread that read it. */

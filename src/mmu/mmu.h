@@ -205,6 +205,12 @@ uint64_t mmu_report_time(void);
  */
 bool mmu_woken_since(uintptr_t address, uint64_t time);
 
+/* A stretch of memory. */
+struct mmu_extent {
+	uintptr_t address;
+	size_t length;
+};
+
 /* ---- Children made by fork ---------------------------------------------------------------- */
 
 /*
@@ -221,18 +227,23 @@ bool mmu_woken_since(uintptr_t address, uint64_t time);
 /* Can children of this machine's process be served? If not they inherit no view. */
 bool mmu_can_fork(const struct mmu *mmu);
 /*
- * In the thread that forks, before it does: the child is to inherit these views of the machine.
+ * In the thread that forks, before it does: the child is to inherit these views of the machine; of
+ * the private copies in apart, which are there, it gets copies at once, so that this process keeps
+ * its frames (7.1).
  * From here on no call changes a view of the machine until mmu_fork_end, and no upcall waits for
  * that.
  */
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
-		   struct mmu_fork **fork);
+		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork);
 /* A child that we serve forks: it may now. The views as above, of the child's machine. On failure
  * it was told so, and the fork is no more. */
 int mmu_fork_go(struct mmu_fork *fork, struct mmu_view *const *views, size_t count);
 /* Wait for the child: its machine, which serves nothing yet; NULL: there is none to be served. */
 struct mmu *mmu_fork_end(struct mmu_fork *fork);
-/* The same in the child, instead: its views are served when this returns, or inaccessible. */
+/* In the child, while the frames' descriptors are open. */
+void mmu_fork_map(struct mmu_fork *fork);
+/* As mmu_fork_end in the child, instead: its views are served when this returns, or inaccessible.
+ */
 void mmu_fork_inherit(struct mmu_fork *fork);
 
 /* Begin to serve. On failure: nothing has begun. */
@@ -271,11 +282,6 @@ void mmu_abandon_all(void);
 /* Is tid inside a system call that names a descriptor of the file (dev, ino)? */
 bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino);
 
-/* A stretch of memory. */
-struct mmu_extent {
-	uintptr_t address;
-	size_t length;
-};
 /* Where the system call that tid is inside of may still be storing to past every protection, having
  * taken hold of the pages (O_DIRECT): at most max extents, none if it is in user mode, in no call
  * that does, or gone. A call handed to io_uring is not seen. A thread that runs is looked at

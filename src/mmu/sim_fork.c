@@ -19,8 +19,10 @@ bool mmu_can_fork(const struct mmu *mmu)
 }
 
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
-		   struct mmu_fork **fork)
+		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork)
 {
+	(void)apart;
+	(void)apart_count;
 	(void)mmu;
 	(void)views;
 	(void)count;
@@ -40,6 +42,12 @@ struct mmu *mmu_fork_end(struct mmu_fork *fork)
 {
 	(void)fork;
 	never("mmu_fork_end");
+}
+
+void mmu_fork_map(struct mmu_fork *fork)
+{
+	(void)fork;
+	never("mmu_fork_map");
 }
 
 void mmu_fork_inherit(struct mmu_fork *fork)

@@ -43,7 +43,8 @@ struct ward {
 	_Atomic uint32_t state; /* a futex, as is: */
 	_Atomic uint32_t question;
 	int question_fd; /* in the process's table: to the server, of the socket for a child */
-	struct mmu_fork *fork; /* under way */
+	struct mmu_fork *fork;	     /* under way */
+	const struct mmu_fork *born; /* of which this process came */
 	_Atomic pid_t tid;
 	pthread_t thread;
 };
@@ -218,6 +219,30 @@ static void attend(struct ward *ward, int root)
 	}
 }
 
+/* The frames of these copies are the parent's: here are others with the same bytes. */
+static bool fill_apart(struct ward *ward)
+{
+	const struct mmu_fork *f = ward->born;
+	size_t at = 0;
+
+	for (size_t i = 0; i < f->apart_count; i++) {
+		const struct mmu_extent *a = &f->apart[i];
+		struct mmu_view view = *ward_view(ward, a->address);
+		size_t done;
+
+		view.mmu = &ward->mmu;
+		if (view_register(ward->mmu.uffd, (void *)a->address, a->length, true) ||
+		    mmu_copy(&view, a->address, a->length, f->bytes + at, &done))
+			return false;
+		view.address = a->address;
+		view.length = a->length;
+		if (mmu_view_open(&view))
+			return false;
+		at += a->length;
+	}
+	return true;
+}
+
 static void *warden_run(void *arg)
 {
 	struct ward *ward = arg;
@@ -235,12 +260,15 @@ static void *warden_run(void *arg)
 		if (await_message(ward, root, &message, &fd) == 1 && message.word == KIN_WELCOME &&
 		    fd >= 0) {
 			ward->mmu.uffd = fd;
+			if (!fill_apart(ward))
+				goto lost;
 			futex_set(&ward->state, SERVED);
 			attend(ward, root);
 			close(ward->socket);
 			be_alone(ward);
 		}
 	}
+lost:
 	futex_set(&ward->state, LOST);
 	return NULL;
 }
@@ -257,6 +285,7 @@ static struct ward *ward_new(const struct mmu_fork *f)
 	ward->root = f->root;
 	ward->count = f->count;
 	ward->views = f->views;
+	ward->born = f;
 	ward->mmu.features = f->mmu->features;
 	ward->mmu.root = &ward->mmu;
 	ward->mmu.wakes = wakes_inherit(f->wakes);
@@ -283,8 +312,11 @@ void warden_start(const struct mmu_fork *f)
 		}
 	}
 	close(f->childs);
+	/* In their place something that nobody needs to serve. */
 	for (size_t i = 0; i < f->count; i++)
-		mprotect((void *)f->views[i].address, f->views[i].length, PROT_NONE);
+		if (f->views[i].length > 0)
+			(void)mmap((void *)f->views[i].address, f->views[i].length, PROT_NONE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 /* ---- When this process forks itself ------------------------------------------------------- */

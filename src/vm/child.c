@@ -37,6 +37,9 @@ struct inheritance {
 	const struct child *from; /* the child that forks; NULL: this process */
 	size_t count;
 	struct view **views;
+	/* Pinned copies of private views. */
+	size_t apart_count, apart_room;
+	struct mmu_extent *apart;
 };
 
 static struct env_mutex forks_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_SPACES};
@@ -247,6 +250,68 @@ static bool is_inherited(const struct view *v, const struct child *from)
 	return v->child == from && !v->dontfork && !view_is_dying(v) && v->mmu.backend == MMU_UFFD;
 }
 
+/* False: no memory. */
+static bool apart_add(struct inheritance *in, const struct view *v, uintptr_t address)
+{
+	struct mmu_extent *last = in->apart_count > 0 ? &in->apart[in->apart_count - 1] : NULL;
+
+	/* Each lies in one view. */
+	if (last != NULL && address > v->mmu.address && last->address + last->length == address) {
+		last->length += MKW_PAGE_SIZE;
+		return true;
+	}
+	if (in->apart_count == in->apart_room) {
+		size_t room = in->apart_room == 0 ? 16 : in->apart_room * 2;
+		struct mmu_extent *grown = realloc(in->apart, room * sizeof(*grown));
+
+		if (grown == NULL)
+			return false;
+		in->apart = grown;
+		in->apart_room = room;
+	}
+	in->apart[in->apart_count++] = (struct mmu_extent){address, MKW_PAGE_SIZE};
+	return true;
+}
+
+/* => region->lock held. What the program has dropped behind our back is no copy any more. */
+static bool apart_collect_region(struct inheritance *in, struct view *v, struct region *r)
+{
+	const struct private_chunk *c = private_chunk(v, r);
+	size_t from, to;
+	bool enough = true;
+
+	if (c == NULL || c->pinned == 0 || !private_clip(v, r, r->first, REGION_PAGES, &from, &to))
+		return true;
+	for (; from < to && enough; from++) {
+		uintptr_t address = view_address(v, r->first + from);
+		bool copied = false;
+
+		if (c->pages[from].pins > 0 &&
+		    mmu_copies(&v->mmu, address, MKW_PAGE_SIZE, &copied) == 0 && copied)
+			enough = apart_add(in, v, address);
+	}
+	return enough;
+}
+
+/* 7.1: a pinned page is copied at once for the child. => the lists of views are held. */
+static bool apart_collect(struct inheritance *in, struct view *v)
+{
+	uint64_t next = v->first;
+	struct region *r;
+	bool enough = true;
+
+	while (enough && v->private != NULL && next < v->first + v->count &&
+	       (r = region_next(v->object, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		if (r->first < v->first + v->count)
+			enough = apart_collect_region(in, v, r);
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	return enough;
+}
+
 /* => the lists of views are held. False: there is none, or no memory. */
 static bool inheritance_collect(struct space *s, struct inheritance *in)
 {
@@ -264,8 +329,11 @@ static bool inheritance_collect(struct space *s, struct inheritance *in)
 		struct object *o = container_of(n, struct object, link);
 		for (struct list *m = o->views.next; m != &o->views; m = m->next) {
 			struct view *v = container_of(m, struct view, link);
-			if (is_inherited(v, in->from))
-				in->views[in->count++] = v;
+			if (!is_inherited(v, in->from))
+				continue;
+			in->views[in->count++] = v;
+			if (in->from == NULL && !apart_collect(in, v))
+				return false;
 		}
 	}
 	return true;
@@ -297,6 +365,7 @@ static void space_let_go(struct space *s)
 
 static void inheritance_free(struct inheritance *in)
 {
+	free(in->apart);
 	free(in->views);
 	free(in);
 }
@@ -346,7 +415,8 @@ static void space_prepare(struct space *s)
 	views = malloc(in->count * sizeof(*views));
 	for (size_t i = 0; views != NULL && i < in->count; i++)
 		views[i] = &in->views[i]->mmu;
-	if (views == NULL || mmu_fork_begin(s->mmu, views, in->count, &in->fork) != 0) {
+	if (views == NULL ||
+	    mmu_fork_begin(s->mmu, views, in->count, in->apart, in->apart_count, &in->fork) != 0) {
 		space_let_go(s);
 		inheritance_free(in);
 		in = NULL;
@@ -428,6 +498,15 @@ static void space_abandon(struct space *s)
 	}
 }
 
+static void map_pinned(void)
+{
+	for (struct list *n = spaces.next; n != &spaces; n = n->next) {
+		struct space *s = container_of(n, struct space, link);
+		if (s->inheritance != NULL)
+			mmu_fork_map(s->inheritance->fork);
+	}
+}
+
 static void inherit(void)
 {
 	mmu_wards_inherit();
@@ -451,6 +530,7 @@ static void fork_child(void)
 	views_abandon();
 	refusals_abandon();
 	mmu_abandon_all();
+	map_pinned();
 	for (struct list *n = spaces.next; n != &spaces; n = n->next)
 		space_abandon(container_of(n, struct space, link));
 	inherit();

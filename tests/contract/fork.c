@@ -452,6 +452,70 @@ TEST(r7_1_private_charges, "7.1 a child's copies are charged to nobody, and noth
 	world_end(&w);
 }
 
+/* What this process's page tables have of an address. */
+static uint64_t frame_of(const void *address)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	REQUIRE(fd >= 0);
+	CHECK_EQ(pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)address / PAGE * 8)), 8);
+	close(fd);
+	return entry & ~((uint64_t)0xff << 55); /* its number, not its state */
+}
+
+TEST(s3_5_pinned_frame,
+     "S3.5, 7.1 a pinned private page keeps its frame in the parent over a fork, with "
+     "MKW_DONTFORK and without")
+{
+	for (int dontfork = 0; dontfork < 2; dontfork++) {
+		struct world w;
+		struct kid kid;
+		struct mkw_pin *pin;
+		unsigned char *view;
+		uint64_t frame;
+
+		plain_install();
+		fork_world(&w, 8);
+		view = map_private(&w, 8);
+		for (size_t i = 0; i < 8; i++)
+			put(view + i * PAGE, (unsigned char)('0' + i));
+		REQUIRE_EQ(mkw_pin(view + 2 * PAGE, 2 * PAGE, MKW_WRITE, &pin), 0);
+		if (dontfork)
+			CHECK_EQ(mkw_advise(view, 8 * PAGE, MKW_DONTFORK), 0);
+		frame = frame_of(view + 2 * PAGE);
+		if (kid_fork(&kid) == 0) {
+			unsigned char byte;
+
+			if (dontfork) {
+				KID_CHECK(plain_read(view, &byte, NULL) == SIGSEGV);
+				_exit(0);
+			}
+			for (size_t i = 0; i < 8; i++)
+				KID_CHECK(view[i * PAGE] == '0' + i);
+			kid_turn(&kid);
+			KID_CHECK(view[2 * PAGE] == '2' && view[4 * PAGE] == '4');
+			view[2 * PAGE] = 'c';
+			KID_CHECK(read_into(view + 3 * PAGE) == 0);
+			_exit(0);
+		}
+		if (!dontfork) {
+			kid_hear(&kid);
+			view[2 * PAGE] = 'p';
+			view[4 * PAGE] = 'p';
+			CHECK(frame_of(view + 2 * PAGE) == frame);
+			kid_say(&kid);
+		}
+		kid_end(&kid);
+		view[2 * PAGE] = 'q';
+		CHECK(frame_of(view + 2 * PAGE) == frame);
+		CHECK_EQ(view[3 * PAGE], '3');
+		CHECK_EQ(mkw_unpin(pin), 0);
+		CHECK_EQ(mkw_unmap(view, 8 * PAGE), 0);
+		world_end(&w);
+	}
+}
+
 /* ---- Refusals ----------------------------------------------------------------------------- */
 
 TEST(r7_1_refused_in_child,
