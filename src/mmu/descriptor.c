@@ -83,6 +83,15 @@ static bool knows_pagemap_scan(void)
 	return known;
 }
 
+/* TSan ends a child of several threads that starts one. */
+#ifdef __has_feature
+#define UNDER_TSAN __has_feature(thread_sanitizer)
+#elif defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#else
+#define UNDER_TSAN 0
+#endif
+
 /* The kernel asks for CAP_SYS_PTRACE. */
 static bool may_have_forks(void)
 {
@@ -116,7 +125,7 @@ int features_probe(struct features *features)
 			!feature_switched_off("pagemap-scan") && knows_pagemap_scan();
 		features->exact_address = !feature_switched_off("exact-address") &&
 					  (api.features & UFFD_FEATURE_EXACT_ADDRESS);
-		features->fork = !feature_switched_off("fork") &&
+		features->fork = !UNDER_TSAN && !feature_switched_off("fork") &&
 				 (api.features & UFFD_FEATURE_EVENT_FORK) && may_have_forks();
 		if (feature_switched_off("thread-id"))
 			features->bits &= ~(uint64_t)UFFD_FEATURE_THREAD_ID;

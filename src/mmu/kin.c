@@ -13,7 +13,8 @@
  * A child whose socket hangs up may live on, if its warden alone is dead: it is served until its
  * memory is gone, which the descriptor tells (ESRCH).
  *
- * Locks: kin.lock and the list's, both of rank MACHINE, never both.
+ * Locks: kin.lock, of rank MACHINE; the list's has no rank: nothing is taken below it, and it is
+ * taken below any.
  */
 #include "machine.h"
 
@@ -86,10 +87,10 @@ struct mmu *kin_new(struct mmu_fork *f)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&k->left, &attr);
 	pthread_condattr_destroy(&attr);
-	machine_lock(&all_lock);
+	pthread_mutex_lock(&all_lock);
 	k->next = all;
 	all = k;
-	machine_unlock(&all_lock);
+	pthread_mutex_unlock(&all_lock);
 	return &k->mmu;
 }
 
@@ -97,11 +98,11 @@ static void unlist(struct kin *k)
 {
 	struct kin **at = &all;
 
-	machine_lock(&all_lock);
+	pthread_mutex_lock(&all_lock);
 	while (*at != k)
 		at = &(*at)->next;
 	*at = k->next;
-	machine_unlock(&all_lock);
+	pthread_mutex_unlock(&all_lock);
 }
 
 void mmu_kin_destroy(struct mmu *mmu)
@@ -138,7 +139,7 @@ pid_t kin_process_of(pid_t tid)
 	char path[64];
 	pid_t found = 0;
 
-	machine_lock(&all_lock);
+	pthread_mutex_lock(&all_lock);
 	for (const struct kin *k = all; k && !found; k = k->next) {
 		pid_t pid = atomic_load(&k->pid);
 
@@ -148,7 +149,7 @@ pid_t kin_process_of(pid_t tid)
 		if (access(path, F_OK) == 0)
 			found = pid;
 	}
-	machine_unlock(&all_lock);
+	pthread_mutex_unlock(&all_lock);
 	return found;
 }
 
