@@ -105,17 +105,31 @@ static void unlist(struct kin *k)
 	pthread_mutex_unlock(&all_lock);
 }
 
+/* Forgotten first: a child that is forked meanwhile closes what it finds. */
+static void forget_fd(int *fd)
+{
+	int old = *fd;
+
+	*fd = -1;
+	if (old >= 0)
+		close(old);
+}
+
+/* The descriptor first: what happens from the hangup on the warden reads. */
+static void hang_up(struct kin *k)
+{
+	forget_fd(&k->mmu.uffd);
+	forget_fd(&k->mmu.kin_socket);
+	forget_fd(&k->mmu.pagemap_fd);
+}
+
 void mmu_kin_destroy(struct mmu *mmu)
 {
 	struct kin *k = mmu->kin;
 
 	unlist(k);
-	/* The descriptor first: what happens from the hangup on the warden reads. */
-	close(mmu->uffd);
-	close(mmu->kin_socket);
+	hang_up(k);
 	close(k->stop);
-	if (mmu->pagemap_fd >= 0)
-		close(mmu->pagemap_fd);
 	pthread_cond_destroy(&k->left);
 	pthread_mutex_destroy(&k->lock);
 	free(k);
@@ -124,11 +138,8 @@ void mmu_kin_destroy(struct mmu *mmu)
 void kins_abandon(void)
 {
 	for (struct kin *k = all; k; k = k->next) {
-		close(k->mmu.uffd);
-		close(k->mmu.kin_socket);
+		hang_up(k);
 		close(k->stop);
-		if (k->mmu.pagemap_fd >= 0)
-			close(k->mmu.pagemap_fd);
 	}
 	all = NULL;
 	pthread_mutex_init(&all_lock, NULL);
@@ -317,6 +328,7 @@ static void *kin_run(void *arg)
 	if (gone) {
 		machine_unlock(&k->lock);
 		k->mmu.upcalls->gone(k->mmu.arg);
+		hang_up(k);
 		machine_lock(&k->lock);
 	}
 	while (!pthread_equal(k->place[i].thread, pthread_self()) || k->place[i].state != RUNNING)
@@ -358,6 +370,16 @@ void kin_sleep_begin(void)
 	machine_lock(&k->lock);
 	if (k->waiting == 0)
 		(void)thread_add(k); /* else the others wait */
+	machine_unlock(&k->lock);
+}
+
+void kin_want_reader(struct mmu *mmu)
+{
+	struct kin *k = mmu->kin;
+
+	machine_lock(&k->lock);
+	if (k->waiting == 0)
+		(void)thread_add(k);
 	machine_unlock(&k->lock);
 }
 

@@ -261,6 +261,8 @@ int fork_advise(const struct mmu_view *views, size_t count, bool inherit);
 struct mmu *kin_new(struct mmu_fork *fork);
 /* For mmu_sleep_begin: a thread of a child's machine. */
 void kin_sleep_begin(void);
+/* The child forks, or has: somebody is to read that. */
+void kin_want_reader(struct mmu *mmu);
 /* Events that wait at a child's descriptor. */
 void kin_read(struct mmu *mmu);
 /* The process of which tid is a thread, if it is a child's; 0. */

@@ -59,6 +59,14 @@ static bool is_childs(const struct mmu_view *view)
 	return view->mmu->kin != NULL;
 }
 
+/* A child that was given up (fork.c) may be forking all the same, and who would read that may be
+ * waiting for us. */
+static void try_later(const struct mmu_view *view)
+{
+	if (is_childs(view))
+		kin_want_reader(view->mmu);
+}
+
 static int protect_once(const struct mmu_view *view, uintptr_t address, size_t length,
 			uint64_t mode)
 {
@@ -73,6 +81,7 @@ static int protect_once(const struct mmu_view *view, uintptr_t address, size_t l
 			return 0;
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 	}
 }
 
@@ -109,6 +118,7 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 		}
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 		/* Cut short: the rest is asked for again, which tells why. */
 		if (arg.mapped > 0)
 			*done += (size_t)arg.mapped;
@@ -135,6 +145,7 @@ static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, c
 		}
 		if (errno != EAGAIN)
 			return errno == ENOSPC ? -ENOMEM : -errno;
+		try_later(view);
 		if (arg.copy > 0)
 			*done += (size_t)arg.copy;
 	}

@@ -1147,6 +1147,26 @@ TEST(r7_2_inline_is_not_inherited, "7.2 an inline view is left out")
 	world_end(&w);
 }
 
+TEST(r7_1_other_numbers, "7.1 a child of another PID namespace cannot be told of, and has no view")
+{
+	struct world w;
+	struct kid kid;
+
+	shared_make();
+	plain_install();
+	fork_world(&w, 4);
+	put(w.view, 'p');
+	if (unshare(CLONE_NEWPID) != 0)
+		SKIP("no PID namespace can be made: errno %d", errno);
+	if (kid_fork(&kid) == 0) {
+		KID_CHECK(plain_write(w.view, 'x', NULL) == SIGSEGV);
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(get(w.view), 'p');
+	world_end(&w);
+}
+
 TEST(r7_2_other_ways, "7.2 a process made without fork has no view, in place of one nobody watches")
 {
 	struct world w;
