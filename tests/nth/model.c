@@ -645,6 +645,18 @@ bool model_heavy(void)
  * without the Nth call are the end. */
 #define RUNS_WITHOUT 3u
 
+/* What the first space makes stays: signal handlers use it, and they stay, too. */
+static void make_what_stays(void)
+{
+	struct mkw_space *space;
+	int error;
+
+	IN_LIBRARY(error = mkw_space_create(NULL, &space));
+	REQUIRE_EQ(error, 0);
+	IN_LIBRARY(error = mkw_space_destroy(space, 0));
+	CHECK_EQ(error, 0);
+}
+
 void model_loop(enum model_store kind, const char *options, void (*scenario)(struct model *m))
 {
 	unsigned errnos = model_heavy() ? ERRNOS_MAX : 1;
@@ -653,6 +665,7 @@ void model_loop(enum model_store kind, const char *options, void (*scenario)(str
 
 	test_not_under_tsan();
 	nth_tell_at_end();
+	make_what_stays();
 	run(kind, options, scenario, 0, 0);
 	for (unsigned which = 0; which < errnos && failed < FAILED_MOST; which++) {
 		uint64_t n = first;
