@@ -100,7 +100,8 @@ static unsigned fate_protection(const struct reshape *r, const struct view *v, u
 
 static bool can_be_one(const struct view *a, const struct view *b)
 {
-	return a->mapping == b->mapping && a->private == b->private && a->locked == b->locked;
+	return a->mapping == b->mapping && a->private == b->private && a->locked == b->locked &&
+	       a->dontfork == b->dontfork;
 }
 
 /* views_claim: will they be one? */
@@ -159,6 +160,7 @@ static struct view *piece_new(const struct view *v, const struct part *part, uin
 	piece->mmu.address = address;
 	piece->mmu.backend = v->mmu.backend;
 	piece->locked = v->locked;
+	piece->dontfork = v->dontfork;
 	view_set_protection(piece, protection);
 	if (v->private != NULL) {
 		atomic_fetch_add(&v->private->refs, 1);
@@ -602,6 +604,8 @@ static int reshape_check(const struct reshape *r)
 	uintptr_t at = r->claim.start;
 	struct part part;
 
+	if (r->claim.views == NULL && process_check_address(at) != 0)
+		return -ECHILD;
 	if (r->claim.views == NULL && r->change == CHANGE_UNMAP)
 		return mkw_set_error(-EINVAL, "no view is mapped at %p", (void *)at);
 	for (const struct view *v = r->claim.views; v != NULL; v = v->next) {
@@ -699,6 +703,10 @@ static int reshape_run(struct reshape *r)
 
 	if (error != 0)
 		return mkw_set_error(error, "no memory for the table of views");
+	/* In a child of fork there may be a view of the parent's. */
+	if (r->claim.views == NULL && r->change == CHANGE_UNMAP &&
+	    mmu_ward_unmap(r->claim.start, r->claim.end - r->claim.start))
+		return 0;
 	error = reshape_check(r);
 	if (error != 0) {
 		views_settle(&r->claim, r->claim.views);
@@ -706,15 +714,17 @@ static int reshape_run(struct reshape *r)
 	}
 	for (struct view *v = r->claim.views; v != NULL; v = v->next)
 		view_drain(v);
+	forks_hold();
 	error = reshape_prepare(r);
+	if (error == 0 && !r->committed)
+		reshape_commit(r);
+	forks_let_go();
 	if (error != 0) {
 		reshape_abandon(r);
 		return mkw_set_error(error, "cannot change the views: %s",
 				     error == -ENOMEM ? "no memory, no room, or too many mappings"
 						      : "not possible here");
 	}
-	if (!r->committed)
-		reshape_commit(r);
 	if (r->made == NULL)
 		r->made = r->moved;
 	else

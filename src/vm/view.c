@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROTECT_AGAIN_NS 1000000u
+
 static struct env_rwlock table_lock = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
 				       RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
@@ -226,6 +228,7 @@ int views_claim(struct claim *c, bool (*joins)(const struct view *, const struct
 	error = table_promise(more);
 	for (size_t left = error == 0 ? taken : 0; left > 0; left--) {
 		*tail = table[from];
+		atomic_store(&table[from]->claimed, true);
 		tail = &table[from]->next;
 		table_take(from);
 		table_promised++;
@@ -244,6 +247,7 @@ void views_settle(struct claim *c, struct view *made)
 		list_remove(&v->leaving);
 	/* A fault that was reported meanwhile has found no view. */
 	for (struct view *v = made; v != NULL; v = v->next) {
+		atomic_store(&v->claimed, false);
 		table_put(v);
 		mmu_wake(&v->mmu, v->mmu.address, v->mmu.length);
 	}
@@ -591,6 +595,36 @@ int mapping_put(struct object *o, struct mapping *mapping)
 	return object_release(o, USER_VIEW);
 }
 
+struct view *view_copy(const struct view *v, struct mmu *mmu)
+{
+	struct view *copy = calloc(1, sizeof(*copy));
+
+	if (copy == NULL)
+		return NULL;
+	copy->object = v->object;
+	copy->first = v->first;
+	copy->count = v->count;
+	copy->protection = v->protection;
+	memcpy(copy->advice, v->advice, sizeof(copy->advice));
+	copy->advice_count = v->advice_count;
+	copy->mmu = v->mmu;
+	copy->mmu.mmu = mmu;
+	if (v->child != NULL)
+		copy->zapped = v->zapped;
+	list_init(&copy->link);
+	list_init(&copy->leaving);
+	env_mutex_init(&copy->stream_lock, RANK_LEAF);
+	if (v->private != NULL)
+		copy->private = private_fork(v);
+	if (v->private != NULL && copy->private == NULL) {
+		view_free(copy);
+		return NULL;
+	}
+	return copy;
+}
+
+/* ---- Unmapping ---------------------------------------------------------------------------- */
+
 /* Parked faults of the view are in lists all over: have every one look again. */
 static void view_flush_faults(struct view *v)
 {
@@ -710,6 +744,8 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	error_clear();
 	if (h == NULL || address == NULL)
 		return mkw_set_error(-EINVAL, "no handle or no place for the address");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	if ((protection & MKW_WRITE) != 0)
 		protection |= MKW_READ;
 	error = map_check(h, length, protection, flags, offset);
@@ -755,6 +791,37 @@ int view_unmap(struct view *v)
 	private_forget(v, v->first, v->count);
 	view_free(v);
 	return mapping_put(o, mapping);
+}
+
+void view_retire(struct view *v)
+{
+	struct object *o = v->object;
+	uint64_t first = v->first, count = v->count;
+
+	view_drain(v);
+	env_write_lock(&o->views_lock);
+	/* The child may live: what it wrote is charged, what it writes from here on is refused. */
+	while (view_protect(v, first, count) == -ENOMEM)
+		env_nap(PROTECT_AGAIN_NS);
+	list_remove(&v->link);
+	env_write_unlock(&o->views_lock);
+	if (view_is_notified(v))
+		op_map(o, false);
+	private_forget(v, first, count);
+	view_free(v);
+	object_release(o, USER_VIEW);
+}
+
+void views_abandon(void)
+{
+	static const struct env_rwlock fresh = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
+						RANK_VIEWS};
+
+	table_lock = fresh;
+	table = NULL;
+	table_count = table_capacity = table_promised = 0;
+	list_init(&leaving);
+	list_init(&leaving_waiters);
 }
 
 /* A view of the space, taken from the table, or NULL: for mkw_space_destroy. */
@@ -827,6 +894,8 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 		else
 			at = view_end;
 	}
+	if (result == 0 && gap && process_check_address(at) != 0)
+		return -ECHILD;
 	if (result == 0 && gap)
 		return mkw_set_error(-ENOMEM, "part of the range is not mapped by a view");
 	return result;

@@ -601,7 +601,7 @@ TEST_EACH_BACKEND(nothing_lost,
 		  "6.1 6.3 a device writes while syncs run: each sync has stored what was "
 		  "there before it, and in the end the store has all")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammers[2];
 	struct mkw_pin *pin;
 	unsigned char *view;
@@ -943,7 +943,7 @@ TEST_EACH_BACKEND(s3_2_copied_before_pin,
 		  "S3.2 what is not pinned may always be copied: pinned and let "
 		  "go over and over, under writes, the bytes are right")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammer;
 	unsigned char *view;
 	struct rig rig;

@@ -618,6 +618,9 @@ static void hammers_against(enum mkw_advice advice)
 	for (unsigned i = 0; i < 4; i++)
 		CHECK_EQ(*hammers[i].word, hammers[i].done);
 	CHECK_EQ(*hammers[4].word, hammers[4].done + hammers[5].done);
+	/* What was copied is known: two pages, and no more. */
+	CHECK_EQ(mkw_advise(s.view, 4 * PAGE, MKW_COLD), 0);
+	CHECK_EQ(rig_stat(&s.rig).private_bytes, 2 * PAGE);
 	swapping_close(&s);
 }
 
