@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGES 16u
@@ -1275,4 +1276,127 @@ TEST_EACH_BACKEND(plain_dontneed,
 	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
 	check_store(&w, PAGE, "d", 1);
 	world_end(&w);
+}
+
+/* ---- Children of fork --------------------------------------------------------------------- */
+
+/* Exit status 0, or the line of what failed, modulo 256. */
+static void check_child(pid_t pid)
+{
+	int status = 0;
+
+	REQUIRE(pid > 0);
+	while (waitpid(pid, &status, 0) < 0)
+		REQUIRE_EQ(errno, EINTR);
+	CHECK_EQ(status, 0);
+}
+
+#define IN_CHILD(expr)                             \
+	do {                                       \
+		if (!(expr))                       \
+			_exit(__LINE__ % 255 + 1); \
+	} while (0)
+
+TEST(fork_of_pieces, "7.1 7.3 a child inherits pieces as they are, and cannot change them")
+{
+	struct mkw_backend_info info;
+	unsigned char value = 0;
+	struct world w;
+	void *moved;
+	pid_t pid;
+
+	test_not_under_tsan();
+	REQUIRE(mkw_backends(&info, 1) >= 1);
+	if (!info.usable || strstr(info.reason, "inherit no views"))
+		SKIP("%s", info.reason);
+	world_clean(&w, PAGES);
+	CHECK_EQ(mkw_protect(w.view + 2 * PAGE, 2 * PAGE, MKW_READ), 0);
+	CHECK_EQ(mkw_remap_pages(w.view + 8 * PAGE, PAGE, 3 * PAGE), 0);
+	CHECK_EQ(mkw_unmap(w.view + 12 * PAGE, PAGE), 0);
+	pid = fork();
+	if (pid == 0) {
+		IN_CHILD(plain_write(w.view, 'k', NULL) == 0);
+		IN_CHILD(plain_write(w.view + 2 * PAGE, 'k', NULL) == SIGSEGV);
+		IN_CHILD(plain_write(w.view + 8 * PAGE, 'l', NULL) == 0);
+		IN_CHILD(plain_read(w.view + 3 * PAGE, &value, NULL) == 0 && value == 'l');
+		IN_CHILD(plain_read(w.view + 12 * PAGE, &value, NULL) == SIGSEGV);
+		IN_CHILD(mkw_protect(w.view, PAGE, MKW_READ) == -ECHILD);
+		IN_CHILD(mkw_remap(w.view, PAGE, 2 * PAGE, MKW_MAYMOVE, &moved) == -ECHILD);
+		IN_CHILD(mkw_remap_pages(w.view, PAGE, 0) == -ECHILD);
+		_exit(0);
+	}
+	check_child(pid);
+	CHECK_EQ(get(w.view), 'k');
+	CHECK_EQ(get(w.view + 8 * PAGE), 'l');
+	CHECK_EQ(questions(&w), 2);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	check_store(&w, 0, "k", 1);
+	check_store(&w, 3 * PAGE, "l", 1);
+	world_end(&w);
+}
+
+struct changer {
+	struct test_thread thread;
+	unsigned char *view;
+	_Atomic bool stop;
+};
+
+static void *changer_main(void *arg)
+{
+	struct changer *c = arg;
+	uint64_t state = 5;
+
+	while (!atomic_load(&c->stop)) {
+		uint64_t first = rig_random(&state) % FIRE_PAGES;
+		uint64_t count = 1 + rig_random(&state) % (FIRE_PAGES - first);
+
+		if (rig_random(&state) % 2 == 0)
+			CHECK_EQ(
+				mkw_remap_pages(c->view + first * PAGE, count * PAGE, first * PAGE),
+				0);
+		else
+			CHECK_EQ(mkw_protect(c->view + first * PAGE, count * PAGE, MKW_WRITE), 0);
+	}
+	return NULL;
+}
+
+TEST(fork_while_changed,
+     "7.1 7.3 forks while a view is changed and written: each child has all of it, "
+     "and no addition is lost")
+{
+	struct changer changer = {.stop = false};
+	struct fire fire = {.index = 0};
+	struct mkw_backend_info info;
+	unsigned rounds = test_rounds(30);
+	struct rig rig;
+
+	test_not_under_tsan();
+	REQUIRE(mkw_backends(&info, 1) >= 1);
+	if (!info.usable || strstr(info.reason, "inherit no views"))
+		SKIP("%s", info.reason);
+	rig_open(&rig, NULL, FIRE_PAGES, MKW_RDWR);
+	changer.view = fire.view = rig.view;
+	test_thread_start(&changer.thread, changer_main, &changer);
+	test_thread_start(&fire.thread, fire_main, &fire);
+	for (unsigned round = 0; round < rounds; round++) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			for (unsigned page = 0; page < FIRE_PAGES; page++)
+				atomic_fetch_add(rig_word(rig.view, page) + 1, 1);
+			_exit(0);
+		}
+		check_child(pid);
+	}
+	atomic_store(&changer.stop, true);
+	atomic_store(&fire.stop, true);
+	test_thread_join(&changer.thread);
+	test_thread_join(&fire.thread);
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	CHECK_EQ(mkw_invalidate(rig.handle, 0, 0), 0);
+	for (unsigned page = 0; page < FIRE_PAGES; page++) {
+		CHECK_EQ(rig_word(rig.view, page)[0], fire.counts[page]);
+		CHECK_EQ(rig_word(rig.view, page)[1], rounds);
+	}
+	rig_close(&rig);
 }
