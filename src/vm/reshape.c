@@ -19,7 +19,8 @@
  * mapped anew, its entries are armed, and the next write to each is reported. One that is charged
  * already is then let go without a question.
  *
- * Locks: views_lock (write) around changes of the mapping; else none.
+ * Locks: from prepare to commit no process forks (forks_hold); in it views_lock (write) around
+ * changes of the mapping. None while anybody is waited for.
  */
 #include "vm.h"
 
