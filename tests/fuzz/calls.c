@@ -300,9 +300,24 @@ static void call_map(struct input *in)
 	}
 }
 
+/* A page longer, and no longer. */
+static void view_grow_and_shrink(struct view *v)
+{
+	bool fits = v->offset + v->length + PAGE <= OBJECT_BYTES;
+	void *address = v->address;
+
+	CHECK_RESULT(NULL, false,
+		     mkw_remap(v->address, v->length, v->length + PAGE, MKW_MAYMOVE, &address),
+		     fits ? 0 : -EINVAL);
+	if (!fits)
+		return;
+	v->address = address;
+	CHECK_RESULT(NULL, false, mkw_remap(address, v->length + PAGE, v->length, 0, &address), 0);
+	EXPECT(address == v->address, "moved by shrinking");
+}
+
 static void call_unmap(struct input *in)
 {
-	static const long long wrong[] = {1, PAGE, -(long long)PAGE, 1ll << 40};
 	struct view *v = view_pick(in);
 	unsigned how = input_number(in) % 8;
 
@@ -311,11 +326,17 @@ static void call_unmap(struct input *in)
 	fuzz_trace("unmap %s, %u", v->object->uri, how);
 	if (how == 1 || how == 2)
 		CHECK_RESULT(NULL, false, mkw_unmap(v->address + how, v->length), -EINVAL);
-	if (how >= 4) {
-		size_t length = v->length + (size_t)wrong[how - 4];
-
-		CHECK_RESULT(NULL, false, mkw_unmap(v->address, length), -EINVAL);
+	if (how == 4)
+		CHECK_RESULT(NULL, false, mkw_unmap(v->address, SIZE_MAX), -EINVAL);
+	if (how == 5 || how == 6) {
+		CHECK_RESULT(NULL, false, mkw_protect(v->address, PAGE, how == 5 ? MKW_READ : 0),
+			     0);
+		CHECK_RESULT(NULL, false,
+			     mkw_protect(v->address, v->length, v->writable ? MKW_WRITE : MKW_READ),
+			     0);
 	}
+	if (how == 7)
+		view_grow_and_shrink(v);
 	if (how == 0)
 		view_unmap_whole(v);
 }
