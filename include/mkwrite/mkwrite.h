@@ -367,9 +367,11 @@ struct mkw_pin; /* pages that somebody else reads or writes in place */
  * device). The range need not be page aligned, and may cross views of one space. All of it is
  * pinned, or nothing. Blocks.
  *
- * Until mkw_unpin() the pages keep their frames: they are not evicted, nor moved, and stay mapped
- * in the view as far as the process itself leaves them so, so that no system call faults on them.
- * The pin keeps the object, not the view.
+ * Until mkw_unpin() the pages keep their frames: they are not evicted, nor moved, nor protected, so
+ * that a system call on them has nobody to wait for, also in an inline view. The pin keeps the
+ * object, not the view. A private view is given copies of its own first, for reading, too: it and
+ * the device see the same from then on. They are not swapped out; mkw_advise() leaves them,
+ * truncation and mkw_unmap() do not.
  *
  * A pin for writing asks the store as a write does, and may be refused. Its pages count as dirty
  * until the last such pin has gone, and against the dirty limit. Background write-back leaves them

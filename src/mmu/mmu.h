@@ -163,6 +163,9 @@ int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void
 int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length);
 /* Map existing frames RW, whatever is mapped there now. */
 int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length);
+/* Likewise, but what is absent is mapped when it is touched, with no report; and what is mapped
+ * stays so all the while. Cheaper where most of it is RW. */
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length);
 /* After this no thread writes through the range unreported; absent entries are armed. */
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length);
 /* Drop translations; keeps frames. An RW entry leaves no marker behind: protect first. */

@@ -604,6 +604,11 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return 0;
 }
 
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return mmu_map_rw(view, address, length);
+}
+
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	struct sim_view *v = sim_of(view);

@@ -376,6 +376,16 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return err;
 }
 
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = protect_range(view, address, length, 0);
+	wake_end(view, address, length);
+	return err;
+}
+
 void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	wake_begin(view, address, length);

@@ -71,11 +71,65 @@ int view_fill(struct view *v, uint64_t first, uint64_t count)
 	return error;
 }
 
-/* This view's translations go; clean pages keep their markers, dirty ones need none. */
+/* This view's translations go; clean pages keep their markers, dirty ones need none. => views_lock
+ * held. */
+static int dontneed_range(struct view *v, uint64_t first, uint64_t count)
+{
+	uintptr_t address = view_address(v, first);
+	int error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
+
+	if (error == 0)
+		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
+	/* A racing reader may have lost a marker to the zap. */
+	if (error == 0 && v->mmu.writable)
+		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+	return error;
+}
+
+/* What of [first, end) is not pinned. => views_lock, region->lock held. */
+static int dontneed_unpinned(struct view *v, const struct region *r, uint64_t first, uint64_t end)
+{
+	int error = 0;
+
+	for (uint64_t page = first; page < end && error == 0;) {
+		uint64_t from = page;
+
+		while (page < end && r->pages[page - r->first].pins == 0)
+			page++;
+		if (page > from)
+			error = dontneed_range(v, from, page - from);
+		else
+			page++;
+	}
+	return error;
+}
+
+/* => views_lock held. Of all of it, whether there are pins is to be looked at. */
+static int dontneed_regions(struct view *v, uint64_t first, uint64_t end)
+{
+	int error = 0;
+
+	for (uint64_t page = first, next; page < end && error == 0; page = next) {
+		struct region *r = region_next(v->object, page);
+
+		next = r != NULL && r->first < end ? r->first : end;
+		if (next > page) {
+			error = dontneed_range(v, page, next - page);
+		} else {
+			next = r->first + REGION_PAGES < end ? r->first + REGION_PAGES : end;
+			env_lock(&r->lock);
+			error = dontneed_unpinned(v, r, page, next);
+			env_unlock(&r->lock);
+		}
+		if (r != NULL)
+			region_put(r);
+	}
+	return error;
+}
+
 static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 {
 	struct object *o = v->object;
-	uintptr_t address = view_address(v, first);
 	int error;
 
 	if (v->locked)
@@ -85,12 +139,8 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 		return 0;
 	}
 	env_read_lock(&o->views_lock);
-	error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
-	if (error == 0)
-		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
-	/* A racing reader may have lost a marker to the zap. */
-	if (error == 0 && v->mmu.writable)
-		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+	error = atomic_load(&o->pin_parts) > 0 ? dontneed_regions(v, first, first + count)
+					       : dontneed_range(v, first, count);
 	env_read_unlock(&o->views_lock);
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
 }

@@ -337,7 +337,31 @@ static bool run_disturbs(const struct fault *f, size_t slot, size_t n)
 {
 	const struct page *pages = f->region->pages;
 
-	return f->view != NULL && (pages[slot].pins > 0 || pages[slot + n].pins > 0);
+	return f->view != NULL && !fault_is_pin(f) &&
+	       (pages[slot].pins > 0 || pages[slot + n].pins > 0);
+}
+
+/* The first n pages can be written: they are mapped, counted, or held, as the fault wants them. =>
+ * fault_lock held. */
+static int fault_take_charged(struct fault *f, size_t n)
+{
+	struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1);
+	uintptr_t address = view_address(f->view, f->page);
+	int error;
+
+	if (f->kind == FAULT_RESERVE)
+		fault_hold(f, slot, n);
+	else if (f->kind != FAULT_PIN_WRITE)
+		page_change(r, slot, PAGE_WRITE);
+	for (size_t i = 0; i < n; i++)
+		r->pages[slot + i].writer = f->tid;
+	if (f->kind != FAULT_PIN_WRITE)
+		return mmu_map_rw(&f->view->mmu, address, n << PAGE_SHIFT);
+	error = mmu_let_rw(&f->view->mmu, address, n << PAGE_SHIFT);
+	if (error != 0)
+		fault_pin_undo(f, n);
+	return error;
 }
 
 /* Notified since it was last cleaned: no second question (S1.5). => fault_lock held, dropped. */
@@ -354,28 +378,18 @@ static enum step fault_write_charged(struct fault *f)
 	       !run_disturbs(f, slot, n) && !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
-	for (size_t i = 0; f->kind == FAULT_PIN_WRITE && i < n; i++)
+	for (size_t i = 0; (f->kind == FAULT_PIN_WRITE || f->kind == FAULT_WRITE) && i < n; i++)
 		page_change(r, slot + i, PAGE_WRITE);
 	if (f->kind == FAULT_PIN_WRITE && (n = fault_pin(f, slot, n)) == 0)
 		return fault_cannot_pin(f);
 	f->served = n;
 	if (f->kind == FAULT_WRITE) {
-		for (size_t i = 0; i < n; i++) {
-			page_change(r, slot + i, PAGE_WRITE);
+		for (size_t i = 0; i < n; i++)
 			page_lock(r, slot + i);
-		}
 		f->locked = n;
 	} else {
-		if (f->kind == FAULT_RESERVE)
-			fault_hold(f, slot, n);
-		else
-			page_change(r, slot, PAGE_WRITE);
-		for (size_t i = 0; i < n; i++)
-			r->pages[slot + i].writer = f->tid;
-		error = mmu_map_rw(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
+		error = fault_take_charged(f, n);
 	}
-	if (error != 0 && f->kind == FAULT_PIN_WRITE)
-		fault_pin_undo(f, n);
 	fault_unlock(f);
 	if (error == 0)
 		return STEP_DONE;

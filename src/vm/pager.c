@@ -118,6 +118,7 @@ enum step pager_in(struct fault *f)
 		private_busy(r, c, i);
 	fault_unlock(f);
 
+	atomic_fetch_add(&s->swapping_in, 1);
 	buffer = slab_buffer(s);
 	read = in_read(s, first, count, buffer, &error);
 	fault_lock(f);
@@ -128,6 +129,7 @@ enum step pager_in(struct fault *f)
 	if (!c->childs)
 		uncharge_resident(o, count - done);
 	pager_put(s, first, done);
+	atomic_fetch_sub(&s->swapping_in, 1);
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);
@@ -328,8 +330,8 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	out_give_back(out, written);
-	uncharge_resident(o, written + lost);
 	COUNT(o, swap_outs, written);
+	uncharge_resident(o, written + lost);
 	*gone += written + lost;
 	return true;
 }

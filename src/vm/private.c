@@ -154,7 +154,8 @@ enum step private_no_room(struct fault *f)
 	return charge_resident_park(f);
 }
 
-/* There is no room for a copy, while the object's page is there. => fault_lock held, dropped. */
+/* There is no room for a copy, while the object's page is there. If that is all that can go, room
+ * comes of it for nothing but to have it back: private_fill. => fault_lock held, dropped. */
 static enum step private_no_copy(struct fault *f)
 {
 	f->lacked = true;
@@ -267,6 +268,21 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 	return error == 0 ? STEP_DONE : private_failed(f, error);
 }
 
+/* The object's page is absent. If there was no room for the copy, that comes first: else the page
+ * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
+ * held, dropped. */
+static enum step private_fill(struct fault *f)
+{
+	if (f->lacked && f->room == 0) {
+		f->room = charge_private_of_pair(f->object);
+		if (f->room == 0) {
+			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
+			return private_no_room(f);
+		}
+	}
+	return fault_fill(f);
+}
+
 /* ---- Pins --------------------------------------------------------------------------------- */
 
 /* How many pages from the fault's on can be made copies with it. => fault_lock held. */
@@ -375,21 +391,6 @@ static enum step private_pin_copies(struct fault *f, struct private_chunk *c)
 }
 
 /* ---- Looking ------------------------------------------------------------------------------ */
-
-/* The object's page is absent. If there was no room for the copy, that comes first: else the page
- * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
- * held, dropped. */
-static enum step private_fill(struct fault *f)
-{
-	if (f->lacked && f->room == 0) {
-		f->room = charge_private_of_pair(f->object);
-		if (f->room == 0) {
-			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
-			return private_no_room(f);
-		}
-	}
-	return fault_fill(f);
-}
 
 enum step private_look(struct fault *f)
 {
@@ -758,13 +759,14 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 
 	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
 		struct private_chunk *c;
-		size_t from, to;
+		size_t from, to, freed = 0;
 
 		next = r->first + REGION_PAGES;
 		env_read_lock(&v->object->views_lock);
 		env_lock(&r->lock);
 		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
 		if (c != NULL && c->charged > 0) {
+			freed = private_take_back(v, r);
 			c->referenced = false;
 			c->hand = (uint16_t)from;
 			/* Who goes on writing is seen to. */
@@ -772,6 +774,7 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 		}
 		env_unlock(&r->lock);
 		env_read_unlock(&v->object->views_lock);
+		uncharge_resident(v->object, freed);
 		region_put(r);
 	}
 }

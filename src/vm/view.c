@@ -201,6 +201,13 @@ int view_map_rw(struct view *v, uint64_t first, uint64_t count)
 	return mmu_map_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 }
 
+int view_let_rw(struct view *v, uint64_t first, uint64_t count)
+{
+	if (!view_clip(v, &first, &count))
+		return 0;
+	return mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+}
+
 int views_protect(struct object *o, uint64_t first, uint64_t count)
 {
 	int result = 0;

@@ -498,6 +498,7 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 	       void *arg);
 /* What the view shows of [first, first+count), which is charged. => fault_lock held. */
 int view_map_rw(struct view *v, uint64_t first, uint64_t count);
+int view_let_rw(struct view *v, uint64_t first, uint64_t count); /* as mmu_let_rw */
 /* Over every view of the object. => views_lock held for reading. */
 int views_protect(struct object *o, uint64_t first, uint64_t count);
 void views_zap(struct object *o, uint64_t first, uint64_t count);
@@ -831,7 +832,8 @@ struct space {
 	struct error_record unheard;
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
-	int swap_error; /* the reclaimer's: that was told last */
+	_Atomic unsigned swapping_in; /* faults that will give slots back */
+	int swap_error;		      /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 

@@ -957,3 +957,31 @@ TEST_EACH_BACKEND(nth_ends, "whatever call fails at the end: what was dirty is i
 	each_store(end_by_unmap);
 	each_store(end_by_destroy);
 }
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+static int write_pinned(struct model *m)
+{
+	return model_write_pinned(m, 1, 4, 'P');
+}
+
+static int write_pinned_again(struct model *m)
+{
+	return model_write_pinned(m, 2, 5, 'Q');
+}
+
+static void pins(struct model *m)
+{
+	model_begin(m, 8);
+	model_arm();
+	STEP(m, write_pinned);
+	STEP(m, write_pinned_again);
+	STEP(m, model_pin_private);
+	STEP(m, model_sync);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_pins, "whatever call fails while pages are pinned")
+{
+	each_store(pins);
+}

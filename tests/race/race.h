@@ -103,7 +103,7 @@ struct world {
 	bool tolerant; /* the store fails: calls may fail */
 	bool cuts;     /* some program truncates: accesses may be past the end */
 	bool left;     /* object 0 has no user, and could not be written */
-	bool freezes, unmaps, limited;
+	bool freezes, unmaps, limited, pins;
 	unsigned reports_max; /* for one access */
 	uint64_t next_value;
 	uint64_t size_least; /* of object 0, at the end */

@@ -249,6 +249,7 @@ static void world_make(const struct scenario *sc)
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
+	world.pins = script_has(sc, "pin") || script_has(sc, "look");
 	world.unmaps =
 		script_has(sc, "unmap") || script_has(sc, "mapover") || script_has(sc, "quit");
 	world.tolerant = option(sc, "fails") > 0;
