@@ -315,7 +315,7 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
  * its copies count as resident pages. Pages already cached are mapped at once (about 0.3 us each).
  * With MKW_LOCKED there is no view unless all of it that the object has could be filled: ENOMEM if
  * the limits do not allow that, or what the store refuses; a private view's first write to a page
- * needs a page more, as in any other. The view is not inherited by fork.
+ * needs a page more, as in any other. Children inherit it (see Children).
  * Errors: EINVAL (range; MKW_WRITE on a store that cannot write), EACCES (MKW_WRITE on a read-only
  * handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
  */
@@ -338,6 +338,8 @@ enum mkw_advice {
 	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
 	MKW_COLD,	/* not used soon: the first to go when there is no room */
 	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
+	MKW_DONTFORK,	/* children do not inherit the view, which must be named whole */
+	MKW_DOFORK,	/* they do: the default */
 };
 /*
  * Advice on a range of views. MKW_DONTNEED and MKW_PAGEOUT lose nothing in shared views: pages that
@@ -391,6 +393,28 @@ struct mkw_pin; /* pages that somebody else reads or writes in place */
  */
 int mkw_pin(void *address, size_t length, unsigned access, struct mkw_pin **pin);
 int mkw_unpin(struct mkw_pin *pin);
+
+/* ---- Children ----------------------------------------------------------------------------- */
+
+/*
+ * A child made by fork() inherits views, unless they are inline or were advised MKW_DONTFORK, and
+ * may use them as its parent does: what it writes to a shared view is asked of the store, charged,
+ * written back and refused, for its own threads and handlers, by the process that made the space; a
+ * private view is copied on write in both. It may fork again, execute something else, exit or be
+ * killed at any time. An object lives until the last child's view of it is gone.
+ *
+ * If the process that made the space ends first, or the space does, accesses of the child to pages
+ * that are not mapped, and writes to pages that were not writable, are refused with -EOWNERDEAD;
+ * pages that were mapped when that process died go on as memory that nobody writes back.
+ *
+ * Calls about the parent's space, its handles and views are answered ECHILD in the child; but
+ * mkw_unmap() unmaps a whole view, mkw_guard() and mkw_last_refusal() work, and a space of its own
+ * can be made. A private view's copies in a child are charged to nobody and never swapped out.
+ *
+ * Needs CAP_SYS_PTRACE when the space is made: else, or where the child cannot be served (it is in
+ * another PID namespace; there is no memory), inherited views are SIGSEGV in it. Processes made by
+ * clone() or _Fork() inherit no view; posix_spawn(), vfork() and system() need none.
+ */
 
 /* ---- The host ----------------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
  *
  * MKW_UFFD_WITHOUT in the environment names features to treat as missing, so that the paths for
  * older kernels can be run on a newer one: continue-wp, poison (never used), pagemap-scan,
- * thread-id, exact-address, syscalls.
+ * thread-id, exact-address, syscalls, fork.
  */
 #include "machine.h"
 
@@ -83,6 +83,29 @@ static bool knows_pagemap_scan(void)
 	return known;
 }
 
+/* TSan ends a child of several threads that starts one. */
+#ifdef __has_feature
+#define UNDER_TSAN __has_feature(thread_sanitizer)
+#elif defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#else
+#define UNDER_TSAN 0
+#endif
+
+/* The kernel asks for CAP_SYS_PTRACE. */
+static bool may_have_forks(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK};
+	bool syscalls, may;
+	int fd = open_any(&syscalls);
+
+	if (fd < 0)
+		return false;
+	may = ioctl(fd, UFFDIO_API, &api) == 0;
+	close(fd);
+	return may;
+}
+
 int features_probe(struct features *features)
 {
 	struct uffdio_api api = {.api = UFFD_API};
@@ -102,6 +125,8 @@ int features_probe(struct features *features)
 			!feature_switched_off("pagemap-scan") && knows_pagemap_scan();
 		features->exact_address = !feature_switched_off("exact-address") &&
 					  (api.features & UFFD_FEATURE_EXACT_ADDRESS);
+		features->fork = !UNDER_TSAN && !feature_switched_off("fork") &&
+				 (api.features & UFFD_FEATURE_EVENT_FORK) && may_have_forks();
 		if (feature_switched_off("thread-id"))
 			features->bits &= ~(uint64_t)UFFD_FEATURE_THREAD_ID;
 	}

@@ -173,6 +173,17 @@ static int send_sigbus(pid_t tid, int code, uintptr_t value)
 	return -errno;
 }
 
+bool signals_wake(pid_t tid)
+{
+	return signals_ours() && send_sigbus(tid, PASSED_CODE, 0) == 0;
+}
+
+void windows_abandon(void)
+{
+	pthread_mutex_init(&window.lock, NULL);
+	atomic_store(&window.ticket, 0);
+}
+
 /* What the thread is doing cannot be told now: it tries its access again, and its refusal comes
  * with it. */
 static void refuse_later(struct mmu_view *view, uintptr_t address)

@@ -292,6 +292,17 @@ bool signals_ours(void)
 	       now.sa_sigaction == on_sigbus;
 }
 
+void signals_abandon(void)
+{
+	pthread_mutex_init(&install, NULL);
+}
+
+void signals_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported)
+{
+	if (upcalls.record)
+		upcalls.record(tid, refusal, reported);
+}
+
 void signals_die(uintptr_t address)
 {
 	struct sigaction plain = {.sa_handler = SIG_DFL};

@@ -53,8 +53,22 @@ static void wake(struct mmu_view *view, uintptr_t address, size_t length)
 	(void)ioctl(view_fd(view), UFFDIO_WAKE, &arg);
 }
 
-static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
-			 uint64_t mode)
+/* The view is another process's, which can be dead, and may have mapped something else there. */
+static bool is_childs(const struct mmu_view *view)
+{
+	return view->mmu->kin != NULL;
+}
+
+/* A child that was given up (fork.c) may be forking all the same, and who would read that may be
+ * waiting for us. */
+static void try_later(const struct mmu_view *view)
+{
+	if (is_childs(view))
+		kin_want_reader(view->mmu);
+}
+
+static int protect_once(const struct mmu_view *view, uintptr_t address, size_t length,
+			uint64_t mode)
 {
 	struct uffdio_writeprotect arg = {
 		.range = {.start = address, .len = length},
@@ -67,7 +81,23 @@ static int protect_range(const struct mmu_view *view, uintptr_t address, size_t 
 			return 0;
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 	}
+}
+
+/* What a child has unmapped, or mapped over, is no view any more; what is behind it may be. */
+static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
+			 uint64_t mode)
+{
+	int err = protect_once(view, address, length, mode);
+	size_t half = length / MKW_PAGE_SIZE / 2 * MKW_PAGE_SIZE;
+
+	if (!is_childs(view) || (err != -ESRCH && err != -ENOENT))
+		return err;
+	if (err == -ESRCH || half == 0)
+		return 0;
+	err = protect_range(view, address, half, mode);
+	return err ? err : protect_range(view, address + half, length - half, mode);
 }
 
 /* Returns 0 or a negative errno, with *done bytes mapped in either case. */
@@ -88,6 +118,7 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 		}
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 		/* Cut short: the rest is asked for again, which tells why. */
 		if (arg.mapped > 0)
 			*done += (size_t)arg.mapped;
@@ -114,6 +145,7 @@ static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, c
 		}
 		if (errno != EAGAIN)
 			return errno == ENOSPC ? -ENOMEM : -errno;
+		try_later(view);
 		if (arg.copy > 0)
 			*done += (size_t)arg.copy;
 	}
@@ -260,7 +292,9 @@ static int map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	bool woken = false;
 	int err;
 
-	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length)
+	/* A child's entries cannot be dropped from here. */
+	if (is_childs(view) ||
+	    (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length))
 		return protect_range(view, address, length, 0); /* wakes */
 	err = remap_rw(view, address, length, &woken);
 	if (!woken)
@@ -275,6 +309,8 @@ int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	if (is_childs(view))
+		return -ENOTSUP;
 	count_call(view->mmu);
 	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
 }

@@ -18,7 +18,7 @@ int view_fd(const struct mmu_view *view)
 	return view->backend == MMU_INLINE ? view->mmu->inline_fd : view->mmu->uffd;
 }
 
-static int view_register(int fd, void *address, size_t length, bool private)
+int view_register(int fd, void *address, size_t length, bool private)
 {
 	struct uffdio_register arg = {
 		.range = {.start = (uintptr_t)address, .len = length},

@@ -558,7 +558,10 @@ static bool fault_deliver(struct fault *f)
 		return true;
 	}
 	mmu_sleep_begin(s->mmu);
-	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
+	if (f->view->child != NULL)
+		mmu_kin_refuse(&f->view->mmu, f->access, f->tid, f->reported, &f->refusal);
+	else
+		mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
 	mmu_sleep_end(s->mmu);
 	return true;
 }
@@ -598,30 +601,14 @@ static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, ui
 		COUNT(v->object, read_faults, 1);
 }
 
-void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid)
+/* Its view is known from here on. */
+static void fault_meet(struct fault *f, struct view *v)
 {
-	struct space *s = space;
-	struct view *v = view_find(address);
-	struct fault *f;
-
-	/* No view: it is being unmapped, which wakes the thread. */
-	if (v == NULL)
-		return;
-	f = slab_fault(s);
-	if (f == NULL) {
-		mmu_wake(&v->mmu, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
-		view_put(v);
-		return;
-	}
-	list_init(&f->waiter.link);
-	f->waiter.wake = fault_resume;
-	f->tid = tid;
-	f->reported = mmu_report_time();
-	fault_init(f, v, FAULT_EVENT, address, access);
+	fault_init(f, v, FAULT_EVENT, f->address, f->access);
 	/* While a thread has a signal pending it faults over and over inside its call, and a report
 	 * may be read after the wake that let it go to its refusal: then it is elsewhere, and a
 	 * second refusal would meet it there. If it is here it comes again. */
-	if (!fault_set_latest(f) || fault_came_again_old(f)) {
+	if (f->stale || fault_came_again_old(f)) {
 		fault_wake(f);
 		fault_free(f);
 		return;
@@ -629,23 +616,99 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	fault_run(f);
 }
 
+/* False: no fork is under way. Else it is left until that is over: whoever would serve it now might
+ * wait for the thread that forks, which waits for its event to be read. */
+static bool fault_leave(struct space *s, struct fault *f)
+{
+	bool leave;
+
+	if (!atomic_load(&s->gate))
+		return false;
+	env_lock(&s->ready_lock);
+	leave = atomic_load(&s->gate);
+	if (leave)
+		list_push_back(&s->ready, &f->waiter.link);
+	env_unlock(&s->ready_lock);
+	return leave;
+}
+
+/* v: NULL if it has to be looked up, which may wait for the thread that forks. */
+static void fault_report(struct space *s, struct view *v, uintptr_t address, enum mmu_access access,
+			 pid_t tid)
+{
+	struct fault *f = slab_fault(s);
+
+	if (f == NULL) {
+		if (v == NULL)
+			v = view_find(address);
+		if (v == NULL)
+			return;
+		mmu_wake(&v->mmu, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
+		view_put(v);
+		return;
+	}
+	list_init(&f->waiter.link);
+	f->waiter.wake = fault_resume;
+	f->tid = tid;
+	f->address = address;
+	f->access = access;
+	f->reported = mmu_report_time();
+	f->stale = !fault_set_latest(f);
+	f->view = v;
+	if (fault_leave(s, f))
+		return;
+	if (v == NULL)
+		v = view_find(address);
+	/* No view: it is being unmapped, which wakes the thread. */
+	if (v == NULL)
+		slab_fault_free(s, f);
+	else
+		fault_meet(f, v);
+}
+
+void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid)
+{
+	fault_report(space, NULL, address, access, tid);
+}
+
+void fault_child(void *child, uintptr_t address, enum mmu_access access, pid_t tid)
+{
+	struct view *v = child_view(child, address);
+
+	if (v != NULL)
+		fault_report(child_space(child), v, address, access, tid);
+}
+
+/* One of the ready queue. NULL: it is empty, or to be left alone. */
+static struct fault *fault_next_ready(struct space *s)
+{
+	struct list *node = NULL;
+
+	env_lock(&s->ready_lock);
+	if (!atomic_load(&s->gate))
+		node = list_pop(&s->ready);
+	env_unlock(&s->ready_lock);
+	return node == NULL ? NULL : container_of(node, struct fault, waiter.link);
+}
+
 void fault_ready(void *space)
 {
 	struct space *s = space;
+	struct fault *f;
 
-	for (;;) {
-		struct list *node;
-		struct fault *f;
+	while ((f = fault_next_ready(s)) != NULL) {
+		struct view *v = f->view;
 
-		env_lock(&s->ready_lock);
-		node = list_pop(&s->ready);
-		if (node == NULL) {
-			env_unlock(&s->ready_lock);
-			return;
+		if (f->object != NULL) {
+			fault_run(f);
+			continue;
 		}
-		f = container_of(node, struct fault, waiter.link);
-		env_unlock(&s->ready_lock);
-		fault_run(f);
+		if (v == NULL)
+			v = view_find(f->address);
+		if (v == NULL)
+			slab_fault_free(s, f);
+		else
+			fault_meet(f, v);
 	}
 }
 

@@ -21,7 +21,7 @@ int handle_check(const struct mkw_handle *h)
 		return mkw_set_error(-EINVAL, "no handle");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(h->object->space);
 }
 
 /* ---- Waking ------------------------------------------------------------------------------- */
@@ -262,7 +262,7 @@ static int open_check(struct mkw_space *space, unsigned flags, struct mkw_handle
 				     flags);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(space_of(space));
 }
 
 /* One try: as object_open. */
@@ -472,6 +472,8 @@ int mkw_close(struct mkw_handle *h)
 	error_clear();
 	if (h == NULL)
 		return mkw_set_error(-EINVAL, "no handle");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	env_shield(&shield);

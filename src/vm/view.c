@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROTECT_AGAIN_NS 1000000u
+
 static struct env_rwlock table_lock = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
 				       RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
@@ -351,7 +353,7 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 	return 0;
 }
 
-static void view_free(struct view *v)
+void view_free(struct view *v)
 {
 	private_put(v);
 	env_mutex_destroy(&v->stream_lock);
@@ -457,6 +459,8 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	error_clear();
 	if (h == NULL || address == NULL)
 		return mkw_set_error(-EINVAL, "no handle or no place for the address");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	if ((protection & MKW_WRITE) != 0)
 		protection |= MKW_READ;
 	error = map_check(h, length, protection, flags, offset);
@@ -479,6 +483,34 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	}
 	env_unshield(&shield);
 	return error;
+}
+
+struct view *view_copy(const struct view *v, struct mmu *mmu)
+{
+	struct view *copy = calloc(1, sizeof(*copy));
+
+	if (copy == NULL)
+		return NULL;
+	copy->object = v->object;
+	copy->first = v->first;
+	copy->count = v->count;
+	copy->protection = v->protection;
+	memcpy(copy->advice, v->advice, sizeof(copy->advice));
+	copy->advice_count = v->advice_count;
+	copy->mmu = v->mmu;
+	copy->mmu.mmu = mmu;
+	if (v->child != NULL)
+		copy->zapped = v->zapped;
+	list_init(&copy->link);
+	list_init(&copy->leaving);
+	env_mutex_init(&copy->stream_lock, RANK_LEAF);
+	if (v->private != NULL)
+		copy->private = private_fork(v);
+	if (v->private != NULL && copy->private == NULL) {
+		view_free(copy);
+		return NULL;
+	}
+	return copy;
 }
 
 /* ---- Unmapping ---------------------------------------------------------------------------- */
@@ -550,6 +582,37 @@ int view_unmap(struct view *v)
 	return object_release(o, USER_VIEW);
 }
 
+void view_retire(struct view *v)
+{
+	struct object *o = v->object;
+	uint64_t first = v->first, count = v->count;
+
+	atomic_fetch_or(&v->refs, VIEW_DYING);
+	view_drain(v);
+	env_write_lock(&o->views_lock);
+	/* The child may live: what it wrote is charged, what it writes from here on is refused. */
+	while (view_protect(v, first, count) == -ENOMEM)
+		env_nap(PROTECT_AGAIN_NS);
+	list_remove(&v->link);
+	env_write_unlock(&o->views_lock);
+	if (view_is_notified(v))
+		op_map(o, false);
+	view_free(v);
+	object_release(o, USER_VIEW);
+}
+
+void views_abandon(void)
+{
+	static const struct env_rwlock fresh = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
+						RANK_VIEWS};
+
+	table_lock = fresh;
+	table = NULL;
+	table_count = table_capacity = 0;
+	list_init(&leaving);
+	list_init(&leaving_waiters);
+}
+
 /* => shielded: a signal handler that faults would need the table's lock. */
 static int unmap_at(void *address, size_t length)
 {
@@ -557,6 +620,8 @@ static int unmap_at(void *address, size_t length)
 	bool mine;
 
 	v = view_find((uintptr_t)address);
+	if (v == NULL && mmu_ward_unmap((uintptr_t)address, length))
+		return 0;
 	if (v == NULL)
 		return mkw_set_error(-EINVAL, "no view is mapped at %p", address);
 	if (v->mmu.address != (uintptr_t)address || length > v->mmu.length ||
@@ -635,6 +700,8 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 		view_put(v);
 		at = view_end;
 	}
+	if (result == 0 && gap && process_check_address(at) != 0)
+		return -ECHILD;
 	if (result == 0 && gap)
 		return mkw_set_error(-ENOMEM, "part of the range is not mapped by a view");
 	return result;

@@ -34,6 +34,7 @@ struct space;
 struct object;
 struct region;
 struct view;
+struct child;
 
 /* ---- Errors ------------------------------------------------------------------------------- */
 
@@ -161,8 +162,12 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	uint32_t window;	   /* pages that the next fault asks for */
 	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
+	bool childs;		   /* charged to nobody, and never swapped out */
 };
 
+/* A child's copy of a chunk gets the page as it is. */
+void private_inherit(struct region *region, const struct private_chunk *from,
+		     struct private_chunk *to, size_t slot);
 /* => region->lock held. The transition must be in the table. */
 void private_change(struct region *region, struct private_chunk *chunk, size_t slot,
 		    enum private_event event);
@@ -307,6 +312,7 @@ struct object {
 
 	struct env_rwlock views_lock; /* RANK_OBJECT_VIEWS: the list below */
 	struct list views;
+	_Atomic uint64_t cuts; /* how often private copies were dropped from its end */
 
 	struct env_mutex lock;	   /* RANK_OBJECT: the rest */
 	struct list waiters;	   /* for a range op, a thaw, space in the store */
@@ -438,6 +444,9 @@ struct private
 struct view {
 	struct mmu_view mmu;
 	struct private *private; /* NULL: a shared view */
+	struct child *child;	 /* whose it is; NULL: this process's */
+	uint64_t zapped;	 /* a child's: object->cuts, when it last lost private copies */
+	bool dontfork;		 /* children do not inherit it; object->views_lock */
 	struct object *object;
 	struct list link;      /* object->views */
 	struct list leaving;   /* out of the table, still mapped; table_lock */
@@ -477,6 +486,13 @@ int view_unmap(struct view *v); /* after it was taken from the table */
 /* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
  * lock held. */
 int view_fill(struct view *v, uint64_t first, uint64_t count);
+/* A copy for a child, in no list. NULL: no memory. */
+struct view *view_copy(const struct view *v, struct mmu *mmu);
+void view_free(struct view *v); /* in no list, mapped no more */
+/* Of a child that is no more, or is not to be served any more. No lock held. */
+void view_retire(struct view *v);
+/* In a child: there are none. */
+void views_abandon(void);
 struct view *view_steal(const struct space *s);
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg);
@@ -496,6 +512,8 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 
 /* For pages [first, first+count). NULL: no memory. */
 struct private *private_new(uint64_t first, uint64_t count);
+/* What a child's copy of the view begins with. NULL: no memory. => the list of views is held. */
+struct private *private_fork(const struct view *v);
 /* The view, which is mapped no more, gives up its part of it. No lock held. */
 void private_put(struct view *v);
 void private_unref(struct space *s, struct private *p);
@@ -561,6 +579,7 @@ struct fault {
 	unsigned memory_tries;	/* OOM answers */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
+	bool stale;		/* its thread was refused this access before it was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
 	uint64_t not_before_ns; /* space->delayed */
 	uint64_t reported;	/* mmu_report_time of its event */
@@ -576,8 +595,9 @@ struct fault {
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
-/* Serve the fault of a thread of the program (upcalls of mmu.h). */
+/* Serve the fault of a thread of the program (upcalls of mmu.h); of a child. */
 void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid);
+void fault_child(void *child, uintptr_t address, enum mmu_access access, pid_t tid);
 void fault_ready(void *space);
 bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
 bool fault_allowed(uintptr_t address, enum mmu_access access);
@@ -795,6 +815,12 @@ struct mkw_space {
 struct space {
 	struct mkw_space public;
 	struct mmu *mmu;
+	uint64_t process;		 /* whose it is (child.c) */
+	struct list link;		 /* of all spaces */
+	struct list children;		 /* that have inherited views; space->lock */
+	struct inheritance *inheritance; /* of the fork under way; that thread's */
+	/* A fork is under way: handler threads leave faults in the ready queue. */
+	_Atomic bool gate;
 	struct env_mutex lock;	/* RANK_SPACE: objects, handles */
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
@@ -807,7 +833,8 @@ struct space {
 	struct error_record unheard;
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
-	int swap_error; /* the reclaimer's: that was told last */
+	_Atomic unsigned swapping_in; /* faults that will give slots back */
+	int swap_error;		      /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
@@ -861,6 +888,26 @@ void slab_private_free(struct space *s, struct private_chunk *c);
 void *slab_buffer(struct space *s); /* FILL_PAGES_MAX pages */
 void slab_buffer_free(struct space *s, void *buffer);
 void slab_destroy(struct space *s);
+
+/* ---- Processes (child.c) ------------------------------------------------------------------ */
+
+/* A space of this process begins; it ends. */
+int process_add(struct space *s);
+void process_remove(struct space *s);
+/* 0, or -ECHILD and said: the space is the parent's. */
+int process_check(const struct space *s);
+/* What is at an address that is in no view of this process: -ECHILD and said if it is inherited,
+ * else 0. */
+int process_check_address(uintptr_t address);
+struct space *child_space(const struct child *child);
+/* Referenced, or NULL. On a thread of its machine: it needs no lock. */
+struct view *child_view(const struct child *child, uintptr_t address);
+/* Have children drop what their private views have of the object from page first on, which is known
+ * to be nothing any more. => a range op over it; no lock held. */
+void children_cut(struct object *o, uint64_t first);
+/* Children of the space are served no more. What they have written by now is charged and in the
+ * objects. No lock held. */
+void children_end(struct space *s);
 
 /* ---- Accounts (charge.c) ------------------------------------------------------------------ */
 
@@ -1018,6 +1065,8 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
  */
 bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
+/* In a child. */
+void refusals_abandon(void);
 
 /* Guards, for mkw_guard and for store operations. */
 struct guard {

@@ -19,6 +19,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
@@ -453,6 +455,21 @@ WRAP(int, fstatat64, (int dir, const char *path, struct stat64 *st, int flags),
 WRAP(int, fstatfs64, (int fd, struct statfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
 WRAP(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *size),
      (fd, level, name, value, size), -1, ERRNOS(ENOBUFS, ENOMEM))
+WRAP(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t size),
+     (fd, level, name, value, size), -1, ERRNOS(ENOMEM))
+WRAP(int, socketpair, (int domain, int type, int protocol, int ends[2]),
+     (domain, type, protocol, ends), -1, ERRNOS(EMFILE, ENFILE, ENOMEM))
+WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags), -1,
+     ERRNOS(ENOBUFS, ENOMEM, EINTR))
+WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags), -1,
+     ERRNOS(ENOMEM, EINTR))
+WRAP(int, poll, (struct pollfd * fds, nfds_t count, int timeout_ms), (fds, count, timeout_ms), -1,
+     ERRNOS(EINTR, ENOMEM))
+WRAP(int, ppoll,
+     (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
+     (fds, count, timeout, mask), -1, ERRNOS(EINTR, ENOMEM))
+WRAP(int, eventfd, (unsigned count, int flags), (count, flags), -1, ERRNOS(EMFILE, ENFILE, ENOMEM))
+WRAP(int, dup, (int fd), (fd), -1, ERRNOS(EMFILE))
 WRAP(int, fstatvfs64, (int fd, struct statvfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
 WRAP(int, statx, (int dir, const char *path, int flags, unsigned mask, struct statx *st),
      (dir, path, flags, mask, st), -1, ERRNOS(EIO, ENOMEM))

@@ -6,9 +6,12 @@
  */
 #include "nth/model.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* What the file store calls does not depend on what the kernel's userfaultfd can do. */
@@ -70,6 +73,52 @@ static int advise_willneed(struct model *m)
 static int advise_dontneed(struct model *m)
 {
 	return advise(m, MKW_DONTNEED);
+}
+
+/* ---- Children ----------------------------------------------------------------------------- */
+
+static void write_in_child(void *view)
+{
+	((volatile unsigned char *)view)[PAGE + 5] = 'F';
+}
+
+/* A child has the view, or it has none: what it wrote is there, or it has not. */
+static int fork_child(struct model *m)
+{
+	int status = 0;
+	pid_t pid;
+
+	IN_LIBRARY(pid = fork());
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		_exit(mkw_guard(write_in_child, m->view, NULL) == 0 ? 0 : 3);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		CHECK_EQ(errno, EINTR);
+	CHECK((WIFEXITED(status) && (WEXITSTATUS(status) & ~3) == 0) ||
+	      (WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		m->bytes[PAGE + 5] = 'F';
+	return 0;
+}
+
+static void forks(struct model *m)
+{
+	model_begin(m, 4);
+	model_arm();
+	STEP(m, write_first);
+	STEP(m, fork_child);
+	STEP(m, fork_child);
+	STEP(m, msync_all);
+	model_end(m);
+}
+
+TEST(nth_fork, "7.1 whatever call fails, a child has a view that is served, or none")
+{
+	test_not_under_tsan();
+	model_loop(MODEL_MEM, "", forks);
 }
 
 /* ---- From beginning to end ---------------------------------------------------------------- */
