@@ -601,7 +601,7 @@ TEST_EACH_BACKEND(nothing_lost,
 		  "6.1 6.3 a device writes while syncs run: each sync has stored what was "
 		  "there before it, and in the end the store has all")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammers[2];
 	struct mkw_pin *pin;
 	unsigned char *view;
@@ -943,7 +943,7 @@ TEST_EACH_BACKEND(s3_2_copied_before_pin,
 		  "S3.2 what is not pinned may always be copied: pinned and let "
 		  "go over and over, under writes, the bytes are right")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammer;
 	unsigned char *view;
 	struct rig rig;
@@ -1118,6 +1118,24 @@ TEST_EACH_BACKEND(pin_outlives, "2.10 a pin keeps its object when the view and t
 	CHECK_EQ(mkw_unpin(pin), 0);
 	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 1);
 	CHECK_EQ(rig_stored_word(&rig, 2), 3);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(read_pin_outlives,
+		  "2.10 a pin for reading keeps its object, which has nothing to "
+		  "write")
+{
+	struct mkw_pin *pin;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 8, MKW_RDWR);
+	pin = pin_pages(rig.view, 1, 2, MKW_READ);
+	rig_leave(&rig);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 0);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 2 * PAGE);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 1);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 0);
 	rig_close(&rig);
 }
 

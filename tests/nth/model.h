@@ -43,6 +43,7 @@ struct model {
 	unsigned char *second;	/* a further view, from page 1 on, only to be read */
 	unsigned char *private; /* a private view of all of it, writable */
 	size_t private_pages;
+	bool only_own;	       /* there is no room for others than these: */
 	bool own[MODEL_PAGES]; /* pages that were written there: own_bytes has them */
 	uint64_t size;
 	uint64_t quiet_pages; /* so many at the beginning are never touched, nor read by views */

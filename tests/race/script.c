@@ -7,6 +7,8 @@
  *
  *   writeN aliasN readN peekN   word N through the first view, the second view
  *   preadN pwriteN              word N by a call
+ *   pinN lookN                  pin word N's page by the first view: write twice; only read
+ *   clampN unclamp              the two halves of a pin for writing
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
  *   keepN                       write word N and sync: the object stays as long as that
  *   shrink cut grow empty       truncate to one page, to the middle of page 0, to all pages, to 0
@@ -178,6 +180,54 @@ static void do_pread(unsigned n)
 		threads_fail("pread moved %zd bytes", done);
 }
 
+static struct mkw_pin *pin_word(unsigned n, unsigned access)
+{
+	struct mkw_pin *pin = NULL;
+	int error = mkw_pin((void *)(world.views[0].address + word_offset(n)), sizeof(uint64_t),
+			    access, &pin);
+
+	expect(error, "pin", call_may_fail(error));
+	return pin;
+}
+
+/* Who has it pinned writes at any time; that nobody is asked then is not said: the page may be cut
+ * off, and another one there. */
+static void do_pin(unsigned n)
+{
+	struct mkw_pin *pin = pin_word(n, MKW_WRITE);
+
+	if (pin == NULL)
+		return;
+	write_word(0, n);
+	write_word(0, n);
+	expect(mkw_unpin(pin), "unpin", false);
+}
+
+static void do_clamp(unsigned n)
+{
+	world.pin = pin_word(n, MKW_WRITE);
+}
+
+static void do_unclamp(unsigned n)
+{
+	struct mkw_pin *pin = world.pin;
+
+	(void)n;
+	world.pin = NULL;
+	if (pin != NULL)
+		expect(mkw_unpin(pin), "unpin", false);
+}
+
+static void do_look(unsigned n)
+{
+	struct mkw_pin *pin = pin_word(n, MKW_READ);
+
+	if (pin == NULL)
+		return;
+	read_word(0, n);
+	expect(mkw_unpin(pin), "unpin", false);
+}
+
 static void do_other(unsigned n)
 {
 	write_word(3, n);
@@ -219,7 +269,8 @@ static void do_sync(unsigned n)
 		durable_check(begun);
 		changes_check(changes);
 	}
-	expect(error, "sync", call_may_fail(error));
+	expect(error, "sync",
+	       (error == -EBUSY && world.freezes && world.pins) || call_may_fail(error));
 }
 
 /* Nobody shortens the object on purpose. */
@@ -239,7 +290,8 @@ static void do_msync(unsigned n)
 	(void)n;
 	if (error == 0)
 		durable_check(begun);
-	expect(error, "msync", call_may_fail(error));
+	expect(error, "msync",
+	       (error == -EBUSY && world.freezes && world.pins) || call_may_fail(error));
 }
 
 static void do_flush(unsigned n)
@@ -268,7 +320,8 @@ static void resize(uint64_t size_bytes, const char *what)
 	for (unsigned w = 0; w < WORDS; w++)
 		if (word_offset(w) >= from)
 			model_call_end(m, w, 0, begun[w], error == 0);
-	expect(error, what, (error == -EBUSY && world.freezes) || call_may_fail(error));
+	expect(error, what,
+	       (error == -EBUSY && (world.freezes || world.pins)) || call_may_fail(error));
 }
 
 static void do_shrink(unsigned n)
@@ -310,7 +363,8 @@ static void change_page(unsigned n, const uint64_t *left,
 	for (unsigned k = 0; k < 2; k++)
 		model_call_end(m, 2 * n + k, left[k], begun[k],
 			       error == 0 && mkw_size(world.handles[0]) > word_offset(2 * n));
-	expect(error, what, (error == -EBUSY && world.freezes) || call_may_fail(error));
+	expect(error, what,
+	       (error == -EBUSY && (world.freezes || world.pins)) || call_may_fail(error));
 }
 
 static void do_punch(unsigned n)
@@ -336,7 +390,8 @@ static void do_wipe(unsigned n)
 		if (word_offset(w) < size)
 			model_call_end(m, w, 0, begun[w],
 				       error == 0 && mkw_size(world.handles[0]) > word_offset(w));
-	expect(error, "wipe", (error == -EBUSY && world.freezes) || call_may_fail(error));
+	expect(error, "wipe",
+	       (error == -EBUSY && (world.freezes || world.pins)) || call_may_fail(error));
 }
 
 static void do_discard(unsigned n)
@@ -540,7 +595,9 @@ static const struct {
 	{"close", do_close, false},	{"wake", do_wake, false},
 	{"room", do_room, false},	{"keep", do_keep, false},
 	{"wipe", do_wipe, false},	{"empty", do_empty, false},
-	{"leave", do_leave, false},
+	{"leave", do_leave, false},	{"pin", do_pin, false},
+	{"look", do_look, false},	{"clamp", do_clamp, false},
+	{"unclamp", do_unclamp, false},
 };
 
 void script_run(const char *script)
