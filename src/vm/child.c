@@ -68,6 +68,16 @@ int process_check_address(uintptr_t address)
 	return mmu_ward_allows(address, MMU_READ) ? say_parents() : 0;
 }
 
+void forks_hold(void)
+{
+	env_lock(&forks_lock);
+}
+
+void forks_let_go(void)
+{
+	env_unlock(&forks_lock);
+}
+
 /* ---- A child's views ---------------------------------------------------------------------- */
 
 struct space *child_space(const struct child *child)
@@ -202,8 +212,12 @@ static bool child_copy_views(struct child *c, const struct inheritance *in)
 	}
 	if (c->count == in->count)
 		return true;
-	while (c->count > 0)
-		view_free(c->views[--c->count]);
+	while (c->count > 0) {
+		struct view *v = c->views[--c->count];
+
+		private_forget(v, v->first, v->count);
+		view_free(v);
+	}
 	return false;
 }
 
@@ -247,7 +261,9 @@ static void child_start(struct child *c)
 
 static bool is_inherited(const struct view *v, const struct child *from)
 {
-	return v->child == from && !v->dontfork && !view_is_dying(v) && v->mmu.backend == MMU_UFFD;
+	/* What is claimed is only about to change, until after the fork. */
+	return v->child == from && !v->dontfork && (!view_is_dying(v) || v->claimed) &&
+	       v->mmu.backend == MMU_UFFD;
 }
 
 /* False: no memory. */
@@ -370,7 +386,7 @@ static void inheritance_free(struct inheritance *in)
 	free(in);
 }
 
-/* => forks_lock, space->lock held. NULL: nothing is inherited, and nothing held. */
+/* => space_hold. NULL: nothing is inherited. */
 static struct inheritance *inheritance_begin(struct space *s, const struct child *from)
 {
 	struct inheritance *in = calloc(1, sizeof(*in));
@@ -378,10 +394,8 @@ static struct inheritance *inheritance_begin(struct space *s, const struct child
 	if (in == NULL)
 		return NULL;
 	in->from = from;
-	space_hold(s);
 	if (inheritance_collect(s, in))
 		return in;
-	space_let_go(s);
 	inheritance_free(in);
 	return NULL;
 }
@@ -394,7 +408,6 @@ static struct child *inheritance_end(struct space *s, struct inheritance *in)
 
 	if (mmu != NULL && c == NULL)
 		mmu_kin_destroy(mmu);
-	space_let_go(s);
 	inheritance_free(in);
 	return c;
 }
@@ -408,6 +421,7 @@ static void space_prepare(struct space *s)
 
 	children_reap(s);
 	env_hold(&s->lock);
+	space_hold(s);
 	if (mmu_can_fork(s->mmu))
 		in = inheritance_begin(s, NULL);
 	if (in == NULL)
@@ -417,7 +431,6 @@ static void space_prepare(struct space *s)
 		views[i] = &in->views[i]->mmu;
 	if (views == NULL ||
 	    mmu_fork_begin(s->mmu, views, in->count, in->apart, in->apart_count, &in->fork) != 0) {
-		space_let_go(s);
 		inheritance_free(in);
 		in = NULL;
 	}
@@ -450,6 +463,7 @@ static struct child *space_parent(struct space *s)
 	if (s->inheritance != NULL)
 		c = inheritance_end(s, s->inheritance);
 	s->inheritance = NULL;
+	space_let_go(s);
 	env_let_go(&s->lock);
 	return c;
 }
@@ -498,12 +512,26 @@ static void space_abandon(struct space *s)
 	}
 }
 
-static void map_pinned(void)
+static void space_block(const struct space *s)
+{
+	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
+		const struct object *o = container_of(n, struct object, link);
+		for (struct list *m = o->views.next; m != &o->views; m = m->next) {
+			const struct view *v = container_of(m, struct view, link);
+			if (v->child == NULL && (s->inheritance == NULL || !is_inherited(v, NULL)))
+				mmu_fork_block(&v->mmu);
+		}
+	}
+}
+
+/* Where the parent has pages that this process does not have as they are. */
+static void cover_gaps(void)
 {
 	for (struct list *n = spaces.next; n != &spaces; n = n->next) {
 		struct space *s = container_of(n, struct space, link);
 		if (s->inheritance != NULL)
 			mmu_fork_map(s->inheritance->fork);
+		space_block(s);
 	}
 }
 
@@ -530,7 +558,7 @@ static void fork_child(void)
 	views_abandon();
 	refusals_abandon();
 	mmu_abandon_all();
-	map_pinned();
+	cover_gaps();
 	for (struct list *n = spaces.next; n != &spaces; n = n->next)
 		space_abandon(container_of(n, struct space, link));
 	inherit();
@@ -553,6 +581,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 
 	env_lock(&forks_lock);
 	env_hold(&s->lock);
+	space_hold(s);
 	in = inheritance_begin(s, c);
 	if (in != NULL) {
 		views = malloc(in->count * sizeof(*views));
@@ -565,6 +594,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	} else {
 		(void)mmu_fork_go(fork, NULL, 0);
 	}
+	space_let_go(s);
 	env_let_go(&s->lock);
 	env_unlock(&forks_lock);
 	if (grandchild != NULL)

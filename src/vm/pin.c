@@ -201,9 +201,20 @@ static int pin_check_view(struct view *v, uint64_t first, uint64_t count, void *
 	return 0;
 }
 
+static void pin_shorten(struct mkw_pin *pin, const struct pin_part *to)
+{
+	struct pin_part *part;
+
+	while ((part = pin->parts) != to) {
+		pin->parts = part->next;
+		part_end(part);
+	}
+}
+
 static int pin_view(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
 	struct mkw_pin *pin = arg;
+	const struct pin_part *before = pin->parts;
 	uint64_t page = first, end = first + count;
 	int error = 0;
 
@@ -216,6 +227,8 @@ static int pin_view(struct view *v, uint64_t first, uint64_t count, void *arg)
 				     : part_fill(part, v, page, want);
 		page += want;
 	}
+	if (error == VIEW_GONE) /* all of it will be asked for again */
+		pin_shorten(pin, before);
 	return error;
 }
 
@@ -235,12 +248,7 @@ static void pin_count(const struct mkw_pin *pin, uint64_t by)
 
 static void pin_free(struct mkw_pin *pin)
 {
-	struct pin_part *part;
-
-	while ((part = pin->parts) != NULL) {
-		pin->parts = part->next;
-		part_end(part);
-	}
+	pin_shorten(pin, NULL);
 	free(pin);
 }
 
