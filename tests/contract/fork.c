@@ -1366,6 +1366,100 @@ TEST(r7_1_forks_at_once, "7.1 several threads fork at a time, with two spaces")
 	rig_close(&rig);
 }
 
+/* A child that adds to words of a view for ever. */
+static pid_t hammer_fork(struct rig *rig, uint64_t seed)
+{
+	pid_t pid = fork();
+
+	REQUIRE(pid >= 0);
+	for (; pid == 0; shared->value++)
+		atomic_fetch_add(rig_word(rig->view, rig_random(&seed) % rig->pages), 1);
+	return pid;
+}
+
+TEST(r7_1_killed_under_fire,
+     "7.1 children are killed wherever they are: what they stored is synced, nobody hangs")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+	struct rig rig;
+
+	shared_make();
+	rig_open(&rig, &options, 64, MKW_RDWR);
+	for (unsigned round = 0; round < test_rounds(15); round++) {
+		pid_t pids[3];
+		int before;
+
+		for (unsigned i = 0; i < 3; i++)
+			pids[i] = hammer_fork(&rig, round * 3 + i);
+		before = shared->value;
+		test_wait_until(shared->value - before > (int)round * 7);
+		for (unsigned i = 0; i < 3; i++) {
+			REQUIRE_EQ(kill(pids[i], SIGKILL), 0);
+			if (i == 1)
+				CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+			CHECK(WIFSIGNALED(status_of(pids[i])));
+		}
+	}
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	rig_check_stored(&rig);
+	rig_close(&rig);
+}
+
+TEST(r7_1_destroyed_under_fire, "7.1 a space ends while its children write: all of them are told")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+
+	shared_make();
+	for (unsigned round = 0; round < test_rounds(5); round++) {
+		struct rig rig;
+		pid_t pids[3];
+
+		rig_open(&rig, &options, 64, MKW_RDWR);
+		shared->value = 0;
+		for (unsigned i = 0; i < 3; i++)
+			pids[i] = hammer_fork(&rig, round * 3 + i);
+		test_wait_until(shared->value > 50);
+		rig_close(&rig);
+		for (unsigned i = 0; i < 3; i++) {
+			int status = status_of(pids[i]);
+
+			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		}
+	}
+}
+
+TEST(r7_1_server_killed_under_fire,
+     "7.1 the serving process is killed while children write: all of them are told")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+
+	shared_make();
+	REQUIRE_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	for (unsigned round = 0; round < test_rounds(5); round++) {
+		pid_t middle;
+
+		shared->value = 0;
+		middle = fork();
+		REQUIRE(middle >= 0);
+		if (middle == 0) {
+			struct rig rig;
+
+			rig_open(&rig, &options, 64, MKW_RDWR);
+			for (unsigned i = 0; i < 3; i++)
+				hammer_fork(&rig, round * 3 + i);
+			pause();
+		}
+		test_wait_until(shared->value > 50);
+		REQUIRE_EQ(kill(middle, SIGKILL), 0);
+		CHECK(WIFSIGNALED(status_of(middle)));
+		for (unsigned i = 0; i < 3; i++) {
+			int status = status_of(-1);
+
+			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		}
+	}
+}
+
 TEST(r7_1_busy_handlers, "7.1 a fork while every handler thread sits in the store")
 {
 	struct mkw_space_options options = {RIG_QUIET, .workers = 1, .workers_max = 2};
