@@ -322,8 +322,46 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
 int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsigned flags,
 	    uint64_t offset, void **address);
 
-/* Unmap a view: address and length as they were mapped. Its dirty pages stay with the object. */
+/*
+ * Unmap whatever of views lies in the range, which need not be what mkw_map() gave: views whole or
+ * in part, the middle of one, several. The rest stays, and so do the object's dirty pages. address
+ * must be a multiple of MKW_PAGE_SIZE; length is rounded up to one. What is no view is left alone.
+ * Blocks. Errors: EINVAL (there is no view in the range), ENOMEM (with nothing unmapped).
+ *
+ * Views are changed by these functions only. A plain munmap, mremap or mmap over a view takes away
+ * pages without the library's knowledge, and a plain mprotect may make it writable unasked.
+ */
 int mkw_unmap(void *address, size_t length);
+
+/*
+ * Change what accesses views allow in the range: 0 (none), MKW_READ, MKW_WRITE (implies MKW_READ).
+ * An access that is not allowed is a SIGSEGV of the program's own. Nothing is asked of the store: a
+ * page that is clean when it becomes writable is asked for at its next write, and one that is dirty
+ * is not asked for again. Blocks. On an error nothing has changed. Errors: EINVAL; EACCES
+ * (MKW_WRITE, and a shared view's handle or store is read only); ENOMEM (part of the range is no
+ * view; or too many mappings: each change of protection costs one, see vm.max_map_count).
+ */
+int mkw_protect(void *address, size_t length, unsigned protection);
+
+/*
+ * Change the length of a view, or of a part of one, as mremap(2) does. It grows by further pages of
+ * the object; where there is no room, it moves if flags say MKW_MAYMOVE, and accesses to the old
+ * place are a SIGSEGV from then on. Pages keep their states, private ones their copies. *address is
+ * where it is afterwards. Blocks. On an error nothing has changed. Errors: EINVAL, ENOMEM (no room;
+ * part of the range is no view).
+ */
+#define MKW_MAYMOVE 0x1u
+int mkw_remap(void *old, size_t old_length, size_t new_length, unsigned flags, void **address);
+
+/*
+ * From now on [address, address+length) shows the object's pages from offset on: with one call for
+ * each stretch a view shows pages in any order, as with remap_file_pages. All of the range must be
+ * shared views of one object. A system call that is at these addresses meanwhile may fail with
+ * EFAULT. Each stretch costs a mapping, and what is done to all views of a page looks at all
+ * stretches. Blocks. On an error nothing has changed. Errors: EINVAL, ENOMEM (part of the range is
+ * no view; too many mappings).
+ */
+int mkw_remap_pages(void *address, size_t length, uint64_t offset);
 
 /* mkw_sync for the part of views between address and address+length. ENOMEM: not all of it is
  * mapped by views; the mapped parts are synced all the same. */

@@ -309,8 +309,11 @@ void window_pass(void);
 bool refusal_is_due(pid_t tid, uintptr_t address);
 /* A signal of ours has arrived, or perhaps: false if none is under way. */
 bool signal_arrived(void);
-/* Likewise: until the window that may be open now is closed. */
-void window_await_end(void);
+/* Likewise: until the window that may be open now is closed. False: none was. */
+bool window_await_end(void);
+/* Counts the library's own changes of what mappings allow, each before and after. */
+uint64_t protection_changes(void);
+void protection_change(void);
 
 /* ---- Other threads (thread_state.c) ------------------------------------------------------- */
 

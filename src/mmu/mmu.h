@@ -33,7 +33,8 @@ struct mmu_view {
 	enum mmu_backend backend;
 	uintptr_t address;
 	size_t length;
-	bool writable; /* mapped with PROT_WRITE */
+	bool readable; /* mapped with PROT_READ, */
+	bool writable; /* and with PROT_WRITE */
 	bool private;  /* writes go to copies of its own, never to the frames */
 	struct frames *frames;
 	uint64_t offset; /* of address in the frames, bytes */
@@ -141,15 +142,29 @@ void swap_file_drop(struct swap_file *file, uint64_t offset, uint64_t length);
 
 /* ---- Views -------------------------------------------------------------------------------- */
 
-/* Map view->length bytes of frames from view->offset somewhere (fills view->address) and report
- * its faults. Not inherited by fork. view->mmu, backend, length, writable, frames, offset are set.
- * -ENOTSUP: this backend is not available. */
+/* Map view->length bytes of frames from view->offset and report its faults: at view->address, where
+ * a place was taken or closed pages of views are replaced, or, if that is 0, somewhere (it is
+ * filled in). Not inherited by fork. All else of *view is set. -ENOTSUP: this backend is not
+ * available. After a failure nothing is mapped there that could be accessed. */
 int mmu_view_map(struct mmu_view *view);
+/* Address space that nothing else is mapped to: at *address, or if that is 0 somewhere. -EEXIST:
+ * there is something. It is given back, or replaced by mmu_view_map. */
+int mmu_place_take(uintptr_t *address, size_t length);
+void mmu_place_give(uintptr_t address, size_t length);
 /* Let threads in. Until then an access to it is a SIGSEGV: a thread that still tries an access to
  * what was mapped there before must not find a view that nobody has armed. */
 int mmu_view_open(struct mmu_view *view);
+/* Change what accesses the mapping allows at pages of it; neither allowed: they are closed. Entries
+ * stay as they are. -ENOMEM: then it may be changed for a part of them. */
+int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bool readable,
+		     bool writable);
+/* Move closed pages of a private view, copies and all, to a place that was taken: there they are
+ * closed, and any write will be reported. -ENOMEM: nothing has changed. */
+int mmu_view_move(struct mmu_view *view, uintptr_t address, size_t length, uintptr_t to);
 /* Wake whoever waits in it and unmap. */
 void mmu_view_unmap(struct mmu_view *view);
+/* The same for pages of it. */
+void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length);
 
 /* All below: [address, address+length) page aligned, within the view. They return 0 or a negative
  * errno (ENOMEM above all) and may be called under VM locks; none calls up. Those that map wake
@@ -166,7 +181,9 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length);
 /* Likewise, but what is absent is mapped when it is touched, with no report; and what is mapped
  * stays so all the while. Cheaper where most of it is RW. */
 int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length);
-/* After this no thread writes through the range unreported; absent entries are armed. */
+/* After this no thread writes through the range unreported; absent entries are armed. -ENOENT: a
+ * page is not there: somebody has unmapped it, or mapped over it; the others were protected. The
+ * calls above take no notice of such a page. */
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length);
 /* Drop translations; keeps frames. An RW entry leaves no marker behind: protect first. */
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length);

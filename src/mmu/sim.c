@@ -47,9 +47,14 @@ struct swap_file {
 	bool written[SWAP_PAGES];
 };
 
+/* A stretch of addresses that was mapped at once. What has become of it since is known page by
+ * page: the library may look at it through other, smaller views. */
 struct sim_view {
-	struct mmu_view *view; /* NULL: free */
-	bool open;
+	bool used;
+	struct mmu_view at; /* as it was mapped */
+	bool mapped[PAGES_MAX];
+	uint8_t allowed[PAGES_MAX]; /* MKW_READ, MKW_WRITE */
+	uint32_t frame[PAGES_MAX];  /* the page of the frames that it shows */
 	uint8_t entries[PAGES_MAX];
 	uint8_t cached[SIM_CPUS][PAGES_MAX]; /* SIM_NONE, SIM_RO, SIM_RW */
 	size_t pages;
@@ -107,7 +112,7 @@ static _Thread_local uint64_t report_time;
 void sim_reset(void)
 {
 	for (unsigned i = 0; i < VIEWS_MAX; i++)
-		views[i].view = NULL;
+		views[i].used = false;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		all_frames[i].used = false;
 	the_swap_file.used = false;
@@ -122,7 +127,7 @@ unsigned sim_live(void)
 	unsigned n = machines;
 
 	for (unsigned i = 0; i < VIEWS_MAX; i++)
-		n += views[i].view != NULL;
+		n += views[i].used;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		n += all_frames[i].used;
 	n += the_swap_file.used;
@@ -386,8 +391,8 @@ void swap_file_drop(struct swap_file *f, uint64_t offset, uint64_t length)
 static struct sim_view *view_at(uintptr_t address)
 {
 	for (unsigned i = 0; i < VIEWS_MAX; i++)
-		if (views[i].view != NULL &&
-		    address - views[i].view->address < views[i].view->length)
+		if (views[i].used && address - views[i].at.address < views[i].at.length &&
+		    views[i].mapped[(address - views[i].at.address) / MKW_PAGE_SIZE])
 			return &views[i];
 	return NULL;
 }
@@ -396,7 +401,9 @@ static struct sim_view *sim_of(const struct mmu_view *view)
 {
 	struct sim_view *v = view_at(view->address);
 
-	if (v == NULL || v->view != view)
+	if (v == NULL || v->at.mmu != view->mmu || v->at.frames != view->frames ||
+	    v->frame[(view->address - v->at.address) / MKW_PAGE_SIZE] !=
+		    view->offset / MKW_PAGE_SIZE)
 		sim_host_fail("an operation on a view that is not mapped");
 	return v;
 }
@@ -405,23 +412,26 @@ const struct frames *sim_frames_of(uintptr_t address)
 {
 	const struct sim_view *v = view_at(address);
 
-	return v != NULL ? v->view->frames : NULL;
+	return v != NULL ? v->at.frames : NULL;
 }
 
 /* Which page of the frames a page of a view shows. */
 static uint64_t frame_of(const struct sim_view *v, size_t i)
 {
-	return v->view->offset / MKW_PAGE_SIZE + i;
+	return v->frame[i];
 }
 
 /* The first index into entries of an address range, checked. */
 static size_t index_of(const struct sim_view *v, uintptr_t address, size_t length)
 {
-	uintptr_t offset = address - v->view->address;
+	uintptr_t offset = address - v->at.address;
 
 	if (address % MKW_PAGE_SIZE != 0 || length % MKW_PAGE_SIZE != 0 || length == 0 ||
-	    offset >= v->view->length || length > v->view->length - offset)
+	    offset >= v->at.length || length > v->at.length - offset)
 		sim_host_fail("an operation on a range that is not the view's");
+	for (size_t i = offset / MKW_PAGE_SIZE; i < (offset + length) / MKW_PAGE_SIZE; i++)
+		if (!v->mapped[i])
+			sim_host_fail("an operation on a page that is not mapped");
 	return offset / MKW_PAGE_SIZE;
 }
 
@@ -437,24 +447,78 @@ static uintptr_t address_find(size_t length)
 	uintptr_t address = BASE;
 
 	for (unsigned i = 0; i < VIEWS_MAX; i++) {
-		if (views[i].view == NULL || views[i].view->address >= address + length ||
-		    address >= views[i].view->address + views[i].view->length)
+		if (!views[i].used || views[i].at.address >= address + length ||
+		    address >= views[i].at.address + views[i].at.length)
 			continue;
-		address = views[i].view->address + views[i].view->length + MKW_PAGE_SIZE;
+		address = views[i].at.address + views[i].at.length + MKW_PAGE_SIZE;
 		i = UINT32_MAX; /* from the first again */
 	}
 	return address;
+}
+
+/* There is no room for what would grow or move. */
+int mmu_place_take(uintptr_t *address, size_t length)
+{
+	(void)address;
+	(void)length;
+	return -ENOMEM;
+}
+
+void mmu_place_give(uintptr_t address, size_t length)
+{
+	(void)address;
+	(void)length;
+}
+
+int mmu_view_move(struct mmu_view *view, uintptr_t address, size_t length, uintptr_t to)
+{
+	(void)view;
+	(void)address;
+	(void)length;
+	(void)to;
+	return -ENOMEM;
+}
+
+static void pages_map(struct sim_view *v, size_t from, size_t count, uint64_t frame)
+{
+	for (size_t i = from; i < from + count; i++) {
+		v->mapped[i] = true;
+		v->allowed[i] = 0;
+		v->frame[i] = (uint32_t)(frame + i - from);
+		v->entries[i] = SIM_NONE;
+		v->copied[i] = v->let[i] = false;
+	}
+	flush(v, from, count);
+}
+
+/* Over closed pages, which show something else from then on. */
+static int map_over(struct mmu_view *view)
+{
+	struct sim_view *v = view_at(view->address);
+	size_t first;
+
+	if (v == NULL)
+		sim_host_fail("a view is mapped where there is no place for it");
+	first = index_of(v, view->address, view->length);
+	for (size_t i = first; i < first + view->length / MKW_PAGE_SIZE; i++)
+		if (v->allowed[i] != 0)
+			sim_host_fail("pages that are not closed are mapped over");
+	pages_map(v, first, view->length / MKW_PAGE_SIZE, view->offset / MKW_PAGE_SIZE);
+	return 0;
 }
 
 int mmu_view_map(struct mmu_view *view)
 {
 	size_t pages = view->length / MKW_PAGE_SIZE;
 
-	sim_host_point("maps a view", 0);
+	sim_host_point("maps a view", view->address);
+	view->mmu->counts.calls++;
+	if (view->address != 0)
+		return map_over(view);
 	for (unsigned i = 0; i < VIEWS_MAX && pages <= PAGES_MAX; i++) {
 		struct sim_view *v = &views[i];
 
-		if (v->view != NULL)
+		if (v->used)
 			continue;
 		view->address = address_find(view->length);
 		if (view->private && v->copies == NULL) {
@@ -463,24 +527,33 @@ int mmu_view_map(struct mmu_view *view)
 			if (v->copies == MAP_FAILED)
 				return -ENOMEM;
 		}
-		memset(v->copied, 0, sizeof(v->copied));
-		memset(v->let, 0, sizeof(v->let));
-		v->open = false;
 		v->pages = pages;
-		memset(v->entries, SIM_NONE, pages);
-		flush(v, 0, pages);
-		v->view = view;
-		view->mmu->counts.calls++;
+		v->at = *view;
+		pages_map(v, 0, pages, view->offset / MKW_PAGE_SIZE);
+		v->used = true;
 		return 0;
 	}
 	return -ENOMEM;
 }
 
+/* What an entry lets through stays as it is: the mapping's protection comes before it. */
+int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bool readable,
+		     bool writable)
+{
+	struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	sim_host_point("changes the protection of the view", address);
+	view->mmu->counts.calls++;
+	memset(&v->allowed[first], (readable ? MKW_READ : 0) | (writable ? MKW_WRITE : 0), count);
+	sim_host_point("flushes the view", address);
+	flush(v, first, count);
+	return 0;
+}
+
 int mmu_view_open(struct mmu_view *view)
 {
-	sim_host_point("opens the view", view->address);
-	sim_of(view)->open = true;
-	return 0;
+	return mmu_view_protect(view, view->address, view->length, view->readable, view->writable);
 }
 
 static void wake_threads(struct mmu *m, uintptr_t address, size_t length)
@@ -493,17 +566,26 @@ static void wake_threads(struct mmu *m, uintptr_t address, size_t length)
 		}
 }
 
-void mmu_view_unmap(struct mmu_view *view)
+void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	struct sim_view *v = sim_of(view);
+	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
 
-	sim_host_point("unmaps the view", view->address);
-	v->open = false; /* who faults from here on finds no mapping */
-	memset(v->entries, SIM_NONE, v->pages);
-	sim_host_point("flushes the view", view->address);
-	flush(v, 0, v->pages);
-	v->view = NULL;
-	mmu_wake(view, view->address, view->length);
+	sim_host_point("unmaps pages", address);
+	/* Who faults from here on finds no mapping. */
+	memset(&v->allowed[first], 0, count);
+	memset(&v->entries[first], SIM_NONE, count);
+	sim_host_point("flushes the pages", address);
+	flush(v, first, count);
+	memset(&v->mapped[first], false, count * sizeof(v->mapped[0]));
+	if (memchr(v->mapped, true, v->pages * sizeof(v->mapped[0])) == NULL)
+		v->used = false;
+	mmu_wake(view, address, length);
+}
+
+void mmu_view_unmap(struct mmu_view *view)
+{
+	mmu_view_cut(view, view->address, view->length);
 }
 
 /* ---- Wakes, as wakes.c counts them -------------------------------------------------------- */
@@ -574,10 +656,10 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	count_call(view);
 	wake_begin(view, address, length);
 	for (size_t i = first; i < first + count; i++) {
-		sim_host_point("maps read-only", view->address + i * MKW_PAGE_SIZE);
+		sim_host_point("maps read-only", v->at.address + i * MKW_PAGE_SIZE);
 		if (v->entries[i] <= SIM_MARKER && sim_frame_exists(view->frames, frame_of(v, i)))
 			v->entries[i] = SIM_RO;
-		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, v->at.address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -593,12 +675,12 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	count_call(view);
 	wake_begin(view, address, length);
 	for (size_t i = first; i < first + count; i++) {
-		sim_host_point("maps writable", view->address + i * MKW_PAGE_SIZE);
+		sim_host_point("maps writable", v->at.address + i * MKW_PAGE_SIZE);
 		if (!sim_frame_exists(view->frames, frame_of(v, i)))
 			sim_host_fail("page %llu is mapped writable and has no frame",
 				      (unsigned long long)frame_of(v, i));
 		v->entries[i] = SIM_RW;
-		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, v->at.address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -653,14 +735,14 @@ int frames_drop(struct frames *f, uint64_t offset, uint64_t length)
 	f->drop_from = from;
 	f->drop_to = to;
 	for (unsigned n = 0; n < VIEWS_MAX; n++)
-		for (size_t i = 0; views[n].view != NULL && i < views[n].pages; i++)
-			if (views[n].view->frames == f &&
+		for (size_t i = 0; views[n].used && i < views[n].pages; i++)
+			if (views[n].at.frames == f && views[n].mapped[i] &&
 			    frame_of(&views[n], i) - from < to - from && !views[n].copied[i])
 				views[n].entries[i] = SIM_NONE;
 	sim_host_point("flushes page", from);
 	for (unsigned n = 0; n < VIEWS_MAX; n++)
-		for (size_t i = 0; views[n].view != NULL && i < views[n].pages; i++)
-			if (views[n].view->frames == f && frame_of(&views[n], i) - from < to - from)
+		for (size_t i = 0; views[n].used && i < views[n].pages; i++)
+			if (views[n].at.frames == f && frame_of(&views[n], i) - from < to - from)
 				flush(&views[n], i, 1);
 	for (uint64_t page = from; page < to && page < f->top; page++)
 		f->exists[page] = false;
@@ -718,7 +800,7 @@ int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
 	count_call(view);
 	wake_begin(view, address, length);
 	for (size_t i = first; i < first + count; i++) {
-		sim_host_point("lets copy", view->address + i * MKW_PAGE_SIZE);
+		sim_host_point("lets copy", v->at.address + i * MKW_PAGE_SIZE);
 		if (v->copied[i]) {
 			v->entries[i] = SIM_RW;
 		} else if (sim_frame_exists(view->frames, frame_of(v, i))) {
@@ -727,7 +809,7 @@ int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
 		} else {
 			v->entries[i] = SIM_NONE;
 		}
-		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, v->at.address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	wake_end(view, address, length);
 	return 0;
@@ -741,12 +823,12 @@ int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool 
 	count_call(view);
 	wake_begin(view, address, length);
 	for (size_t i = first; i < first + count; i++) {
-		sim_host_point("lets write", view->address + i * MKW_PAGE_SIZE);
+		sim_host_point("lets write", v->at.address + i * MKW_PAGE_SIZE);
 		if (v->copied[i])
 			v->entries[i] = SIM_RW;
 		else if (v->entries[i] == SIM_MARKER)
 			v->entries[i] = SIM_NONE;
-		wake_threads(view->mmu, view->address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+		wake_threads(view->mmu, v->at.address + i * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
 	}
 	*there = v->entries[first] > SIM_MARKER;
 	wake_end(view, address, length);
@@ -809,23 +891,34 @@ size_t mmu_thread_stores(pid_t tid, struct mmu_extent *extents, size_t max)
 
 /* ---- For checks --------------------------------------------------------------------------- */
 
+/* What the view shows of the page, from index i on; false: nothing more. */
+static bool find_frame(const struct sim_view *v, const struct frames *f, uint64_t page, size_t *i)
+{
+	if (!v->used || v->at.private || v->at.frames != f)
+		return false;
+	while (*i < v->pages && (!v->mapped[*i] || v->frame[*i] != page))
+		++*i;
+	return *i < v->pages;
+}
+
 enum sim_entry sim_strongest(const struct frames *f, uint64_t page, bool caches)
 {
 	uint8_t strongest = SIM_NONE;
 
 	for (unsigned n = 0; n < VIEWS_MAX; n++) {
 		const struct sim_view *v = &views[n];
-		size_t i;
 
-		if (v->view == NULL || v->view->private || v->view->frames != f ||
-		    page < frame_of(v, 0) || page - frame_of(v, 0) >= v->pages)
-			continue;
-		i = page - frame_of(v, 0);
-		if (v->entries[i] > strongest)
-			strongest = v->entries[i];
-		for (unsigned cpu = 0; caches && cpu < SIM_CPUS; cpu++)
-			if (v->cached[cpu][i] > strongest)
-				strongest = v->cached[cpu][i];
+		for (size_t i = 0; find_frame(v, f, page, &i); i++) {
+			uint8_t entry = v->entries[i];
+
+			if (entry == SIM_RW && (v->allowed[i] & MKW_WRITE) == 0)
+				entry = SIM_RO;
+			if (entry > strongest)
+				strongest = entry;
+			for (unsigned cpu = 0; caches && cpu < SIM_CPUS; cpu++)
+				if (v->cached[cpu][i] > strongest)
+					strongest = v->cached[cpu][i];
+		}
 	}
 	return strongest;
 }
@@ -835,10 +928,9 @@ bool sim_unarmed(const struct frames *f, uint64_t page)
 	for (unsigned n = 0; n < VIEWS_MAX; n++) {
 		const struct sim_view *v = &views[n];
 
-		if (v->view != NULL && v->open && v->view->writable && !v->view->private &&
-		    v->view->frames == f && page - frame_of(v, 0) < v->pages &&
-		    v->entries[page - frame_of(v, 0)] == SIM_NONE)
-			return true;
+		for (size_t i = 0; find_frame(v, f, page, &i); i++)
+			if ((v->allowed[i] & MKW_WRITE) != 0 && v->entries[i] == SIM_NONE)
+				return true;
 	}
 	return false;
 }
@@ -868,11 +960,11 @@ static int report(struct sim_view *v, uintptr_t address, enum mmu_access access,
 		  struct mkw_refusal *refusal)
 {
 	struct cpu *cpu = &cpus[sim_host_self()];
-	struct mmu *m = v->view->mmu;
+	struct mmu *m = v->at.mmu;
 
 	cpu->reports++;
 	m->counts.events++;
-	if (v->view->backend == MMU_INLINE) {
+	if (v->at.backend == MMU_INLINE) {
 		refusal->error = 0;
 		if (!signals.inline_fault(address, access, refusal))
 			return -EACCES;
@@ -902,8 +994,8 @@ static enum sim_entry walk_private(struct sim_view *v, size_t i, enum mmu_access
 		return (enum sim_entry)v->entries[i];
 	if (v->copied[i] || !v->let[i])
 		return SIM_NONE;
-	memcpy(v->copies + i * MKW_PAGE_SIZE,
-	       v->view->frames->bytes + frame_of(v, i) * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	memcpy(v->copies + i * MKW_PAGE_SIZE, v->at.frames->bytes + frame_of(v, i) * MKW_PAGE_SIZE,
+	       MKW_PAGE_SIZE);
 	flush(v, i, 1);
 	v->copied[i] = true;
 	v->let[i] = false;
@@ -915,12 +1007,12 @@ static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
 {
 	enum sim_entry need = access == MMU_WRITE ? SIM_RW : SIM_RO;
 
-	if (v->view->private)
+	if (v->at.private)
 		return walk_private(v, i, access);
-	if (!sim_frame_exists(v->view->frames, frame_of(v, i)))
+	if (!sim_frame_exists(v->at.frames, frame_of(v, i)))
 		return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
 	if (v->entries[i] == SIM_NONE)
-		v->entries[i] = v->view->writable ? SIM_RW : SIM_RO;
+		v->entries[i] = SIM_RW; /* as far as the mapping allows it, now or later */
 	else if (v->entries[i] == SIM_MARKER && access == MMU_READ)
 		v->entries[i] = SIM_RO;
 	return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
@@ -929,19 +1021,25 @@ static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
 /* shmem_fault in Linux waits for a hole punch over its page. */
 static bool is_dropped(const struct sim_view *v, size_t i)
 {
-	const struct frames *f = v->view->frames;
+	const struct frames *f = v->at.frames;
 
 	return frame_of(v, i) >= f->drop_from && frame_of(v, i) < f->drop_to;
 }
 
 static uint64_t *word_at(const struct sim_view *v, size_t i, uintptr_t address)
 {
-	uintptr_t offset = address - v->view->address;
-	char *bytes = v->view->private && v->copied[i]
+	uintptr_t offset = address - v->at.address;
+	char *bytes = v->at.private && v->copied[i]
 			      ? v->copies + offset
-			      : v->view->frames->bytes + v->view->offset + offset;
+			      : v->at.frames->bytes + frame_of(v, i) * MKW_PAGE_SIZE +
+					offset % MKW_PAGE_SIZE;
 
 	return (uint64_t *)(void *)bytes;
+}
+
+static bool is_allowed(const struct sim_view *v, size_t i, enum mmu_access access)
+{
+	return (v->allowed[i] & (access == MMU_WRITE ? MKW_WRITE : MKW_READ)) != 0;
 }
 
 /* Until the access can be made: where. NULL: *error. */
@@ -961,17 +1059,24 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 		if (*error != 0)
 			return NULL;
 		v = view_at(address);
-		i = v != NULL ? (address - v->view->address) / MKW_PAGE_SIZE : 0;
+		i = v != NULL ? (address - v->at.address) / MKW_PAGE_SIZE : 0;
 		/* What is cached needs nothing else to be there still. */
 		if (v == NULL || v->cached[self][i] < need) {
 			*error = -EACCES;
-			if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
+			if (v == NULL)
 				return NULL;
+			if (!is_allowed(v, i, access)) {
+				if (!signals.allowed(address, access))
+					return NULL;
+				continue;
+			}
 			if (v->entries[i] < need && is_dropped(v, i)) {
-				sim_host_wait("waits for the frame to go", v->view->frames);
+				sim_host_wait("waits for the frame to go", v->at.frames);
 				continue;
 			}
 			v->cached[self][i] = (uint8_t)walk(v, i, access);
+			if (v->cached[self][i] == SIM_RW && !is_allowed(v, i, MMU_WRITE))
+				v->cached[self][i] = SIM_RO;
 		}
 		if (v->cached[self][i] >= need)
 			return word_at(v, i, address);

@@ -126,22 +126,53 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 	return 0;
 }
 
+static size_t half_of(size_t length)
+{
+	return length / MKW_PAGE_SIZE / 2 * MKW_PAGE_SIZE;
+}
+
+/*
+ * What the program has unmapped behind our back, or mapped over, is no view any more; and kernels
+ * before 6.3 take no range across two of their mappings. So the rest is served by halves. -ENOENT:
+ * a page was not there.
+ */
+static int by_halves(int (*fn)(struct mmu_view *, uintptr_t, size_t), struct mmu_view *view,
+		     uintptr_t address, size_t length)
+{
+	int err = fn(view, address, length), other;
+	size_t half = half_of(length);
+
+	if (err != -ENOENT || half == 0)
+		return err;
+	err = by_halves(fn, view, address, half);
+	if (err && err != -ENOENT)
+		return err;
+	other = by_halves(fn, view, address + half, length - half);
+	return other ? other : err;
+}
+
 static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
 		      uint64_t mode, size_t *done)
 {
+	size_t most = length;
+
 	*done = 0;
 	while (*done < length) {
 		struct uffdio_copy arg = {
 			.dst = address + *done,
 			.src = (uintptr_t)src + *done,
-			.len = length - *done,
+			.len = length - *done < most ? length - *done : most,
 			.mode = mode,
 		};
 
 		count_call(view->mmu);
 		if (ioctl(view_fd(view), UFFDIO_COPY, &arg) == 0) {
-			*done = length;
-			return 0;
+			*done += (size_t)arg.len;
+			continue;
+		}
+		if (errno == ENOENT && half_of(arg.len) > 0) {
+			most = half_of(arg.len);
+			continue;
 		}
 		if (errno != EAGAIN)
 			return errno == ENOSPC ? -ENOMEM : -errno;
@@ -302,9 +333,19 @@ static int map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return err;
 }
 
-int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
+static int protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+static int let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return protect_range(view, address, length, 0);
+}
+
+int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return by_halves(protect, view, address, length);
 }
 
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
@@ -361,7 +402,9 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = map_ro(view, address, length);
+	err = by_halves(map_ro, view, address, length);
+	if (err == -ENOENT)
+		err = 0; /* whoever waited there meets what is there now */
 	wake_end(view, address, length);
 	return err;
 }
@@ -371,7 +414,11 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = map_rw(view, address, length);
+	err = by_halves(map_rw, view, address, length);
+	if (err == -ENOENT) {
+		wake(view, address, length);
+		err = 0;
+	}
 	wake_end(view, address, length);
 	return err;
 }
@@ -381,7 +428,11 @@ int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = protect_range(view, address, length, 0);
+	err = by_halves(let_rw, view, address, length);
+	if (err == -ENOENT) {
+		wake(view, address, length);
+		err = 0;
+	}
 	wake_end(view, address, length);
 	return err;
 }

@@ -75,14 +75,13 @@ int view_fill(struct view *v, uint64_t first, uint64_t count)
  * held. */
 static int dontneed_range(struct view *v, uint64_t first, uint64_t count)
 {
-	uintptr_t address = view_address(v, first);
-	int error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
+	int error = v->mmu.writable ? view_protect_pages(v, first, count) : 0;
 
 	if (error == 0)
-		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
+		error = view_zap_pages(v, first, count);
 	/* A racing reader may have lost a marker to the zap. */
 	if (error == 0 && v->mmu.writable)
-		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+		error = view_protect_pages(v, first, count);
 	return error;
 }
 
@@ -225,8 +224,9 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 /* Pages that one mkw_reserve has come to hold, to let go if it fails: those that were held before
  * are an older call's. */
 struct reserved {
-	struct view *view; /* to find the part again */
-	uint64_t region;   /* first page of the region */
+	const struct object *object; /* the views may be others by then */
+	uint64_t id;		     /* of it */
+	uint64_t region;	     /* first page of the region */
 	uint64_t held[REGION_PAGES / 64];
 };
 
@@ -236,12 +236,12 @@ struct reserve {
 };
 
 /* Where the next pages from page on are noted; NULL: no memory. */
-static struct reserved *reserve_note(struct reserve *reserve, struct view *v, uint64_t page)
+static struct reserved *reserve_note(struct reserve *reserve, const struct object *o, uint64_t page)
 {
 	const uint64_t region = page & ~(uint64_t)(REGION_PAGES - 1);
 	struct reserved *part = reserve->count > 0 ? &reserve->parts[reserve->count - 1] : NULL;
 
-	if (part != NULL && part->view == v && part->region == region)
+	if (part != NULL && part->object == o && part->id == o->id && part->region == region)
 		return part;
 	if (reserve->count == reserve->capacity) {
 		size_t capacity = reserve->capacity == 0 ? 8 : reserve->capacity * 2;
@@ -252,7 +252,7 @@ static struct reserved *reserve_note(struct reserve *reserve, struct view *v, ui
 		reserve->capacity = capacity;
 	}
 	part = &reserve->parts[reserve->count++];
-	*part = (struct reserved){.view = v, .region = region};
+	*part = (struct reserved){.object = o, .id = o->id, .region = region};
 	return part;
 }
 
@@ -265,7 +265,7 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	if (!view_is_notified(v))
 		return mkw_set_error(-EACCES, "the view is not writable, or private");
 	for (uint64_t page = first; page < end && error == 0;) {
-		struct reserved *part = reserve_note(reserve, v, page);
+		struct reserved *part = reserve_note(reserve, v->object, page);
 		struct fault f;
 		if (part == NULL)
 			return mkw_set_error(-ENOMEM, "no memory to note a reservation");
@@ -336,16 +336,18 @@ static int unreserve_part(struct view *v, uint64_t first, uint64_t count, void *
 	return 0;
 }
 
-/* The call failed: what it has come to hold of this view is let go. */
+/* The call failed: what it has come to hold of this view's object is let go, and not twice. */
 static int reserve_undo_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
-	const struct reserve *reserve = arg;
+	struct reserve *reserve = arg;
 
 	(void)first;
 	(void)count;
 	for (size_t i = 0; i < reserve->count; i++) {
-		const struct reserved *part = &reserve->parts[i];
-		for (size_t slot = 0; part->view == v && slot < REGION_PAGES;) {
+		struct reserved *part = &reserve->parts[i];
+		if (part->object != v->object || part->id != v->object->id)
+			continue;
+		for (size_t slot = 0; slot < REGION_PAGES;) {
 			size_t n = 0;
 			while (slot + n < REGION_PAGES &&
 			       (part->held[(slot + n) / 64] >> ((slot + n) % 64) & 1) != 0)
@@ -354,6 +356,7 @@ static int reserve_undo_part(struct view *v, uint64_t first, uint64_t count, voi
 				unreserve_part(v, part->region + slot, n, NULL);
 			slot += n > 0 ? n : 1;
 		}
+		part->object = NULL;
 	}
 	return 0;
 }

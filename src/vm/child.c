@@ -68,6 +68,16 @@ int process_check_address(uintptr_t address)
 	return mmu_ward_allows(address, MMU_READ) ? say_parents() : 0;
 }
 
+void forks_hold(void)
+{
+	env_lock(&forks_lock);
+}
+
+void forks_let_go(void)
+{
+	env_unlock(&forks_lock);
+}
+
 /* ---- A child's views ---------------------------------------------------------------------- */
 
 struct space *child_space(const struct child *child)
@@ -202,8 +212,12 @@ static bool child_copy_views(struct child *c, const struct inheritance *in)
 	}
 	if (c->count == in->count)
 		return true;
-	while (c->count > 0)
-		view_free(c->views[--c->count]);
+	while (c->count > 0) {
+		struct view *v = c->views[--c->count];
+
+		private_forget(v, v->first, v->count);
+		view_free(v);
+	}
 	return false;
 }
 
@@ -247,7 +261,9 @@ static void child_start(struct child *c)
 
 static bool is_inherited(const struct view *v, const struct child *from)
 {
-	return v->child == from && !v->dontfork && !view_is_dying(v) && v->mmu.backend == MMU_UFFD;
+	/* What is claimed is only about to change, until after the fork. */
+	return v->child == from && !v->dontfork && (!view_is_dying(v) || v->claimed) &&
+	       v->mmu.backend == MMU_UFFD;
 }
 
 /* False: no memory. */

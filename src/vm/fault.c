@@ -152,7 +152,7 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
 
 bool fault_is_frozen(const struct fault *f)
 {
-	return atomic_load(&f->object->frozen) != 0;
+	return atomic_load(&f->object->frozen) != 0 && !f->freezes;
 }
 
 /* => object->lock held. */
@@ -357,7 +357,7 @@ static int fault_take_charged(struct fault *f, size_t n)
 	for (size_t i = 0; i < n; i++)
 		r->pages[slot + i].writer = f->tid;
 	if (f->kind != FAULT_PIN_WRITE)
-		return mmu_map_rw(&f->view->mmu, address, n << PAGE_SHIFT);
+		return view_map_rw(f->view, f->page, n);
 	error = mmu_let_rw(&f->view->mmu, address, n << PAGE_SHIFT);
 	if (error != 0)
 		fault_pin_undo(f, n);
@@ -444,14 +444,17 @@ static enum step fault_look(struct fault *f)
 	return fault_write_charged(f);
 }
 
-/* The view is being unmapped: the access is tried again, and meets the kernel's answer in the end;
- * a call is told now. */
-static enum step fault_gone(struct fault *f)
+/* The view is being unmapped or reshaped: the access, or the call, is tried again and meets what
+ * has become of it. Likewise where the view does not allow the access any more: a fault that was
+ * reported before it was forbidden. */
+static bool fault_is_obsolete(const struct fault *f)
 {
-	if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE)
-		return STEP_DROPPED;
-	mkw_set_error(-ENOMEM, "the view is being unmapped");
-	return fault_refuse(f, -ENOMEM);
+	if (f->view == NULL)
+		return false;
+	if (view_is_dying(f->view))
+		return true;
+	return (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) &&
+	       !(f->access == MMU_READ ? f->view->mmu.readable : f->view->mmu.writable);
 }
 
 /* There will be no room for it. */
@@ -480,10 +483,8 @@ static enum step fault_step(struct fault *f)
 	int deny = fault_waiter(f)->deny;
 
 	error_clear();
-	if (fault_is_void(f))
+	if (fault_is_void(f) || fault_is_obsolete(f))
 		return STEP_DROPPED;
-	if (f->view != NULL && view_is_dying(f->view))
-		return fault_gone(f);
 	if (deny != 0)
 		return fault_denied(f, deny);
 	if (f->inside == OP_INSIDE_PERHAPS)
@@ -659,7 +660,7 @@ static void fault_report(struct space *s, struct view *v, uintptr_t address, enu
 		return;
 	if (v == NULL)
 		v = view_find(address);
-	/* No view: it is being unmapped, which wakes the thread. */
+	/* No view: it is being unmapped or reshaped, which wakes the thread in the end. */
 	if (v == NULL)
 		slab_fault_free(s, f);
 	else
@@ -780,8 +781,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 	bool allowed;
 
 	if (v == NULL)
-		return false;
-	allowed = access == MMU_READ || v->mmu.writable;
+		return view_await_gone(address);
+	allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
 	view_put(v);
 	return allowed;
 }
@@ -789,6 +790,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want)
 {
+	enum step step;
+
 	*f = (struct fault){
 		.object = o,
 		.view = v,
@@ -796,14 +799,16 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.kind = kind,
 		.want = want,
 		.held = kind == FAULT_RESERVE ? f->held : NULL,
+		.freezes = kind == FAULT_ASK && f->freezes,
 		.part = kind == FAULT_PIN_READ || kind == FAULT_PIN_WRITE ? f->part : NULL,
 		.access = kind == FAULT_READ || kind == FAULT_FILL || kind == FAULT_PIN_READ
 				  ? MMU_READ
 				  : MMU_WRITE,
 	};
 	sleeper_init(&f->sleeper);
-	if (fault_run_here(f) == STEP_DONE)
-		return 0;
+	step = fault_run_here(f);
+	if (step != STEP_REFUSED)
+		return step == STEP_DROPPED ? VIEW_GONE : 0;
 	f->refusal.address = NULL;
 	if (kind != FAULT_ASK)
 		refusal_record(env_tid(), &f->refusal, UINT64_MAX);

@@ -504,8 +504,7 @@ static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t
 		while (i < to && (pinned_too || c->pages[i].pins == 0))
 			i++;
 		if (i > start) {
-			mmu_zap(&v->mmu, view_address(v, r->first + start),
-				(i - start) << PAGE_SHIFT);
+			view_zap_pages(v, r->first + start, i - start);
 			chunk_drop(r, c, start, i, dropped);
 		} else {
 			i++;
@@ -581,20 +580,20 @@ void private_truncate(struct object *o, uint64_t first)
 	children_cut(o, first);
 }
 
-/* The pages of a view that is mapped no more. */
-static void private_forget(struct view *v)
+void private_forget(struct view *v, uint64_t first, uint64_t count)
 {
 	struct region *r;
-	uint64_t next = v->first, end = v->first + v->count;
+	uint64_t next = first, end = first + count;
 
+	if (v->private == NULL)
+		return;
 	while (next < end && (r = region_next(v->object, next)) != NULL) {
 		struct dropped dropped = {.count = 0};
 		size_t from, to;
 
 		next = r->first + REGION_PAGES;
 		env_lock(&r->lock);
-		if (private_clip(v, r, v->first, v->count, &from, &to) &&
-		    private_chunk(v, r) != NULL)
+		if (private_clip(v, r, first, count, &from, &to) && private_chunk(v, r) != NULL)
 			chunk_drop(r, private_chunk(v, r), from, to, &dropped);
 		env_unlock(&r->lock);
 		dropped_give_back(v->object, &dropped);
@@ -618,7 +617,6 @@ void private_put(struct view *v)
 
 	if (p == NULL)
 		return;
-	private_forget(v);
 	private_unref(v->object->space, p);
 }
 
@@ -680,6 +678,7 @@ struct private *private_fork(const struct view *v)
 	}
 	if (error == 0)
 		return copy.private;
+	private_forget(&copy, v->first, v->count);
 	private_put(&copy);
 	return NULL;
 }

@@ -47,7 +47,7 @@ _Thread_local unsigned nth_inside __attribute__((tls_model("initial-exec")));
 static _Atomic bool armed, fired, only_operations;
 static _Atomic uint64_t target, counted;
 static _Atomic unsigned wanted_errno;
-static _Atomic long live_allocations, live_mappings;
+static _Atomic long live_allocations, live_mappings; /* the latter in bytes */
 
 /* What was made to fail. */
 static struct {
@@ -339,7 +339,9 @@ void *__wrap_mmap64(void *address, size_t length, int protection, int flags, int
 	p = __real_mmap64(address, length, protection, flags, fd, offset);
 	if (p == MAP_FAILED)
 		return p;
-	atomic_fetch_add(&live_mappings, 1);
+	/* What is mapped at a fixed place replaces as much. */
+	if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != MAP_FIXED)
+		atomic_fetch_add(&live_mappings, (long)((length + 4095) & ~(size_t)4095));
 	if (protection == PROT_NONE)
 		views_note(NULL, p);
 	return p;
@@ -354,10 +356,29 @@ int __wrap_munmap(void *address, size_t length)
 		errno = error;
 		return -1;
 	}
-	atomic_fetch_sub(&live_mappings, 1);
+	atomic_fetch_sub(&live_mappings, (long)((length + 4095) & ~(size_t)4095));
 	if (view)
 		views_note(address, NULL);
 	return __real_munmap(address, length);
+}
+
+void *__real_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to);
+void *__wrap_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to);
+
+/* Always to a fixed place that was mapped before. */
+void *__wrap_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to)
+{
+	int error = FAILS("mremap", ERRNOS(ENOMEM));
+	void *p;
+
+	if (error) {
+		errno = error;
+		return MAP_FAILED;
+	}
+	p = __real_mremap(old, old_length, new_length, flags, to);
+	if (p != MAP_FAILED)
+		atomic_fetch_sub(&live_mappings, (long)new_length);
+	return p;
 }
 
 WRAP(int, mprotect, (void *address, size_t length, int protection), (address, length, protection),

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -231,6 +232,84 @@ static void accesses(struct model *m)
 TEST_EACH_BACKEND(nth_accesses, "whatever call fails while views are read and written")
 {
 	each_store(accesses);
+}
+
+/* ---- Views that change -------------------------------------------------------------------- */
+
+static int protect_part(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_protect(m->view + PAGE, PAGE, MKW_READ));
+	return error;
+}
+
+static int protect_back(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_protect(m->view, m->view_pages * PAGE, MKW_WRITE));
+	return error;
+}
+
+/* To what it has shown before: mapped anew all the same. */
+static int remap_page(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_remap_pages(m->view + PAGE, PAGE, PAGE));
+	return error;
+}
+
+/* Not in place: the scenario sees to that. */
+static int move_view(struct model *m)
+{
+	size_t length = m->view_pages * PAGE;
+	void *moved, *wall;
+	int error;
+
+	wall = mmap(m->view + length, PAGE, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	IN_LIBRARY(error = mkw_remap(m->view, length, length + PAGE, MKW_MAYMOVE, &moved));
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	if (error == 0) {
+		m->view = moved;
+		m->view_pages++;
+	}
+	return error;
+}
+
+static int shrink_view(struct model *m)
+{
+	size_t length = m->view_pages * PAGE;
+	void *same;
+	int error;
+
+	IN_LIBRARY(error = mkw_remap(m->view, length, length - PAGE, 0, &same));
+	m->view_pages -= error == 0;
+	return error;
+}
+
+static void reshaping(struct model *m)
+{
+	model_begin(m, 12);
+	model_arm();
+	STEP(m, write_first);
+	STEP(m, protect_part);
+	STEP(m, protect_back);
+	STEP(m, remap_page);
+	STEP(m, write_again);
+	STEP(m, move_view);
+	STEP(m, write_first);
+	STEP(m, shrink_view);
+	STEP(m, msync_all);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_reshaping, "whatever call fails while views are changed: they are as before")
+{
+	each_store(reshaping);
 }
 
 static int write_stream(struct model *m)
