@@ -83,13 +83,17 @@ static bool knows_pagemap_scan(void)
 	return known;
 }
 
-/* TSan ends a child of several threads that starts one. */
-#ifdef __has_feature
-#define UNDER_TSAN __has_feature(thread_sanitizer)
-#elif defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#else
-#define UNDER_TSAN 0
+/* TSan ends a child of several threads that starts one; in ASan's that waits for ever, sometimes,
+ * for a lock of its malloc that nobody holds any more. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
 #endif
 
 /* The kernel asks for CAP_SYS_PTRACE. */
@@ -125,7 +129,7 @@ int features_probe(struct features *features)
 			!feature_switched_off("pagemap-scan") && knows_pagemap_scan();
 		features->exact_address = !feature_switched_off("exact-address") &&
 					  (api.features & UFFD_FEATURE_EXACT_ADDRESS);
-		features->fork = !UNDER_TSAN && !feature_switched_off("fork") &&
+		features->fork = !SANITIZED && !feature_switched_off("fork") &&
 				 (api.features & UFFD_FEATURE_EVENT_FORK) && may_have_forks();
 		if (feature_switched_off("thread-id"))
 			features->bits &= ~(uint64_t)UFFD_FEATURE_THREAD_ID;

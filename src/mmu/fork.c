@@ -224,6 +224,15 @@ void mmu_fork_map(struct mmu_fork *f)
 	}
 }
 
+/* Or something of the child's would come to lie where it has an address for. */
+void mmu_fork_block(const struct mmu_view *view)
+{
+	if (view->length > 0)
+		(void)mmap((void *)view->address, view->length, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+			   0);
+}
+
 bool mmu_can_fork(const struct mmu *mmu)
 {
 	return mmu->features.fork;

@@ -78,8 +78,11 @@ struct mmu *kin_new(struct mmu_fork *f)
 	k->mmu.features = f->mmu->features;
 	k->mmu.uffd = f->uffd;
 	k->mmu.kin_socket = f->socket;
-	k->mmu.inline_fd = k->mmu.pagemap_fd = k->mmu.spare_fd = -1;
-	f->uffd = f->socket = -1;
+	k->mmu.inline_fd = -1;
+	k->mmu.pagemap_fd = -1;
+	k->mmu.spare_fd = -1;
+	f->uffd = -1;
+	f->socket = -1;
 	/* Several threads wait for an event, and one gets it. */
 	(void)fcntl(k->mmu.uffd, F_SETFL, O_NONBLOCK);
 	pthread_mutex_init(&k->lock, NULL);

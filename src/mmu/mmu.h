@@ -262,6 +262,8 @@ int mmu_fork_go(struct mmu_fork *fork, struct mmu_view *const *views, size_t cou
 struct mmu *mmu_fork_end(struct mmu_fork *fork);
 /* In the child, while the frames' descriptors are open. */
 void mmu_fork_map(struct mmu_fork *fork);
+/* In the child: a view that is not inherited was there. Before anything else is mapped. */
+void mmu_fork_block(const struct mmu_view *view);
 /* As mmu_fork_end in the child, instead: its views are served when this returns, or inaccessible.
  */
 void mmu_fork_inherit(struct mmu_fork *fork);

@@ -50,6 +50,12 @@ void mmu_fork_map(struct mmu_fork *fork)
 	never("mmu_fork_map");
 }
 
+void mmu_fork_block(const struct mmu_view *view)
+{
+	(void)view;
+	never("mmu_fork_block");
+}
+
 void mmu_fork_inherit(struct mmu_fork *fork)
 {
 	(void)fork;

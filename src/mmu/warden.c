@@ -391,6 +391,9 @@ void mmu_wards_inherit(void)
 
 	wards = NULL;
 	pthread_mutex_init(&wards_lock, NULL);
+	for (struct ward *w = old; w; w = w->next)
+		for (size_t i = 0; i < w->count && !w->fork; i++)
+			mmu_fork_block(&w->views[i]);
 	for (; old; old = old->next)
 		if (old->fork)
 			mmu_fork_inherit(old->fork);

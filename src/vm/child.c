@@ -386,7 +386,7 @@ static void inheritance_free(struct inheritance *in)
 	free(in);
 }
 
-/* => forks_lock, space->lock held. NULL: nothing is inherited, and nothing held. */
+/* => space_hold. NULL: nothing is inherited. */
 static struct inheritance *inheritance_begin(struct space *s, const struct child *from)
 {
 	struct inheritance *in = calloc(1, sizeof(*in));
@@ -394,10 +394,8 @@ static struct inheritance *inheritance_begin(struct space *s, const struct child
 	if (in == NULL)
 		return NULL;
 	in->from = from;
-	space_hold(s);
 	if (inheritance_collect(s, in))
 		return in;
-	space_let_go(s);
 	inheritance_free(in);
 	return NULL;
 }
@@ -410,7 +408,6 @@ static struct child *inheritance_end(struct space *s, struct inheritance *in)
 
 	if (mmu != NULL && c == NULL)
 		mmu_kin_destroy(mmu);
-	space_let_go(s);
 	inheritance_free(in);
 	return c;
 }
@@ -424,6 +421,7 @@ static void space_prepare(struct space *s)
 
 	children_reap(s);
 	env_hold(&s->lock);
+	space_hold(s);
 	if (mmu_can_fork(s->mmu))
 		in = inheritance_begin(s, NULL);
 	if (in == NULL)
@@ -433,7 +431,6 @@ static void space_prepare(struct space *s)
 		views[i] = &in->views[i]->mmu;
 	if (views == NULL ||
 	    mmu_fork_begin(s->mmu, views, in->count, in->apart, in->apart_count, &in->fork) != 0) {
-		space_let_go(s);
 		inheritance_free(in);
 		in = NULL;
 	}
@@ -466,6 +463,7 @@ static struct child *space_parent(struct space *s)
 	if (s->inheritance != NULL)
 		c = inheritance_end(s, s->inheritance);
 	s->inheritance = NULL;
+	space_let_go(s);
 	env_let_go(&s->lock);
 	return c;
 }
@@ -514,12 +512,26 @@ static void space_abandon(struct space *s)
 	}
 }
 
-static void map_pinned(void)
+static void space_block(const struct space *s)
+{
+	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
+		const struct object *o = container_of(n, struct object, link);
+		for (struct list *m = o->views.next; m != &o->views; m = m->next) {
+			const struct view *v = container_of(m, struct view, link);
+			if (v->child == NULL && (s->inheritance == NULL || !is_inherited(v, NULL)))
+				mmu_fork_block(&v->mmu);
+		}
+	}
+}
+
+/* Where the parent has pages that this process does not have as they are. */
+static void cover_gaps(void)
 {
 	for (struct list *n = spaces.next; n != &spaces; n = n->next) {
 		struct space *s = container_of(n, struct space, link);
 		if (s->inheritance != NULL)
 			mmu_fork_map(s->inheritance->fork);
+		space_block(s);
 	}
 }
 
@@ -546,7 +558,7 @@ static void fork_child(void)
 	views_abandon();
 	refusals_abandon();
 	mmu_abandon_all();
-	map_pinned();
+	cover_gaps();
 	for (struct list *n = spaces.next; n != &spaces; n = n->next)
 		space_abandon(container_of(n, struct space, link));
 	inherit();
@@ -569,6 +581,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 
 	env_lock(&forks_lock);
 	env_hold(&s->lock);
+	space_hold(s);
 	in = inheritance_begin(s, c);
 	if (in != NULL) {
 		views = malloc(in->count * sizeof(*views));
@@ -581,6 +594,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	} else {
 		(void)mmu_fork_go(fork, NULL, 0);
 	}
+	space_let_go(s);
 	env_let_go(&s->lock);
 	env_unlock(&forks_lock);
 	if (grandchild != NULL)

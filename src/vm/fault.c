@@ -152,7 +152,7 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
 
 bool fault_is_frozen(const struct fault *f)
 {
-	return atomic_load(&f->object->frozen) != 0;
+	return atomic_load(&f->object->frozen) != 0 && !f->freezes;
 }
 
 /* => object->lock held. */
@@ -799,6 +799,7 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.kind = kind,
 		.want = want,
 		.held = kind == FAULT_RESERVE ? f->held : NULL,
+		.freezes = kind == FAULT_ASK && f->freezes,
 		.part = kind == FAULT_PIN_READ || kind == FAULT_PIN_WRITE ? f->part : NULL,
 		.access = kind == FAULT_READ || kind == FAULT_FILL || kind == FAULT_PIN_READ
 				  ? MMU_READ

@@ -327,10 +327,16 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
  * nobody released. */
 static void region_unreserve(struct region *r)
 {
+	bool reserved[REGION_PAGES];
+
+	/* Reclaim may be evicting others. */
+	env_lock(&r->lock);
+	for (size_t i = 0; i < REGION_PAGES; i++)
+		reserved[i] = page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0;
+	env_unlock(&r->lock);
 	for (size_t i = 0; i < REGION_PAGES;) {
 		size_t from = i;
-		while (i < REGION_PAGES &&
-		       (page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0))
+		while (i < REGION_PAGES && reserved[i])
 			i++;
 		if (i > from)
 			op_unreserve(r->object, r->first + from, i - from);

@@ -87,7 +87,7 @@ void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slo
 
 /* ---- Asking again ------------------------------------------------------------------------- */
 
-void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused)
+void pins_ask_region(struct region *r, size_t from, size_t to, bool freezes, bool *refused)
 {
 	for (size_t i = from; i < to; i++) {
 		struct fault f;
@@ -98,6 +98,7 @@ void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused)
 		env_unlock(&r->lock);
 		if (!unasked)
 			continue;
+		f.freezes = freezes;
 		refused[i] = fault_call(&f, r->object, NULL, FAULT_ASK, r->first + i, 1) != 0;
 		fault_call_end(&f);
 	}
@@ -115,7 +116,7 @@ void pins_ask(struct object *o, uint64_t first, uint64_t last)
 		if (r->first <= last)
 			pins_ask_region(r, r->first > first ? 0 : (size_t)(first - r->first),
 					last < next ? (size_t)(last - r->first) + 1 : REGION_PAGES,
-					refused);
+					false, refused);
 		region_put(r);
 	}
 }

@@ -647,6 +647,7 @@ struct fault {
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
+	bool freezes;		    /* FAULT_ASK: of the freeze that it would wait for */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
@@ -658,9 +659,8 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part. VIEW_GONE: v
- * is dying. No lock held;
- * blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part, FAULT_ASK:
+ * f->freezes. VIEW_GONE: v is dying. No lock held; blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -852,8 +852,8 @@ struct mkw_pin {
 /* Pages of the range that were written while they are pinned: ask the store for them again. A
  * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
 void pins_ask(struct object *o, uint64_t first, uint64_t last);
-/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
-void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. A freeze may ask. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool freezes, bool *refused);
 /* => region->lock held. The page is about to be the object's no more, or the private view's: pins
  * do not count for whatever comes to its place. */
 void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot);

@@ -1121,6 +1121,24 @@ TEST_EACH_BACKEND(pin_outlives, "2.10 a pin keeps its object when the view and t
 	rig_close(&rig);
 }
 
+TEST_EACH_BACKEND(read_pin_outlives,
+		  "2.10 a pin for reading keeps its object, which has nothing to "
+		  "write")
+{
+	struct mkw_pin *pin;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 8, MKW_RDWR);
+	pin = pin_pages(rig.view, 1, 2, MKW_READ);
+	rig_leave(&rig);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 0);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 2 * PAGE);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 1);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 0);
+	rig_close(&rig);
+}
+
 struct log {
 	unsigned lines;
 	char last[256];

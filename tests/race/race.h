@@ -96,6 +96,7 @@ struct world {
 	struct mkw_space *space;
 	struct mkw_handle *handles[OBJECTS], *second; /* second: of object 0 */
 	struct object *objects[OBJECTS];
+	struct mkw_pin *pin; /* of clamp */
 	struct race_store stores[OBJECTS];
 	struct model models[OBJECTS];
 	struct race_view views[VIEWS];

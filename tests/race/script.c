@@ -8,6 +8,7 @@
  *   writeN aliasN readN peekN   word N through the first view, the second view
  *   preadN pwriteN              word N by a call
  *   pinN lookN                  pin word N's page by the first view: write twice; only read
+ *   clampN unclamp              the two halves of a pin for writing
  *   sync msync flush reclaim    flush, reclaim: wake the library's own threads
  *   keepN                       write word N and sync: the object stays as long as that
  *   shrink cut grow empty       truncate to one page, to the middle of page 0, to all pages, to 0
@@ -202,6 +203,21 @@ static void do_pin(unsigned n)
 	write_word(0, n);
 	write_word(0, n);
 	expect(mkw_unpin(pin), "unpin", false);
+}
+
+static void do_clamp(unsigned n)
+{
+	world.pin = pin_word(n, MKW_WRITE);
+}
+
+static void do_unclamp(unsigned n)
+{
+	struct mkw_pin *pin = world.pin;
+
+	(void)n;
+	world.pin = NULL;
+	if (pin != NULL)
+		expect(mkw_unpin(pin), "unpin", false);
 }
 
 static void do_look(unsigned n)
@@ -612,6 +628,7 @@ static const struct {
 	{"keep", do_keep, false},      {"wipe", do_wipe, false},
 	{"empty", do_empty, false},    {"leave", do_leave, false},
 	{"pin", do_pin, false},	       {"look", do_look, false},
+	{"clamp", do_clamp, false},    {"unclamp", do_unclamp, false},
 };
 
 void script_run(const char *script)

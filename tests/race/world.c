@@ -249,7 +249,7 @@ static void world_make(const struct scenario *sc)
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
-	world.pins = script_has(sc, "pin") || script_has(sc, "look");
+	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
 		       script_has(sc, "quit") || script_has(sc, "flip");
 	world.tolerant = option(sc, "fails") > 0;
@@ -332,6 +332,8 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	if (world.pin != NULL)
+		must(mkw_unpin(world.pin), "the last unpin");
 	if (world.left && object_is_dirty(world.objects[0]))
 		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)
