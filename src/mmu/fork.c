@@ -265,7 +265,7 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 	if (!err)
 		err = pool_begin_fork(mmu);
 	if (!err) {
-		atomic_store(&mmu->spare_fd, dup(f->arrival));
+		atomic_store(&mmu->spare_fd, fcntl(f->arrival, F_DUPFD_CLOEXEC, 0));
 		atomic_store(&mmu->fork, f);
 		err = fork_let_inherit(f);
 		if (!err) {
@@ -288,7 +288,7 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 
 	go.error = count > 0 ? fork_views(f, views, count) : -ENOENT;
 	if (!go.error) {
-		atomic_store(&kin->spare_fd, dup(f->arrival));
+		atomic_store(&kin->spare_fd, fcntl(f->arrival, F_DUPFD_CLOEXEC, 0));
 		atomic_store(&kin->fork, f);
 	}
 	if (kin_send(kin->kin_socket, &go, -1) == 0 && !go.error)
@@ -397,6 +397,7 @@ void mmu_fork_inherit(struct mmu_fork *f)
 
 void mmu_abandon(struct mmu *mmu)
 {
+	fork_make_room(mmu);
 	close_if(mmu->uffd);
 	close_if(mmu->inline_fd);
 	close_if(mmu->pagemap_fd);

@@ -967,6 +967,42 @@ TEST(r7_1_keeps_no_descriptor, "7.1 a child's own descriptors end when it closes
 	world_end(&w);
 }
 
+static size_t descriptors(void)
+{
+	size_t n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+TEST(r7_1_no_new_descriptor, "7.1 a fork leaves no descriptor behind, in neither process")
+{
+	struct world w;
+	struct kid kid;
+	size_t before;
+
+	fork_world(&w, 4);
+	before = descriptors();
+	if (kid_fork(&kid) == 0) {
+		pid_t pid;
+
+		/* One end of each pipe; what the space had is the parent's alone. */
+		KID_CHECK(descriptors() <= before + 2 - 3);
+		before = descriptors();
+		pid = fork();
+		KID_CHECK(pid >= 0 && descriptors() == before);
+		if (pid == 0)
+			_exit(0);
+		KID_CHECK(status_of(pid) == 0);
+		_exit(0);
+	}
+	kid_end(&kid);
+	/* Of a child that is gone there is one until the next fork. */
+	CHECK(descriptors() <= before + 4);
+	world_end(&w);
+}
+
 TEST(r7_1_unmaps, "7.1, 7.4 a child unmaps a view, or a hole in it, and the rest goes on")
 {
 	struct world w;
