@@ -169,6 +169,33 @@ int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
 	return 0;
 }
 
+static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
+{
+	size_t i = 0;
+
+	while (address - f->views[i].address >= f->views[i].length)
+		i++;
+	return &f->views[i];
+}
+
+/* Also where the program may not read it. */
+static int copy_out(const struct mmu_view *view, const struct mmu_extent *part, char *bytes)
+{
+	ssize_t n;
+	int fd;
+
+	if (view->readable) {
+		memcpy(bytes, (const void *)part->address, part->length);
+		return 0;
+	}
+	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = pread(fd, bytes, part->length, (off_t)part->address);
+	close(fd);
+	return n == (ssize_t)part->length ? 0 : -EIO;
+}
+
 /* The kernel would have whoever writes first copy, and the frame stay with the other. */
 static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t count)
 {
@@ -185,7 +212,10 @@ static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t
 	memcpy(f->apart, apart, count * sizeof(*apart));
 	f->apart_count = count;
 	for (size_t i = 0; i < count; i++) {
-		memcpy(f->bytes + at, (const void *)apart[i].address, apart[i].length);
+		int err = copy_out(fork_view(f, apart[i].address), &apart[i], f->bytes + at);
+
+		if (err)
+			return err;
 		at += apart[i].length;
 	}
 	return 0;
@@ -199,15 +229,6 @@ static int fork_let_inherit(const struct mmu_fork *f)
 		if (madvise((void *)f->apart[i].address, f->apart[i].length, MADV_DONTFORK))
 			err = -errno;
 	return err;
-}
-
-static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
-{
-	size_t i = 0;
-
-	while (address - f->views[i].address >= f->views[i].length)
-		i++;
-	return &f->views[i];
 }
 
 /* Holes are filled when there is a descriptor to do it with (warden.c). */

@@ -516,6 +516,38 @@ TEST(s3_5_pinned_frame,
 	}
 }
 
+TEST(r7_1_pinned_unreadable,
+     "7.1 a pinned private page that may not be read is copied all the same")
+{
+	struct world w;
+	struct kid kid;
+	struct mkw_pin *pin;
+	unsigned char *view;
+	uint64_t frame;
+
+	fork_world(&w, 4);
+	view = map_private(&w, 4);
+	put(view + PAGE, 'p');
+	REQUIRE_EQ(mkw_pin(view + PAGE, PAGE, MKW_WRITE, &pin), 0);
+	frame = frame_of(view + PAGE);
+	REQUIRE_EQ(mkw_protect(view + PAGE, PAGE, 0), 0);
+	if (kid_fork(&kid) == 0) {
+		kid_turn(&kid);
+		KID_CHECK(mprotect(view + PAGE, PAGE, PROT_READ) == 0);
+		KID_CHECK(view[PAGE] == 'p');
+		_exit(0);
+	}
+	kid_hear(&kid);
+	REQUIRE_EQ(mkw_protect(view + PAGE, PAGE, MKW_READ | MKW_WRITE), 0);
+	put(view + PAGE, 'q');
+	CHECK(frame_of(view + PAGE) == frame);
+	kid_say(&kid);
+	kid_end(&kid);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
+}
+
 /* ---- Refusals ----------------------------------------------------------------------------- */
 
 TEST(r7_1_refused_in_child,
