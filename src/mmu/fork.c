@@ -160,13 +160,28 @@ static int fork_views(struct mmu_fork *f, struct mmu_view *const *views, size_t 
 	return 0;
 }
 
+static int advise(const struct mmu_view *view, int advice)
+{
+	int err;
+
+	/* ENOMEM: there are holes, which the program has unmapped by a call of its own; the rest
+	 * has been advised. EAGAIN: the kernel has no memory. */
+	do
+		err = madvise((void *)view->address, view->length, advice) && errno != ENOMEM
+			      ? -errno
+			      : 0;
+	while (err == -EAGAIN && advice == MADV_DONTFORK && sched_yield() == 0);
+	return err;
+}
+
 int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
 {
-	for (size_t i = 0; i < count; i++)
-		if (views[i].length > 0 && madvise((void *)views[i].address, views[i].length,
-						   inherit ? MADV_DOFORK : MADV_DONTFORK))
-			return -errno;
-	return 0;
+	int err = 0;
+
+	for (size_t i = 0; i < count && (!err || !inherit); i++)
+		if (views[i].length > 0)
+			err = advise(&views[i], inherit ? MADV_DOFORK : MADV_DONTFORK);
+	return err;
 }
 
 static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
@@ -391,10 +406,8 @@ struct mmu *mmu_fork_end(struct mmu_fork *f)
 
 	close_if(f->childs);
 	f->childs = -1;
-	if (!kin_is_asking(f)) {
-		while (fork_advise(f->views, f->count, false) == -ENOMEM)
-			;
-	}
+	if (!kin_is_asking(f))
+		fork_advise(f->views, f->count, false);
 	if (await_event(f))
 		kin = kin_new(f);
 	fork_make_room(mmu);

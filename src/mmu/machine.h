@@ -254,7 +254,7 @@ void fork_make_room(struct mmu *mmu);
 /* A child asks: its machine, and the socket to its child. NULL: no memory. */
 struct mmu_fork *fork_new(struct mmu *mmu, int socket);
 void fork_free(struct mmu_fork *fork);
-/* Let the process's children inherit the views, or not. */
+/* Let the process's children inherit the views, or not: that does not fail half-way. */
 int fork_advise(const struct mmu_view *views, size_t count, bool inherit);
 
 /* The machine of the child of that fork. */

@@ -378,8 +378,7 @@ void mmu_wards_fork_end(void)
 	for (struct ward *w = wards; w; w = w->next) {
 		if (!w->fork)
 			continue;
-		while (fork_advise(w->fork->views, w->fork->count, false) == -ENOMEM)
-			;
+		fork_advise(w->fork->views, w->fork->count, false);
 		fork_free(w->fork);
 		w->fork = NULL;
 	}

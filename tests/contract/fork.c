@@ -1071,6 +1071,31 @@ TEST(r7_1_unmaps, "7.1, 7.4 a child unmaps a view, or a hole in it, and the rest
 	world_end(&w);
 }
 
+TEST(r7_1_holes_fork, "7.1 whoever has made a hole in a view hands down the rest of it")
+{
+	struct world w;
+	struct kid kid, grandkid;
+
+	fork_world(&w, 8);
+	CHECK_EQ(munmap(w.view + PAGE, PAGE), 0);
+	if (kid_fork(&kid) == 0) {
+		w.view[2 * PAGE] = 'c';
+		KID_CHECK(munmap(w.view + 4 * PAGE, PAGE) == 0);
+		if (kid_fork(&grandkid) == 0) {
+			w.view[0] = 'g';
+			w.view[5 * PAGE] = 'g';
+			_exit(0);
+		}
+		KID_CHECK(status_of(grandkid.pid) == 0);
+		KID_CHECK(w.view[0] == 'g' && w.view[5 * PAGE] == 'g');
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(get(w.view + 2 * PAGE), 'c');
+	CHECK_EQ(get(w.view + 5 * PAGE), 'g');
+	world_end(&w);
+}
+
 TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered ECHILD in the child")
 {
 	struct world w;
