@@ -181,7 +181,10 @@ static void greet(struct kin *k, const struct kin_message *hello, pid_t pid)
 		shutdown(k->mmu.kin_socket, SHUT_RDWR);
 		return;
 	}
+	machine_lock(&k->lock);
 	atomic_store(&k->pid, pid);
+	pthread_cond_broadcast(&k->left);
+	machine_unlock(&k->lock);
 }
 
 static void let_fork(struct kin *k, int socket)
@@ -435,6 +438,12 @@ void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += PATIENCE_S;
 	machine_lock(&k->lock);
+	/* The first that its warden hears is the welcome. It has not run yet, and if it is to run
+	 * it must not have what is to be dropped: without a welcome it has no view at all. */
+	while (atomic_load(&k->pid) == 0 && !late)
+		late = !await_warden(k, &until);
+	if (atomic_load(&k->pid) == 0)
+		shutdown(view->mmu->kin_socket, SHUT_RDWR);
 	ask.reported = ++k->zaps;
 	/* No room in the socket: it has room, and that is told of, when the warden has read. */
 	while ((err = kin_send(view->mmu->kin_socket, &ask, -1)) == -EAGAIN && !late)

@@ -381,6 +381,60 @@ TEST(r7_1_private_truncated, "7.1, 5.1 a child loses its private copies past the
 	world_end(&w);
 }
 
+struct birth {
+	unsigned char *view;
+	struct test_thread cuts;
+};
+
+static void *fork_and_look(void *arg)
+{
+	struct birth *birth = arg;
+	unsigned char *view = birth->view, byte;
+	struct kid kid;
+
+	if (kid_fork(&kid) == 0) {
+		KID_CHECK(view[0] == 'p');
+		kid_turn(&kid);
+		KID_CHECK(try_read(view + 3 * PAGE, &byte, NULL) == -ENXIO);
+		KID_CHECK(view[0] == 'p');
+		_exit(0);
+	}
+	test_thread_join(&birth->cuts);
+	kid_hear(&kid);
+	kid_say(&kid);
+	kid_end(&kid);
+	return NULL;
+}
+
+static void *cut_off(void *arg)
+{
+	CHECK_EQ(mkw_truncate(arg, 2 * PAGE), 0);
+	return NULL;
+}
+
+TEST(r7_1_truncated_at_birth, "7.1, 5.1 the object is cut off before its child's service has begun")
+{
+	struct test_thread forks;
+	struct birth birth;
+	unsigned char *view;
+	struct world w;
+
+	fork_world(&w, 4);
+	view = birth.view = map_private(&w, 4);
+	put(view, 'p');
+	put(view + 3 * PAGE, 'p');
+	test_gate_arm(w.store, SCRIPT_MAP, SCRIPT_ENTRY, SCRIPT_ANY);
+	test_thread_start(&forks, fork_and_look, &birth);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MAP, SCRIPT_ENTRY, 1));
+	test_thread_start(&birth.cuts, cut_off, w.handle);
+	/* Ours is dropped, and the child's is next. */
+	test_wait_until(world_stat(&w).private_bytes <= PAGE);
+	test_gate_release(w.store, SCRIPT_MAP, SCRIPT_ENTRY);
+	test_thread_join(&forks);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST(r7_1_private_swapped, "7.1, 2.8 parent and child share what is in the swap file")
 {
 	char path[] = "/tmp/mkwrite-fork-XXXXXX";
