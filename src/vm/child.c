@@ -579,7 +579,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	struct mmu_view **views;
 	struct inheritance *in;
 
-	env_lock(&forks_lock);
+	env_hold(&forks_lock);
 	env_hold(&s->lock);
 	space_hold(s);
 	in = inheritance_begin(s, c);
@@ -596,7 +596,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	}
 	space_let_go(s);
 	env_let_go(&s->lock);
-	env_unlock(&forks_lock);
+	env_let_go(&forks_lock);
 	if (grandchild != NULL)
 		child_start(grandchild);
 }
