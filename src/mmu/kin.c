@@ -379,14 +379,28 @@ void kin_sleep_begin(void)
 	machine_unlock(&k->lock);
 }
 
+/* Nobody serves any more. Who waits for a page is woken when the child is told so. */
+static void skip_event(struct mmu *mmu)
+{
+	struct uffd_msg message;
+
+	if (read(mmu->uffd, &message, sizeof(message)) == sizeof(message) &&
+	    message.event == UFFD_EVENT_FORK)
+		fork_event(mmu, (int)message.arg.fork.ufd);
+}
+
 void kin_want_reader(struct mmu *mmu)
 {
 	struct kin *k = mmu->kin;
+	bool stopping;
 
 	machine_lock(&k->lock);
+	stopping = k->stopping;
 	if (k->waiting == 0)
 		(void)thread_add(k);
 	machine_unlock(&k->lock);
+	if (stopping)
+		skip_event(mmu);
 }
 
 int mmu_kin_start(struct mmu *mmu, const struct mmu_upcalls *upcalls, void *arg)
