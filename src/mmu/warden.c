@@ -130,13 +130,13 @@ static void refuse_orphan(struct ward *ward, const struct uffd_msg *message)
 
 static void be_alone(struct ward *ward)
 {
+	struct pollfd wait = {.fd = ward->mmu.uffd, .events = POLLIN};
 	struct uffd_msg message;
 
 	wakes_forget(ward->mmu.wakes);
 	futex_set(&ward->state, ALONE);
 	if (atomic_load(&ward->question) != NOTHING)
 		futex_set(&ward->question, MAY_NOT);
-	(void)fcntl(ward->mmu.uffd, F_SETFL, 0);
 	/* Who was read and not answered waits where nobody looks any more. */
 	for (size_t i = 0; i < ward->count; i++) {
 		struct uffdio_range arg = {.start = ward->views[i].address,
@@ -145,7 +145,8 @@ static void be_alone(struct ward *ward)
 		(void)ioctl(ward->mmu.uffd, UFFDIO_WAKE, &arg);
 	}
 	for (;;)
-		if (read(ward->mmu.uffd, &message, sizeof(message)) == sizeof(message) &&
+		if (poll(&wait, 1, -1) > 0 &&
+		    read(ward->mmu.uffd, &message, sizeof(message)) == sizeof(message) &&
 		    message.event == UFFD_EVENT_PAGEFAULT)
 			refuse_orphan(ward, &message);
 }
