@@ -67,13 +67,30 @@ int kin_send(int socket, const struct kin_message *message, int fd)
 	}
 }
 
+static void close_if(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The last of them; there is to be one. */
+static void take_fds(const struct cmsghdr *c, int *fd)
+{
+	size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(*fd);
+
+	for (size_t i = 0; i < count; i++) {
+		close_if(*fd);
+		memcpy(fd, CMSG_DATA(c) + i * sizeof(*fd), sizeof(*fd));
+	}
+}
+
 static void take_control(struct msghdr *m, int *fd, pid_t *pid)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
 		if (c->cmsg_level != SOL_SOCKET)
 			continue;
 		if (c->cmsg_type == SCM_RIGHTS) {
-			memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+			take_fds(c, fd);
 		} else if (c->cmsg_type == SCM_CREDENTIALS) {
 			struct ucred who;
 
@@ -106,7 +123,11 @@ int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid)
 	if (n == 0)
 		return -EPIPE;
 	take_control(&m, fd, pid);
-	return n == (ssize_t)sizeof(*message) ? 1 : -EPROTO;
+	if (n == (ssize_t)sizeof(*message))
+		return 1;
+	close_if(*fd);
+	*fd = -1;
+	return -EPROTO;
 }
 
 /* ---- A fork under way --------------------------------------------------------------------- */
@@ -129,12 +150,6 @@ struct mmu_fork *fork_new(struct mmu *mmu, int socket)
 		return NULL;
 	}
 	return f;
-}
-
-static void close_if(int fd)
-{
-	if (fd >= 0)
-		close(fd);
 }
 
 void fork_free(struct mmu_fork *f)

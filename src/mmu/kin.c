@@ -176,6 +176,7 @@ static void greet(struct kin *k, const struct kin_message *hello, pid_t pid)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	forget_fd(&k->mmu.pagemap_fd);
 	k->mmu.pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (pid == 0 || pid != hello->tid || kin_send(k->mmu.kin_socket, &welcome, k->mmu.uffd)) {
 		shutdown(k->mmu.kin_socket, SHUT_RDWR);
@@ -219,10 +220,15 @@ static bool listen_to(struct kin *k)
 
 	if (n <= 0)
 		return n == 0;
-	if (message.word == KIN_HELLO)
-		greet(k, &message, pid);
-	else if (message.word == KIN_FORK)
+	if (message.word == KIN_FORK) {
 		let_fork(k, fd);
+		return true;
+	}
+	/* With nothing else a descriptor comes. */
+	if (fd >= 0)
+		close(fd);
+	if (message.word == KIN_HELLO && atomic_load(&k->pid) == 0)
+		greet(k, &message, pid);
 	else if (message.word == KIN_ZAPPED)
 		note_zapped(k, message.reported);
 	return true;
