@@ -131,6 +131,9 @@ void mmu_kin_destroy(struct mmu *mmu)
 	struct kin *k = mmu->kin;
 
 	unlist(k);
+	forget_fd(&k->mmu.uffd);
+	/* Another process may have a copy, and the warden is to be told all the same. */
+	shutdown(k->mmu.kin_socket, SHUT_RDWR);
 	hang_up(k);
 	close(k->stop);
 	pthread_cond_destroy(&k->left);

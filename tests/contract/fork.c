@@ -865,6 +865,35 @@ TEST(r7_1_space_destroyed,
 	kid_end(&kid);
 }
 
+TEST(r7_1_space_destroyed_copied,
+     "7.1 a child is told of the space's end though another process has copies of its descriptors")
+{
+	struct world w;
+	struct kid kid;
+	pid_t pid;
+
+	fork_world(&w, 4);
+	if (kid_fork(&kid) == 0) {
+		kid_turn(&kid);
+		KID_CHECK(try_write(w.view, 'd', NULL) == -EOWNERDEAD);
+		_exit(0);
+	}
+	kid_hear(&kid);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		for (;;)
+			pause();
+	CHECK_EQ(mkw_unmap(w.view, 4 * PAGE), 0);
+	CHECK_EQ(mkw_close(w.handle), 0);
+	CHECK_EQ(mkw_space_destroy(w.space, 0), 0);
+	CHECK(script_destroy(w.store));
+	kid_say(&kid);
+	kid_end(&kid);
+	REQUIRE_EQ(kill(pid, SIGKILL), 0);
+	CHECK(WIFSIGNALED(status_of(pid)));
+}
+
 TEST(r7_1_space_destroyed_waiting,
      "7.1 the space ends while a child waits for the store to have space")
 {
