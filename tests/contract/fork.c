@@ -1660,6 +1660,47 @@ TEST(r7_1_server_killed_under_fire,
 	}
 }
 
+static void fork_inside(void *arg, struct mkw_object *object, struct mkw_run *run)
+{
+	unsigned char *view = arg;
+	pid_t pid = fork();
+
+	(void)object;
+	(void)run;
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(view ? view[0] != script_pattern(0, 1) : 0);
+	CHECK_EQ(status_of(pid), 0);
+}
+
+TEST(r7_1_store_forks, "7.1 a store forks inside of its operations, for which other threads wait")
+{
+	struct world w;
+	struct kid kid;
+	void *inline_view;
+
+	fork_world(&w, 8);
+	CHECK_EQ(get(w.view), script_pattern(0, 1));
+	script_hook(w.store, SCRIPT_FAULT, SCRIPT_EXIT, fork_inside, w.view);
+	script_hook(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, fork_inside, w.view);
+	script_hook(w.store, SCRIPT_WRITE, SCRIPT_EXIT, fork_inside, NULL);
+	script_hook(w.store, SCRIPT_MAP, SCRIPT_ENTRY, fork_inside, NULL);
+	script_hook(w.store, SCRIPT_UNMAP, SCRIPT_ENTRY, fork_inside, NULL);
+	put(w.view + PAGE, 'p');
+	if (kid_fork(&kid) == 0) {
+		w.view[2 * PAGE] = 'c';
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	if (mkw_map(w.handle, 8 * PAGE, MKW_READ | MKW_WRITE, MKW_INLINE, 0, &inline_view) == 0) {
+		put((unsigned char *)inline_view + 5 * PAGE, 'i');
+		CHECK_EQ(mkw_unmap(inline_view, 8 * PAGE), 0);
+	}
+	CHECK_EQ(get(w.view + 2 * PAGE), 'c');
+	world_end(&w);
+}
+
 TEST(r7_1_busy_handlers, "7.1 a fork while every handler thread sits in the store")
 {
 	struct mkw_space_options options = {RIG_QUIET, .workers = 1, .workers_max = 2};
