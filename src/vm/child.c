@@ -505,6 +505,8 @@ static void fork_parent(void)
 static void space_abandon(struct space *s)
 {
 	mmu_abandon(s->mmu);
+	if (s->swap.file != NULL)
+		swap_file_abandon(s->swap.file);
 	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
 		struct object *o = container_of(n, struct object, link);
 		if (o->frames != NULL)
