@@ -35,6 +35,10 @@
 #define PATIENCE_MS 2000
 #define SEND_TRIES  1000u
 
+/* Descriptors of processes that are not served, and 1; 0: none. What finds no place stays open. */
+#define STRAYS_MAX 256u
+static _Atomic int strays[STRAYS_MAX];
+
 /* ---- Messages ----------------------------------------------------------------------------- */
 
 int kin_send(int socket, const struct kin_message *message, int fd)
@@ -306,6 +310,7 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 	struct mmu_fork *f = fork_new(mmu, -1);
 	int err;
 
+	strays_close(mmu);
 	if (!f)
 		return -ENOMEM;
 	err = fork_views(f, views, count);
@@ -355,15 +360,39 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 
 /*
  * A process made in another way inherits views if it is made by another thread just while this
- * process forks. Nobody can tell it from the child, nor serve it: its descriptor is kept, so that
- * what it touches there waits, and is never read as zeros.
+ * process forks. Only the child can tell (warden.c), nor can it be served: its descriptor is kept,
+ * so that what it touches there waits, and is never read as zeros.
  */
+static void stray_keep(int uffd)
+{
+	for (size_t i = 0; i < STRAYS_MAX; i++) {
+		int none = 0;
+
+		if (atomic_compare_exchange_strong(&strays[i], &none, uffd + 1))
+			return;
+	}
+}
+
+void strays_close(const struct mmu *mmu)
+{
+	for (size_t i = 0; i < STRAYS_MAX; i++) {
+		int stray = atomic_load(&strays[i]);
+
+		/* In a child (NULL) they are copies. */
+		if (stray > 0 && (!mmu || memory_is_gone(mmu, stray - 1)) &&
+		    atomic_compare_exchange_strong(&strays[i], &stray, 0))
+			close(stray - 1);
+	}
+}
+
 void fork_event(struct mmu *mmu, int uffd)
 {
 	struct mmu_fork *f = atomic_exchange(&mmu->fork, NULL);
 
-	if (!f)
+	if (!f) {
+		stray_keep(uffd);
 		return;
+	}
 	f->uffd = uffd;
 	(void)eventfd_write(f->arrival, 1);
 }
@@ -454,6 +483,7 @@ void mmu_abandon(struct mmu *mmu)
 
 void mmu_abandon_all(void)
 {
+	strays_close(NULL);
 	kins_abandon();
 	wakes_abandon();
 	windows_abandon();

@@ -268,20 +268,19 @@ void kin_read(struct mmu *mmu)
 		fork_event(mmu, (int)message.arg.fork.ufd);
 }
 
-/* Of the memory that the descriptor is for nothing is left. Asked of a page that is none of it. */
-static bool is_gone(const struct mmu *mmu)
+bool memory_is_gone(const struct mmu *mmu, int uffd)
 {
 	struct uffdio_writeprotect arg = {
 		.range = {.start = mmu->root->doorbell.page, .len = MKW_PAGE_SIZE},
 	};
 
-	return ioctl(mmu->uffd, UFFDIO_WRITEPROTECT, &arg) && errno == ESRCH;
+	return ioctl(uffd, UFFDIO_WRITEPROTECT, &arg) && errno == ESRCH;
 }
 
 /* => kin.lock held. The last thread says so. */
 static bool bury(struct kin *k)
 {
-	if (k->burying || k->stopping || !is_gone(&k->mmu))
+	if (k->burying || k->stopping || !memory_is_gone(&k->mmu, k->mmu.uffd))
 		return false;
 	k->burying = true;
 	(void)eventfd_write(k->stop, 1);

@@ -220,6 +220,26 @@ static void attend(struct ward *ward, int root)
 	}
 }
 
+/* Or of a process that was cloned just when this one was forked? What it maps appears here. */
+static bool is_ours(int uffd)
+{
+	void *page = mmap(NULL, MKW_PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_range range = {.start = (uintptr_t)page, .len = MKW_PAGE_SIZE};
+	struct uffdio_register reg = {.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_zeropage zero = {.range = range};
+	unsigned char present = 0;
+
+	if (page == MAP_FAILED)
+		return false;
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg) == 0) {
+		if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) || mincore(page, MKW_PAGE_SIZE, &present))
+			present = 0;
+		(void)ioctl(uffd, UFFDIO_UNREGISTER, &range);
+	}
+	munmap(page, MKW_PAGE_SIZE);
+	return present & 1;
+}
+
 /* The frames of these copies are the parent's: here are others with the same bytes. */
 static bool fill_apart(struct ward *ward)
 {
@@ -261,7 +281,7 @@ static void *warden_run(void *arg)
 		if (await_message(ward, root, &message, &fd) == 1 && message.word == KIN_WELCOME &&
 		    fd >= 0) {
 			ward->mmu.uffd = fd;
-			if (!fill_apart(ward))
+			if (!is_ours(fd) || !fill_apart(ward))
 				goto lost;
 			futex_set(&ward->state, SERVED);
 			attend(ward, root);

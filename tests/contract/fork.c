@@ -1503,6 +1503,50 @@ TEST(r7_1_fork_under_fire,
 	rig_close(&rig);
 }
 
+static void *clone_much(void *arg)
+{
+	struct fire *fire = arg;
+
+	while (!fire->stop) {
+		pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+		REQUIRE(pid >= 0);
+		if (pid == 0)
+			_exit(0);
+		CHECK_EQ(status_of(pid), 0);
+		fire->done++;
+	}
+	return NULL;
+}
+
+TEST(r7_1_clone_beside, "7.1, I1 no other process is taken for the child, though made just then")
+{
+	struct fire fire = {.stop = false};
+	struct world w;
+
+	fork_world(&w, 4);
+	plain_install();
+	test_thread_start(&fire.thread, clone_much, &fire);
+	for (unsigned round = 0; round < test_rounds(100); round++) {
+		siginfo_t info;
+		pid_t pid = fork();
+
+		REQUIRE(pid >= 0);
+		if (pid == 0) {
+			int met = plain_write(w.view, (unsigned char)round, &info);
+
+			KID_CHECK(met == 0 || met == SIGSEGV);
+			_exit(met);
+		}
+		if (status_of(pid) == 0)
+			CHECK_EQ(get(w.view), (int)(unsigned char)round);
+		CHECK_EQ(shared->line, 0);
+	}
+	fire.stop = true;
+	test_thread_join(&fire.thread);
+	world_end(&w);
+}
+
 static int vfork_and_exit(void)
 {
 	pid_t pid = vfork();
