@@ -42,6 +42,7 @@ struct ward {
 	struct mmu_view *views; /* changed under wards_lock: of length 0 if it was unmapped */
 	_Atomic uint32_t state; /* a futex, as is: */
 	_Atomic uint32_t question;
+	_Atomic uint32_t refusing; /* changes what a view allows, for a moment */
 	int question_fd; /* in the process's table: to the server, of the socket for a child */
 	struct mmu_fork *fork;	     /* under way */
 	const struct mmu_fork *born; /* of which this process came */
@@ -73,6 +74,14 @@ static struct mmu_view *ward_view(const struct ward *ward, uintptr_t address)
 
 /* ---- Refusing ----------------------------------------------------------------------------- */
 
+static void ward_wake(const struct ward *ward, uintptr_t address, size_t length)
+{
+	struct uffdio_range arg = {.start = address, .len = length};
+
+	(void)ioctl(ward->mmu.uffd, UFFDIO_WAKE, &arg);
+}
+
+/* Whoever waits where a view has been unmapped tries again, and meets what is there now. */
 static void ward_refuse(struct ward *ward, const struct mkw_refusal *refusal,
 			enum mmu_access access, pid_t tid, uint64_t reported)
 {
@@ -83,13 +92,17 @@ static void ward_refuse(struct ward *ward, const struct mkw_refusal *refusal,
 	at = ward_view(ward, address);
 	if (at)
 		view = *at;
+	atomic_store(&ward->refusing, at != NULL);
 	machine_unlock(&wards_lock);
-	if (!at)
+	if (!at) {
+		ward_wake(ward, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
 		return;
+	}
 	view.mmu = &ward->mmu;
 	reported = wakes_time(ward->mmu.wakes, reported);
 	signals_record(tid, refusal, reported);
 	mmu_refuse(&view, address, access, tid, reported);
+	futex_set(&ward->refusing, false);
 }
 
 /* What the program has unmapped, or mapped over by a call of its own, is not known here. */
@@ -138,12 +151,8 @@ static void be_alone(struct ward *ward)
 	if (atomic_load(&ward->question) != NOTHING)
 		futex_set(&ward->question, MAY_NOT);
 	/* Who was read and not answered waits where nobody looks any more. */
-	for (size_t i = 0; i < ward->count; i++) {
-		struct uffdio_range arg = {.start = ward->views[i].address,
-					   .len = ward->views[i].length};
-
-		(void)ioctl(ward->mmu.uffd, UFFDIO_WAKE, &arg);
-	}
+	for (size_t i = 0; i < ward->count; i++)
+		ward_wake(ward, ward->views[i].address, ward->views[i].length);
 	for (;;)
 		if (poll(&wait, 1, -1) > 0 &&
 		    read(ward->mmu.uffd, &message, sizeof(message)) == sizeof(message) &&
@@ -445,7 +454,11 @@ bool mmu_ward_unmap(uintptr_t address, size_t length)
 		machine_lock(&wards_lock);
 		view->length = 0;
 		machine_unlock(&wards_lock);
+		/* The end of a protection window must not meet what is mapped here next. */
+		while (atomic_load(&w->refusing))
+			futex_wait(&w->refusing, true);
 		munmap((void *)address, length);
+		ward_wake(w, address, length);
 		return true;
 	}
 	return false;

@@ -1157,6 +1157,49 @@ TEST(r7_1_unmaps, "7.1, 7.4 a child unmaps a view, or a hole in it, and the rest
 	world_end(&w);
 }
 
+static void *write_unmapped(void *arg)
+{
+	KID_CHECK(plain_write(arg, 'x', NULL) == SIGSEGV);
+	return NULL;
+}
+
+static void unmapped_while_waiting(bool refused, bool plainly)
+{
+	struct test_thread thread;
+	struct world w;
+	struct kid kid;
+
+	plain_install();
+	fork_world(&w, 4);
+	if (refused)
+		script_fail_page(w.store, SCRIPT_MKWRITE, 2, -ENOSPC);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 2);
+	if (kid_fork(&kid) == 0) {
+		test_thread_start(&thread, write_unmapped, w.view + 2 * PAGE);
+		kid_turn(&kid);
+		KID_CHECK((plainly ? munmap : mkw_unmap)(w.view, 4 * PAGE) == 0);
+		kid_turn(&kid);
+		test_thread_join(&thread);
+		_exit(0);
+	}
+	kid_hear(&kid);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	kid_say(&kid);
+	kid_hear(&kid);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	kid_say(&kid);
+	kid_end(&kid);
+	world_end(&w);
+}
+
+TEST(r7_1_unmapped_while_waiting,
+     "7.1, 7.4 a child unmaps a view, and the thread that waits there is let go, whatever comes")
+{
+	unmapped_while_waiting(true, false);
+	unmapped_while_waiting(false, false);
+	unmapped_while_waiting(false, true);
+}
+
 TEST(r7_1_holes_fork, "7.1 whoever has made a hole in a view hands down the rest of it")
 {
 	struct world w;
