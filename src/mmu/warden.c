@@ -22,6 +22,7 @@
 #include <linux/close_range.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -296,6 +297,17 @@ static struct ward *ward_new(const struct mmu_fork *f)
 	return ward;
 }
 
+/* In its place something that nobody needs to serve. A kernel without memory is asked again: what
+ * is left would read as zeros where a page is not mapped. */
+static void view_replace(const struct mmu_view *view)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+
+	while (mmap((void *)view->address, view->length, PROT_NONE, flags, -1, 0) == MAP_FAILED &&
+	       errno == ENOMEM)
+		sched_yield();
+}
+
 void warden_start(const struct mmu_fork *f)
 {
 	struct ward *ward = ward_new(f);
@@ -312,11 +324,9 @@ void warden_start(const struct mmu_fork *f)
 		}
 	}
 	close(f->childs);
-	/* In their place something that nobody needs to serve. */
 	for (size_t i = 0; i < f->count; i++)
 		if (f->views[i].length > 0)
-			(void)mmap((void *)f->views[i].address, f->views[i].length, PROT_NONE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+			view_replace(&f->views[i]);
 }
 
 /* ---- When this process forks itself ------------------------------------------------------- */
