@@ -310,6 +310,7 @@ static void view_replace(const struct mmu_view *view)
 
 void warden_start(const struct mmu_fork *f)
 {
+	const struct kin_message without = {.word = KIN_WITHOUT};
 	struct ward *ward = ward_new(f);
 
 	(void)fork_advise(f->views, f->count, false);
@@ -323,6 +324,9 @@ void warden_start(const struct mmu_fork *f)
 			return;
 		}
 	}
+	/* Or who forked, and sees the socket hang up before the event was looked at, takes this for
+	 * a fork that failed, and the event for another process's. */
+	(void)kin_send(f->childs, &without, -1);
 	close(f->childs);
 	for (size_t i = 0; i < f->count; i++)
 		if (f->views[i].length > 0)
