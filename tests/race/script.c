@@ -18,6 +18,8 @@
  *   freeze                      and thaw, and nothing may reach the store between
  *   chill thaw                  the two halves of it
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
+ *   flip                        the second view read-only, and writable again
+ *   splitN remapN               the first view's page N is protected, mapped, as it was before
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
  *   quit reopenN                its views and its handle; open it again, read word N, close it
@@ -456,6 +458,34 @@ static void do_chill(unsigned n)
 	expect(mkw_freeze(world.handles[0]), "freeze", false);
 }
 
+static void do_flip(unsigned n)
+{
+	void *view = (void *)world.views[1].address;
+	int error = mkw_protect(view, world.pages * MKW_PAGE_SIZE, MKW_READ);
+
+	(void)n;
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+	error = mkw_protect(view, world.pages * MKW_PAGE_SIZE, MKW_WRITE);
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+}
+
+static void *page_of_view(unsigned n)
+{
+	return (void *)(world.views[0].address + word_offset(n) / MKW_PAGE_SIZE * MKW_PAGE_SIZE);
+}
+
+static void do_split(unsigned n)
+{
+	expect(mkw_protect(page_of_view(n), MKW_PAGE_SIZE, MKW_WRITE), "protect", false);
+}
+
+static void do_remap(unsigned n)
+{
+	expect(mkw_remap_pages(page_of_view(n), MKW_PAGE_SIZE,
+			       word_offset(n) / MKW_PAGE_SIZE * MKW_PAGE_SIZE),
+	       "remap", false);
+}
+
 static void do_thaw(unsigned n)
 {
 	(void)n;
@@ -578,26 +608,27 @@ static const struct {
 	void (*fn)(unsigned n);
 	bool pages; /* its number is a page's, not a word's */
 } verbs[] = {
-	{"write", do_write, false},	{"alias", do_alias, false},
-	{"read", do_read, false},	{"peek", do_peek, false},
-	{"pread", do_pread, false},	{"pwrite", do_pwrite, false},
-	{"sync", do_sync, false},	{"msync", do_msync, false},
-	{"flush", do_flush, false},	{"reclaim", do_reclaim, false},
-	{"shrink", do_shrink, false},	{"cut", do_cut, false},
-	{"grow", do_grow, false},	{"punch", do_punch, true},
-	{"discard", do_discard, true},	{"invalidate", do_invalidate, false},
-	{"reserve", do_reserve, true},	{"hold", do_hold, true},
-	{"letgo", do_letgo, true},	{"freeze", do_freeze, false},
-	{"chill", do_chill, false},	{"thaw", do_thaw, false},
-	{"unmap", do_unmap, false},	{"map", do_map, false},
-	{"mapover", do_mapover, false}, {"other", do_other, false},
-	{"quit", do_quit, false},	{"reopen", do_reopen, false},
-	{"close", do_close, false},	{"wake", do_wake, false},
-	{"room", do_room, false},	{"keep", do_keep, false},
-	{"wipe", do_wipe, false},	{"empty", do_empty, false},
-	{"leave", do_leave, false},	{"pin", do_pin, false},
-	{"look", do_look, false},	{"clamp", do_clamp, false},
-	{"unclamp", do_unclamp, false},
+	{"write", do_write, false},    {"alias", do_alias, false},
+	{"read", do_read, false},      {"peek", do_peek, false},
+	{"pread", do_pread, false},    {"pwrite", do_pwrite, false},
+	{"sync", do_sync, false},      {"msync", do_msync, false},
+	{"flush", do_flush, false},    {"reclaim", do_reclaim, false},
+	{"shrink", do_shrink, false},  {"cut", do_cut, false},
+	{"grow", do_grow, false},      {"punch", do_punch, true},
+	{"discard", do_discard, true}, {"invalidate", do_invalidate, false},
+	{"reserve", do_reserve, true}, {"hold", do_hold, true},
+	{"letgo", do_letgo, true},     {"freeze", do_freeze, false},
+	{"chill", do_chill, false},    {"thaw", do_thaw, false},
+	{"flip", do_flip, false},      {"split", do_split, true},
+	{"remap", do_remap, true},     {"unmap", do_unmap, false},
+	{"map", do_map, false},	       {"mapover", do_mapover, false},
+	{"other", do_other, false},    {"quit", do_quit, false},
+	{"reopen", do_reopen, false},  {"close", do_close, false},
+	{"wake", do_wake, false},      {"room", do_room, false},
+	{"keep", do_keep, false},      {"wipe", do_wipe, false},
+	{"empty", do_empty, false},    {"leave", do_leave, false},
+	{"pin", do_pin, false},	       {"look", do_look, false},
+	{"clamp", do_clamp, false},    {"unclamp", do_unclamp, false},
 };
 
 void script_run(const char *script)

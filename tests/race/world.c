@@ -250,8 +250,8 @@ static void world_make(const struct scenario *sc)
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
 	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp");
-	world.unmaps =
-		script_has(sc, "unmap") || script_has(sc, "mapover") || script_has(sc, "quit");
+	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
+		       script_has(sc, "quit") || script_has(sc, "flip");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
