@@ -548,6 +548,34 @@ TEST(r7_1_refused_in_child,
 	world_end(&w);
 }
 
+static void *read_much(void *address)
+{
+	for (int i = 0; i < 300; i++)
+		KID_CHECK(read_into(address) == EFAULT);
+	return NULL;
+}
+
+TEST(r7_1_refused_in_two_ways,
+     "7.1 a thread of the child is refused by signal, while another is in a call")
+{
+	struct world w;
+	struct kid kid;
+
+	fork_world(&w, 4);
+	script_fail_page(w.store, SCRIPT_MKWRITE, 2, -ENOSPC);
+	if (kid_fork(&kid) == 0) {
+		pthread_t thread;
+
+		KID_CHECK(pthread_create(&thread, NULL, read_much, w.view + 2 * PAGE) == 0);
+		for (int i = 0; i < 300; i++)
+			KID_CHECK(try_write(w.view + 2 * PAGE + 9, 'x', NULL) == -ENOSPC);
+		KID_CHECK(pthread_join(thread, NULL) == 0);
+		_exit(0);
+	}
+	kid_end(&kid);
+	world_end(&w);
+}
+
 TEST(r7_1_refused_plainly, "7.1 a handler of the program gets the child's SIGBUS as the kernel's")
 {
 	struct world w;
