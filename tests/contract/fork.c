@@ -1449,9 +1449,10 @@ static pid_t hammer_fork(struct rig *rig, uint64_t seed)
 	pid_t pid = fork();
 
 	REQUIRE(pid >= 0);
-	for (; pid == 0; shared->value++)
+	if (pid > 0)
+		return pid;
+	for (;; shared->value++)
 		atomic_fetch_add(rig_word(rig->view, rig_random(&seed) % rig->pages), 1);
-	return pid;
 }
 
 TEST(r7_1_killed_under_fire,
