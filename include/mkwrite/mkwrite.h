@@ -376,7 +376,7 @@ enum mkw_advice {
 	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
 	MKW_COLD,	/* not used soon: the first to go when there is no room */
 	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
-	MKW_DONTFORK,	/* children do not inherit the view, which must be named whole */
+	MKW_DONTFORK,	/* children do not inherit the range */
 	MKW_DOFORK,	/* they do: the default */
 };
 /*

@@ -536,6 +536,8 @@ int mmu_view_map(struct mmu_view *view)
 	return -ENOMEM;
 }
 
+static uint64_t protections; /* changes of what mappings allow, each before and after */
+
 /* What an entry lets through stays as it is: the mapping's protection comes before it. */
 int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bool readable,
 		     bool writable)
@@ -544,10 +546,12 @@ int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bo
 	size_t first = index_of(v, address, length), count = length / MKW_PAGE_SIZE;
 
 	sim_host_point("changes the protection of the view", address);
+	protections++;
 	view->mmu->counts.calls++;
 	memset(&v->allowed[first], (readable ? MKW_READ : 0) | (writable ? MKW_WRITE : 0), count);
 	sim_host_point("flushes the view", address);
 	flush(v, first, count);
+	protections++;
 	return 0;
 }
 
@@ -1048,6 +1052,7 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 {
 	unsigned self = sim_host_self();
 	uint8_t need = access == MMU_WRITE ? SIM_RW : SIM_RO;
+	uint64_t forbidden = UINT64_MAX; /* protections, when the mapping last did */
 
 	cpus[self].reports = 0;
 	for (;;) {
@@ -1066,8 +1071,13 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 			if (v == NULL)
 				return NULL;
 			if (!is_allowed(v, i, access)) {
-				if (!signals.allowed(address, access))
+				uint64_t now = protections;
+
+				/* As in signal.c: the second time it is nobody's but the
+				 * program's. */
+				if (!signals.allowed(address, access) || now == forbidden)
 					return NULL;
+				forbidden = now;
 				continue;
 			}
 			if (v->entries[i] < need && is_dropped(v, i)) {

@@ -415,6 +415,14 @@ void mmu_wards_inherit(void)
 
 /* ---- What the process itself does with them ----------------------------------------------- */
 
+bool mmu_ward_has(uintptr_t address)
+{
+	for (const struct ward *w = wards; w; w = w->next)
+		if (ward_view(w, address))
+			return true;
+	return false;
+}
+
 /* In signal handlers, too: no lock. */
 bool mmu_ward_allows(uintptr_t address, enum mmu_access access)
 {
@@ -422,7 +430,7 @@ bool mmu_ward_allows(uintptr_t address, enum mmu_access access)
 		const struct mmu_view *view = ward_view(w, address);
 
 		if (view)
-			return access == MMU_READ || view->writable;
+			return access == MMU_READ ? view->readable : view->writable;
 	}
 	return false;
 }
