@@ -130,7 +130,7 @@ static void check_refused(struct worker *w, struct access_span *s, const struct 
 			  const char *doing, size_t word, int error)
 {
 	/* Where whatever is dirty can be written there is always room to read it back. */
-	if ((w->stress->kind->with & ~(WITH_PRIVATE | WITH_LIMITS | WITH_SWAP | WITH_FULL)) == 0 &&
+	if ((w->stress->kind->with & (WITH_ERRORS | WITH_MANUAL | WITH_POLICY | WITH_PINS)) == 0 &&
 	    page_of(v, word)->state == OWN && !page_may_be_cut(v, word))
 		word_fail(w, v->object, doing, word, (uint64_t)error, "it has this page");
 	if (error == -ENOSPC && !v->object->injects && (w->stress->kind->with & WITH_FULL) == 0)
