@@ -15,13 +15,16 @@
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
  *   freeze                      and thaw, and nothing may reach the store between
  *   chill thaw                  the two halves of it
- *   unmap map mapover           the second view; a third one; object 1 where the second view was
- *   other                       a write to object 1 by its own view
- *   close                       the second handle of object 0
- *   quit reopenN                its views and its handle; open it again, read word N, close it
- *   leave                       all views and the handle of object 0: it fails, and is written
- *                               all the same in the end
- *   wake room                   the store has space again, the limit is lifted
+ *   mineN lookN theirsN spyN    write and read word N by the private view, by another one
+ *   dropN                       page N of the private view, by MKW_DONTNEED
+ *   tossN shake                 the same by the program's own madvise; the machine takes frames
+ * from private views, as it does when it swaps part anew                   unmap the private view;
+ * and map it again unmap map mapover           the second view; a third one; object 1 where the
+ * second view was other                       a write to object 1 by its own view close the second
+ * handle of object 0 quit reopenN                its views and its handle; open it again, read word
+ * N, close it leave                       all views and the handle of object 0: it fails, and is
+ * written all the same in the end wake room                   the store has space again, the limit
+ * is lifted
  */
 #include "race.h"
 #include "threads.h"
@@ -94,12 +97,16 @@ struct store {
 static void committed(void *arg)
 {
 	const struct store *s = arg;
+	struct race_view *v;
 	struct model *m;
 	unsigned word;
 	bool past_end;
 
 	m = model_at(s->address, s->base, &word, &past_end);
-	model_commit(m, word, s->value, past_end);
+	if (private_at(s->address, &v))
+		private_commit(v, word, s->value);
+	else
+		model_commit(m, word, s->value, past_end);
 	threads_note("wrote %llu to word %u", (unsigned long long)s->value, word);
 }
 
@@ -124,6 +131,7 @@ static int write_word(unsigned view, unsigned word)
 static void read_word(unsigned view, unsigned word)
 {
 	uintptr_t base = world.views[view].address, address = base + word_offset(word);
+	struct race_view *v;
 	struct model *m;
 	uint64_t value;
 	bool past_end;
@@ -132,7 +140,10 @@ static void read_word(unsigned view, unsigned word)
 	if (error == 0) {
 		m = model_at(address, base, &word, &past_end);
 		threads_note("read %llu from word %u", (unsigned long long)value, word);
-		model_read(m, word, value);
+		if (private_at(address, &v))
+			private_read(v, word, value);
+		else
+			model_read(m, word, value);
 	}
 	expect(error, "a read", access_may_fail(error));
 	reports_check();
@@ -181,6 +192,26 @@ static void do_pread(unsigned n)
 static void do_other(unsigned n)
 {
 	write_word(3, n);
+}
+
+static void do_mine(unsigned n)
+{
+	write_word(PRIVATE_VIEW, n);
+}
+
+static void do_look(unsigned n)
+{
+	read_word(PRIVATE_VIEW, n);
+}
+
+static void do_theirs(unsigned n)
+{
+	write_word(PRIVATE_VIEW + 1, n);
+}
+
+static void do_spy(unsigned n)
+{
+	read_word(PRIVATE_VIEW + 1, n);
 }
 
 /* ---- Calls -------------------------------------------------------------------------------- */
@@ -407,24 +438,23 @@ static void do_thaw(unsigned n)
 	expect(mkw_thaw(world.handles[0]), "thaw", false);
 }
 
-static void do_unmap(unsigned n)
+static void unmap_view(unsigned view)
 {
-	struct race_view *v = &world.views[1];
+	struct race_view *v = &world.views[view];
 
-	(void)n;
 	v->mapped = false;
 	expect(mkw_unmap((void *)v->address, world.pages * MKW_PAGE_SIZE), "unmap", false);
 }
 
+static void do_unmap(unsigned n)
+{
+	(void)n;
+	unmap_view(1);
+}
+
 static void map_view(unsigned view, unsigned object)
 {
-	struct race_view *v = &world.views[view];
-	void *address;
-	int error = mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE,
-			    world.flags, 0, &address);
-
-	expect(error, "map", false);
-	*v = (struct race_view){(uintptr_t)address, object, true};
+	expect(view_make(view, object), "map", false);
 }
 
 static void do_map(unsigned n)
@@ -443,6 +473,56 @@ static void do_mapover(unsigned n)
 	write_word(3, n);
 	read_word(3, n);
 }
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+/* What was there when it began is gone; what was written since may be there. */
+static void do_drop(unsigned n)
+{
+	struct race_view *v = &world.views[PRIVATE_VIEW];
+	uint64_t serial = v->serial;
+	unsigned made = v->made[n];
+	int error;
+
+	v->dropping[n]++;
+	error = mkw_advise((void *)(v->address + (uintptr_t)n * MKW_PAGE_SIZE), MKW_PAGE_SIZE,
+			   MKW_DONTNEED);
+	expect(error, "drop", error == -ENOMEM && world.unmaps);
+	private_observe();
+	if (v->serial != serial)
+		return; /* mapped anew meanwhile */
+	v->dropping[n]--;
+	if (error == 0 && v->own[n] && v->made[n] == made)
+		threads_fail("page %u of a private view was dropped, and it still has it", n);
+}
+
+static void do_toss(unsigned n)
+{
+	struct race_view *v = &world.views[PRIVATE_VIEW];
+
+	if (sim_toss(v->address + (uintptr_t)n * MKW_PAGE_SIZE))
+		v->own[n] = false;
+}
+
+static void do_shake(unsigned n)
+{
+	(void)n;
+	sim_shake(world.objects[0]->frames);
+}
+
+static void do_part(unsigned n)
+{
+	(void)n;
+	unmap_view(PRIVATE_VIEW);
+}
+
+static void do_anew(unsigned n)
+{
+	do_part(n);
+	map_view(PRIVATE_VIEW, 0);
+}
+
+/* ---- Handles ------------------------------------------------------------------------------ */
 
 static void do_close(unsigned n)
 {
@@ -540,8 +620,17 @@ static const struct {
 	{"close", do_close, false},	{"wake", do_wake, false},
 	{"room", do_room, false},	{"keep", do_keep, false},
 	{"wipe", do_wipe, false},	{"empty", do_empty, false},
-	{"leave", do_leave, false},
+	{"leave", do_leave, false},	{"mine", do_mine, false},
+	{"look", do_look, false},	{"theirs", do_theirs, false},
+	{"spy", do_spy, false},		{"drop", do_drop, true},
+	{"toss", do_toss, true},	{"shake", do_shake, false},
+	{"part", do_part, false},	{"anew", do_anew, false},
 };
+
+void script_look(unsigned view, unsigned word)
+{
+	read_word(view, word);
+}
 
 void script_run(const char *script)
 {
@@ -557,6 +646,7 @@ void script_run(const char *script)
 			threads_note("%.*s", (int)length, script);
 			verbs[i].fn((unsigned)strtoul(script + letters, NULL, 10) %
 				    (verbs[i].pages ? world.pages : 2 * world.pages));
+			private_observe();
 		}
 		if (!found)
 			threads_fail("no such verb: %.*s", (int)length, script);

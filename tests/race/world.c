@@ -158,14 +158,40 @@ static void store_make(struct race_store *s, const struct scenario *sc, unsigned
 	s->memory = option(sc, "memory");
 }
 
-static void view_make(unsigned view, unsigned object)
+int view_make(unsigned view, unsigned object)
 {
+	unsigned flags = world.flags | (view >= PRIVATE_VIEW ? MKW_PRIVATE : 0);
+	struct race_view *v = &world.views[view];
 	void *address;
+	int error = mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE, flags, 0,
+			    &address);
 
-	must(mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE, world.flags, 0,
-		     &address),
-	     "map");
-	world.views[view] = (struct race_view){(uintptr_t)address, object, true};
+	if (error != 0)
+		return error;
+	*v = (struct race_view){.address = (uintptr_t)address, .object = object, .mapped = true};
+	if (view >= PRIVATE_VIEW)
+		private_mapped(v);
+	return 0;
+}
+
+static void views_make(const struct scenario *sc)
+{
+	static const char *const first[] = {"mine", "look", "drop", "toss", "part", "anew"};
+	static const char *const second[] = {"theirs", "spy"};
+	bool one = false, other = false;
+
+	for (size_t i = 0; i < sizeof(first) / sizeof(*first); i++)
+		one |= script_has(sc, first[i]);
+	for (size_t i = 0; i < sizeof(second) / sizeof(*second); i++)
+		other |= script_has(sc, second[i]);
+	must(view_make(0, 0), "map");
+	must(view_make(1, 0), "map");
+	if (one)
+		must(view_make(PRIVATE_VIEW, 0), "map");
+	if (other)
+		must(view_make(PRIVATE_VIEW + 1, 0), "map");
+	if (script_has(sc, "other"))
+		must(view_make(3, 1), "map");
 }
 
 static void object_make(const struct scenario *sc, unsigned i)
@@ -249,8 +275,8 @@ static void world_make(const struct scenario *sc)
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
-	world.unmaps =
-		script_has(sc, "unmap") || script_has(sc, "mapover") || script_has(sc, "quit");
+	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
+		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
@@ -263,12 +289,9 @@ static void world_make(const struct scenario *sc)
 	options.resident_limit_bytes = (uint64_t)option(sc, "resident") * MKW_PAGE_SIZE;
 	must(mkw_space_create(&options, &world.space), "space_create");
 	object_make(sc, 0);
-	view_make(0, 0);
-	view_make(1, 0);
 	if (second)
 		object_make(sc, 1);
-	if (script_has(sc, "other"))
-		view_make(3, 1);
+	views_make(sc);
 	if (script_has(sc, "close"))
 		must(mkw_open(world.space, "race:0", MKW_RDWR, &world.second), "open");
 }
@@ -288,6 +311,29 @@ static void ended_check(unsigned i)
 		if (!model_had(&world.models[i], w, world.stores[i].durable[w], model_now()))
 			threads_fail("the object ended, and word %u is %llu in the store", w,
 				     (unsigned long long)world.stores[i].durable[w]);
+}
+
+/* Words are what the model says, and what is resident is charged, no more and no less. */
+static void private_end(void)
+{
+	struct space *s = space_of(world.space);
+	uint64_t resident = 0;
+
+	if (world.handles[0] == NULL)
+		return;
+	for (unsigned i = PRIVATE_VIEW; i < VIEWS; i++)
+		for (unsigned w = 0; world.views[i].mapped && w < 2 * world.pages; w++)
+			if (word_offset(w) < mkw_size(world.handles[0]))
+				script_look(i, w);
+	threads_settle();
+	for (struct list *n = s->regions.next; n != &s->regions; n = n->next) {
+		struct region *r = container_of(n, struct region, link);
+
+		resident += r->resident + private_check(r, true);
+	}
+	if (s->account.resident != resident)
+		threads_fail("%llu pages are charged as resident, %llu are",
+			     (unsigned long long)s->account.resident, (unsigned long long)resident);
 }
 
 /* Everything is written, and what is there is what the model says (nothing dirty was lost). */
@@ -349,6 +395,7 @@ static void world_end(void)
 		object_check(0);
 	}
 	must(mkw_space_stat(world.space, &stat, sizeof(stat)), "stat");
+	private_end();
 	if (stat.dirty_bytes != 0)
 		threads_fail("%llu bytes are charged as dirty after the last sync",
 			     (unsigned long long)stat.dirty_bytes);
@@ -364,6 +411,9 @@ static void world_end(void)
 			if (error != 0 && !world.tolerant)
 				must(error, "close");
 		}
+	if (!world.tolerant && space_of(world.space)->account.resident != 0)
+		threads_fail("%llu pages are charged as resident, and no object is left",
+			     (unsigned long long)space_of(world.space)->account.resident);
 	error = mkw_space_destroy(world.space, 0);
 	if (error != 0 && !world.tolerant)
 		must(error, "destroy");

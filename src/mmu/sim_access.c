@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sim_access.c - the simulated machine: a thread of the program reads or writes a word. It goes by
+ * what it has cached; else by the entry, which the machine may change by itself; else it reports
+ * and waits.
+ */
+#include "sim_machine.h"
+
+#include <errno.h>
+
+/* What the entry lets an access of this kind do, changed as the machine changes it; SIM_NONE: a
+ * report. */
+static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
+{
+	enum sim_entry need = access == MMU_WRITE ? SIM_RW : SIM_RO;
+
+	if (!sim_frame_exists(v->view->frames, sim_frame_of(v, i)))
+		return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
+	if (v->entries[i] == SIM_NONE)
+		v->entries[i] = v->view->writable ? SIM_RW : SIM_RO;
+	else if (v->entries[i] == SIM_MARKER && access == MMU_READ)
+		v->entries[i] = SIM_RO;
+	return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
+}
+
+/* shmem_fault in Linux waits for a hole punch over its page. What is mapped in a private view needs
+ * no such fault. */
+static bool is_dropped(const struct sim_view *v, size_t i, uint8_t need)
+{
+	const struct frames *f = v->view->frames;
+
+	return v->entries[i] < (v->view->private ? SIM_RO : need) &&
+	       sim_frame_of(v, i) >= f->drop_from && sim_frame_of(v, i) < f->drop_to;
+}
+
+/* What the running thread has cached. */
+static uint64_t *word_at(const struct sim_view *v, size_t i, uintptr_t address)
+{
+	uintptr_t offset = address - v->view->address;
+	bool copy = v->view->private && (v->cached_copy[i] >> sim_host_self() & 1) != 0;
+	char *bytes = copy ? v->copies + offset : v->view->frames->bytes + v->view->offset + offset;
+
+	return (uint64_t *)(void *)bytes;
+}
+
+/* False: the machine was at work, the access is to be tried again. */
+static bool cache(struct sim_view *v, size_t i, enum mmu_access access)
+{
+	unsigned self = sim_host_self();
+	enum sim_entry entry;
+	bool again = false;
+
+	entry = v->view->private ? sim_private_walk(v, i, access, &again) : walk(v, i, access);
+	if (again)
+		return false;
+	v->cached[self][i] = (uint8_t)entry;
+	v->cached_copy[i] &= ~(1u << self);
+	v->cached_copy[i] |= (uint32_t)v->copied[i] << self;
+	return true;
+}
+
+/* Until the access can be made: where. NULL: *error. */
+static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal,
+			   int *error)
+{
+	unsigned self = sim_host_self();
+	uint8_t need = access == MMU_WRITE ? SIM_RW : SIM_RO;
+
+	sim_reports_reset();
+	for (;;) {
+		struct sim_view *v;
+		size_t i;
+
+		sim_host_point(access == MMU_WRITE ? "writes" : "reads", address);
+		*error = sim_take_signals(address, refusal);
+		if (*error != 0)
+			return NULL;
+		v = sim_view_at(address);
+		i = v != NULL ? (address - v->view->address) / MKW_PAGE_SIZE : 0;
+		/* What is cached needs nothing else to be there still. */
+		if (v == NULL || v->cached[self][i] < need) {
+			*error = -EACCES;
+			if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
+				return NULL;
+			if (is_dropped(v, i, need)) {
+				sim_host_wait("waits for the frame to go", v->view->frames);
+				continue;
+			}
+			if (!cache(v, i, access))
+				continue;
+		}
+		if (v->cached[self][i] >= need)
+			return word_at(v, i, address);
+		*error = sim_report(v->view, address, access, refusal);
+		if (*error != 0)
+			return NULL;
+	}
+}
+
+int sim_load(uintptr_t address, uint64_t *value, struct mkw_refusal *refusal)
+{
+	struct mkw_refusal none;
+	const uint64_t *word;
+	int error;
+
+	word = translate(address, MMU_READ, refusal != NULL ? refusal : &none, &error);
+	if (word != NULL)
+		*value = *word;
+	return word != NULL ? 0 : error;
+}
+
+int sim_store(uintptr_t address, uint64_t value, void (*commit)(void *arg), void *arg,
+	      struct mkw_refusal *refusal)
+{
+	struct mkw_refusal none;
+	uint64_t *word;
+	int error;
+
+	word = translate(address, MMU_WRITE, refusal != NULL ? refusal : &none, &error);
+	if (word == NULL)
+		return error;
+	*word = value;
+	if (commit != NULL)
+		commit(arg);
+	return 0;
+}
