@@ -160,5 +160,6 @@ extern const struct bench_measure bench_limit_measures[];
 extern const struct bench_measure bench_library_measures[];
 extern const struct bench_measure bench_protect_measures[];
 extern const struct bench_measure bench_memory_measures[];
+extern const struct bench_measure bench_private_measures[];
 
 #endif

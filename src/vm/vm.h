@@ -541,6 +541,20 @@ enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
 void fault_hold(struct fault *f, size_t slot, size_t count);
+/* ---- A thread's latest access (latest.c) -------------------------------------------------- */
+
+/* Is its thread at another access by now, or was it refused this one? */
+bool fault_is_void(const struct fault *f);
+/* A fault was reported. False: it is at the access that its thread was refused last. */
+bool fault_set_latest(const struct fault *f);
+/* The thread is to be refused: true for one of its faults at this access, and never for another. */
+bool fault_answer_latest(const struct fault *f);
+bool fault_was_answered(const struct fault *f);
+/* It was dropped because its thread may be elsewhere. */
+void fault_note_dropped(const struct fault *f);
+/* It was, and its report is as old again: only a wake by its reader ends that. */
+bool fault_came_again_old(const struct fault *f);
+
 /* private.c. => fault_lock held, dropped. The page is within the object, and in no range op. */
 enum step private_look(struct fault *f);
 /* => fault_lock held, dropped. The page is resident and readable. */
