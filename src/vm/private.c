@@ -27,6 +27,9 @@
  * it for pages that they may never write. */
 #define WINDOW_PART 64u
 
+/* A fault that found no room for its copy this often is refused. */
+#define ROOM_TRIES_MAX 64u
+
 /* From this run on a stream is believed. */
 #define STREAM_PAGES 16u
 
@@ -145,6 +148,12 @@ static enum step private_no_room(struct fault *f)
 	fault_unlock(f);
 	if (fault_may_not_wait_for_room(f))
 		return fault_refuse(f, -EDEADLK);
+	/* The object's page that is to be copied may be all that reclaim finds, over and over. */
+	if (++f->memory_tries >= ROOM_TRIES_MAX) {
+		mkw_set_error(-ENOMEM, "the resident limit leaves no room for a private page");
+		return fault_refuse(f, -ENOMEM);
+	}
+	f->want = 1; /* not all the room for what is read ahead of it */
 	return charge_resident_park(f);
 }
 

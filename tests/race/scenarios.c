@@ -247,7 +247,7 @@ static const struct scenario written[] = {
 	 "mine0 look2",
 	 {"mine2 look0", "reclaim", "look0 look2"}},
 	{"unused grants taken back",
-	 "memory=3 pages=4",
+	 "memory=4 pages=4 denied",
 	 "look0 look2 mine0 mine2",
 	 {"mine4 look2", "look6", "mine2"}},
 	{"reclaim of the page below a private write",
