@@ -161,5 +161,8 @@ extern const struct bench_measure bench_library_measures[];
 extern const struct bench_measure bench_protect_measures[];
 extern const struct bench_measure bench_memory_measures[];
 extern const struct bench_measure bench_private_measures[];
+extern const struct bench_measure bench_pin_measures[];
+extern const struct bench_measure bench_swap_measures[];
+extern const struct bench_measure bench_fork_measures[];
 
 #endif

@@ -110,6 +110,7 @@ int library_start(struct bench *bench, const struct library_case *how, size_t si
 
 	*library = (struct library){.how = how, .size = size};
 	options.resident_limit_bytes = resident_bytes;
+	options.swap_path = how->swap_path;
 	options.writeback_interval_ms = WRITEBACK_INTERVAL_MS;
 	bench_unpin();
 	rc = mkw_space_create(&options, &library->space);

@@ -20,7 +20,10 @@ struct library_case {
 	enum library_storage storage;
 	unsigned map_flags;
 	bool random;
-	bool direct; /* file: past the kernel's page cache */
+	bool direct;	       /* file: past the kernel's page cache */
+	const char *swap_path; /* NULL: no swap */
+	bool back;	       /* swap: the way back is what is measured */
+	bool write;	       /* pins: for writing */
 };
 
 struct library {

@@ -30,15 +30,16 @@ static const char help[] =
 	"  --list    the rows and what they measure\n";
 
 /* The order in which groups run and are shown. */
-static const char *const groups[] = {"rewrite", "random", "reprotect",	"read",
-				     "touch",	"again",  "private",	"limit",
-				     "threads", "sparse", "bookkeeping"};
+static const char *const groups[] = {"rewrite", "random",  "reprotect", "read",	      "touch",
+				     "again",	"private", "pin",	"swap",	      "fork",
+				     "limit",	"threads", "sparse",	"bookkeeping"};
 #define GROUP_COUNT (sizeof(groups) / sizeof(groups[0]))
 
 static const struct bench_measure *const tables[] = {
 	bench_kernel_measures,	bench_bare_measures,	bench_limit_measures,
 	bench_library_measures, bench_protect_measures, bench_memory_measures,
-	bench_private_measures,
+	bench_private_measures, bench_pin_measures,	bench_swap_measures,
+	bench_fork_measures,
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 

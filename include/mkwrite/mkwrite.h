@@ -60,6 +60,16 @@ struct mkw_space_options {
 	 * with no lock held; must not call the library. NULL: nobody is told. */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
+	/*
+	 * Where private copies (MKW_PRIVATE) go that the resident limit has no room for. A
+	 * directory: a file in it that has no name. Else the path of a file that must not exist
+	 * yet; it is made with mode 0600 and loses its name at once. NULL: no swap; copies stay
+	 * resident, and a write that needs one more than the limit allows is refused.
+	 */
+	const char *swap_path;
+	/* 0: as much as the file system gives. At least two pages: one is kept to read back by when
+	 * all others are full. */
+	uint64_t swap_limit_bytes;
 };
 
 #define MKW_SPACE_OPTIONS_INIT                                  \
@@ -72,7 +82,8 @@ struct mkw_space_options {
  * SIGSEGV, which pass on whatever is not theirs to the handlers found then. A program that installs
  * its own later still gets the signals, but SIGBUS with si_code < 0 in place of BUS_ADRERR.
  * Errors: EINVAL (options); EPERM, ENOSYS (no userfaultfd here: see `mkwrite doctor`); ENOMEM;
- * EMFILE; EAGAIN (threads).
+ * EMFILE; EAGAIN (threads); EEXIST (swap_path names a file), and whatever making a file there
+ * gives.
  */
 int mkw_space_create(const struct mkw_space_options *options, struct mkw_space **space);
 
@@ -80,7 +91,8 @@ int mkw_space_create(const struct mkw_space_options *options, struct mkw_space *
  * End a space: writers are stopped, dirty pages written, views unmapped, stores released. Blocks.
  *
  *   -EBUSY    the space is left as it was, views and all, and the call can be repeated: handles are
- *             open, or dirty pages cannot be written (mkw_error_message() says why)
+ *             open, or pins are left (MKW_DISCARD ends them; the log is told of each), or dirty
+ *             pages cannot be written (mkw_error_message() says why)
  *   -EINVAL, -EDEADLK  a bad argument; inside a store operation. Nothing was done.
  *   0, and any other error: the space has ended. The error is one that nobody has heard yet: of an
  *             earlier write-back, of a last fsync; or, with MKW_DISCARD, of pages that could not be
@@ -116,6 +128,14 @@ struct mkw_stat {
 	uint64_t mmu_calls; /* system calls that changed protections or mapped pages */
 	uint64_t wakeups;   /* times a handler thread was woken */
 	uint64_t workers;   /* handler threads now */
+	/* private copies, in bytes: resident ones, also what may have been copied; in the swap file
+	 */
+	uint64_t private_bytes, swapped_bytes;
+	uint64_t swap_limit_bytes;    /* per space only; 0: no swap, or no limit */
+	uint64_t swap_outs, swap_ins; /* pages written to the swap file and read back */
+	/* gauges of mkw_pin */
+	uint64_t pins;	       /* that have not been ended by mkw_unpin */
+	uint64_t pinned_bytes; /* pages that one of them or more hold */
 };
 
 int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_size);
@@ -150,9 +170,9 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
 	       uint64_t size_bytes, unsigned flags, struct mkw_handle **handle);
 
 /*
- * Close a handle. Views stay. With the last handle and view gone the object's dirty pages are
- * written and its store is released. Blocks. An error of write-back that nobody has heard is
- * returned. The handle is gone whatever is returned; pages that cannot be written stay with the
+ * Close a handle. Views and pins stay. With the last handle, view and pin gone the object's dirty
+ * pages are written and its store is released. Blocks. An error of write-back that nobody has heard
+ * is returned. The handle is gone whatever is returned; pages that cannot be written stay with the
  * space, which retries them (mkw_space_destroy says what becomes of them).
  */
 int mkw_close(struct mkw_handle *handle);
@@ -172,11 +192,13 @@ int mkw_punch(struct mkw_handle *handle, uint64_t offset, uint64_t length);
 
 /*
  * Drop the cached pages of a range, so that the next access asks the store. Dirty pages are written
- * first. Blocks. Errors: EBUSY if a page was dirtied again meanwhile; those of write-back.
+ * first. Blocks. Errors: EBUSY if a page is pinned, which stays, or was dirtied again meanwhile;
+ * those of write-back.
  */
 int mkw_invalidate(struct mkw_handle *handle, uint64_t offset, uint64_t length);
 
-/* Drop the pages of a range without writing them: abort. Blocks. */
+/* Drop the pages of a range without writing them: abort. Blocks. EBUSY, with nothing dropped, if
+ * one is pinned. */
 int mkw_discard(struct mkw_handle *handle, uint64_t offset, uint64_t length);
 
 /*
@@ -306,7 +328,16 @@ enum mkw_advice {
 	MKW_RANDOM,	/* one page at a time */
 	MKW_WILLNEED,	/* fill the range now; blocks */
 	MKW_DONTNEED,	/* this view will not use the range soon */
+	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
+	MKW_COLD,	/* not used soon: the first to go when there is no room */
+	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
 };
+/*
+ * Advice on a range of views. MKW_DONTNEED and MKW_PAGEOUT lose nothing in shared views: pages that
+ * cannot go stay, and what write-back cannot write is told by the next mkw_sync(). Errors: EINVAL
+ * (MKW_FREE on a shared view, the range), ENOMEM (not all of it is mapped by views), and with
+ * MKW_WILLNEED the refusal of a page.
+ */
 int mkw_advise(void *address, size_t length, enum mkw_advice advice);
 
 /*
@@ -316,6 +347,41 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice);
  */
 int mkw_reserve(void *address, size_t length);
 int mkw_unreserve(void *address, size_t length);
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+struct mkw_pin; /* pages that somebody else reads or writes in place */
+
+/*
+ * Pin the pages of [address, address+length) for I/O that reads them in place, later (MKW_READ:
+ * write(2) with O_DIRECT, io_uring, send), or that writes them (MKW_WRITE: read(2), recv, a
+ * device). The range need not be page aligned, and may cross views of one space. All of it is
+ * pinned, or nothing. Blocks.
+ *
+ * Until mkw_unpin() the pages keep their frames: they are not evicted, nor moved, and stay mapped
+ * in the view as far as the process itself leaves them so, so that no system call faults on them.
+ * The pin keeps the object, not the view.
+ *
+ * A pin for writing asks the store as a write does, and may be refused. Its pages count as dirty
+ * until the last such pin has gone, and against the dirty limit. Background write-back leaves them
+ * alone. mkw_sync() writes a copy of each and lets whoever writes go on: what was in the page
+ * before the call is durable after it; what comes later is for a later sync, or for write-back
+ * after mkw_unpin(). In a freeze the store has the pages as they were in one moment of
+ * mkw_freeze(); what comes later is not written before the thaw, and mkw_sync() says EBUSY of it.
+ *
+ * mkw_invalidate() and mkw_discard() of a pinned page are EBUSY. mkw_truncate() and mkw_punch()
+ * take it from the object as they do any other: the device keeps a frame that nobody else sees.
+ *
+ * Pins nest. A pin is ended once, by mkw_unpin(), with the I/O over; mkw_space_destroy() is EBUSY
+ * before, and tells the space's log of each pin that is left: in debug builds, where it was taken.
+ *
+ * Errors: EINVAL; ENOMEM (some of it is no view; no memory; the resident limit); EACCES (MKW_WRITE
+ * in a view that is not writable: nobody is asked); ENXIO (past the end of the object); ENOBUFS
+ * (the dirty limit, and nothing can be written); EOVERFLOW (a page has 65535 pins); what the store
+ * answers.
+ */
+int mkw_pin(void *address, size_t length, unsigned access, struct mkw_pin **pin);
+int mkw_unpin(struct mkw_pin *pin);
 
 /* ---- The host ----------------------------------------------------------------------------- */
 

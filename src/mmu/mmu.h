@@ -116,6 +116,21 @@ int frames_drop(struct frames *frames, uint64_t offset, uint64_t length);
  * Stable for the life of frames. NULL: no memory. */
 void *frames_data(struct frames *frames, uint64_t offset, size_t length);
 
+/* ---- Swap files --------------------------------------------------------------------------- */
+
+/* Pages at byte offsets, in no order, outside of memory. Sets a sentence. path: a directory, or a
+ * file that is not there yet. -EEXIST: it is. */
+struct swap_file;
+int swap_file_open(const char *path, struct swap_file **file);
+void swap_file_close(struct swap_file *file);
+/* *done is how many bytes were written, also on failure. -ENOSPC: there is no more room. src may
+ * lie in a view, where every page is present; -EFAULT if one is not. No lock held. */
+int swap_file_write(struct swap_file *file, uint64_t offset, const void *src, size_t length,
+		    size_t *done);
+int swap_file_read(struct swap_file *file, uint64_t offset, void *dst, size_t length);
+/* What is in the range is not needed any more. */
+void swap_file_drop(struct swap_file *file, uint64_t offset, uint64_t length);
+
 /* ---- Views -------------------------------------------------------------------------------- */
 
 /* Map view->length bytes of frames from view->offset somewhere (fills view->address) and report

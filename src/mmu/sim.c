@@ -36,11 +36,12 @@ void sim_reset(void)
 		all_frames[i].used = false;
 	last_serial = 0;
 	sim_threads_reset();
+	sim_swap_reset();
 }
 
 unsigned sim_live(void)
 {
-	unsigned n = sim_machines();
+	unsigned n = sim_machines() + sim_swap_is_open();
 
 	for (unsigned i = 0; i < SIM_VIEWS_MAX; i++)
 		n += sim_views[i].view != NULL;

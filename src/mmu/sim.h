@@ -43,6 +43,8 @@ struct sim_private {
 	const char *copy;     /* the bytes that the view has for itself; NULL: it has none */
 };
 struct sim_private sim_private_of(uintptr_t address);
+/* The bytes of a page of the swap file, NULL: there are none. */
+const char *sim_swap_bytes(uint64_t page);
 /* What has been made and not ended: machines, frames, views. */
 unsigned sim_live(void);
 /* How many times the running thread's last access was reported. */
@@ -68,6 +70,8 @@ void sim_host_taken(uintptr_t address, const void *bytes);
 /* The page of a private view at address has just become its own, with these bytes. by_machine: a
  * write did it, else mmu_copy. */
 void sim_host_copied(uintptr_t address, const void *bytes, bool by_machine);
+/* What comes of a write to that page of the swap file: 0 or a negative errno. */
+int sim_host_swap(uint64_t page);
 /* Somebody broke a rule of mmu.h. */
 void sim_host_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 

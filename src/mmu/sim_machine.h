@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * sim_machine.h - what the simulated machine consists of, shared by the files of sim.h: sim.c
- * (frames, views and their entries), sim_private.c (private views), sim_threads.c (handler threads,
- * reports, wakes), sim_access.c (what a thread of the program does).
+ * (frames, views and their entries), sim_private.c (private views), sim_swap.c, sim_threads.c
+ * (handler threads, reports, wakes), sim_access.c (what a thread of the program does).
  *
  * A cached translation is used without a look at the entry, and by whoever cached it only.
  */
@@ -69,6 +69,11 @@ void sim_lose(struct sim_view *v, uint64_t from, uint64_t to);
 /* What the entry lets an access do; SIM_NONE: a report. *again: the machine has copied, or has
  * begun and found the entry changed. */
 enum sim_entry sim_private_walk(struct sim_view *v, size_t i, enum mmu_access access, bool *again);
+
+/* ---- sim_swap.c --------------------------------------------------------------------------- */
+
+void sim_swap_reset(void);
+bool sim_swap_is_open(void);
 
 /* ---- sim_threads.c ------------------------------------------------------------------------ */
 

@@ -93,6 +93,13 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
 }
 
+/* Whatever the pages' state: what becomes of it is told like any other write-back's (6.5). */
+static int advise_reclaim(struct view *v, uint64_t first, uint64_t count, bool now)
+{
+	reclaim_range(v->object, first, first + count - 1, now);
+	return 0;
+}
+
 static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
 	switch (*(enum mkw_advice *)arg) {
@@ -100,6 +107,11 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 		return advise_willneed(v, first, count);
 	case MKW_DONTNEED:
 		return advise_dontneed(v, first, count);
+	case MKW_FREE:
+		return mkw_set_error(-EINVAL, "MKW_FREE is for private views");
+	case MKW_COLD:
+	case MKW_PAGEOUT:
+		return advise_reclaim(v, first, count, *(enum mkw_advice *)arg == MKW_PAGEOUT);
 	default:
 		if (stream_advise(v, first, first + count, *(enum mkw_advice *)arg) != 0)
 			return mkw_set_error(-ENOMEM, "a view remembers advice for %u ranges",
@@ -114,7 +126,7 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 	int error;
 
 	error_clear();
-	if ((unsigned)advice > MKW_DONTNEED)
+	if ((unsigned)advice > MKW_PAGEOUT)
 		return mkw_set_error(-EINVAL, "unknown advice %d", (int)advice);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");

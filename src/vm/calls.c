@@ -43,6 +43,16 @@ static const struct call *call_of(struct calls *calls, pid_t tid)
 	return call;
 }
 
+/* The page at address. */
+static bool call_stores_to(const struct call *call, uintptr_t address)
+{
+	for (size_t i = 0; i < call->count; i++)
+		if (address + MKW_PAGE_SIZE > call->extents[i].address &&
+		    address < call->extents[i].address + call->extents[i].length)
+			return true;
+	return false;
+}
+
 /* => views_lock held. */
 static bool views_cover(const struct call *call, struct object *o, uint64_t page)
 {
@@ -53,10 +63,8 @@ static bool views_cover(const struct call *call, struct object *o, uint64_t page
 		if (page < v->first || page >= v->first + v->count)
 			continue;
 		address = view_address(v, page);
-		for (size_t i = 0; i < call->count; i++)
-			if (address + MKW_PAGE_SIZE > call->extents[i].address &&
-			    address < call->extents[i].address + call->extents[i].length)
-				return true;
+		if (call_stores_to(call, address))
+			return true;
 	}
 	return false;
 }
@@ -91,4 +99,16 @@ size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *h
 		n += held[i];
 	}
 	return n;
+}
+
+size_t calls_quiet(uintptr_t address, const struct private_page *pages, size_t count)
+{
+	struct calls calls = {.count = 0};
+	const pid_t self = env_tid();
+
+	for (size_t i = 0; i < count; i++)
+		if (pages[i].writer != 0 && pages[i].writer != self &&
+		    call_stores_to(call_of(&calls, pages[i].writer), address + i * MKW_PAGE_SIZE))
+			return i;
+	return count;
 }

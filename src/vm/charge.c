@@ -150,6 +150,17 @@ static void dirty_changed(struct object *o)
 		flusher_kick_locked(s);
 }
 
+void charge_unpinned(struct object *o)
+{
+	struct space *s = o->space;
+
+	env_lock(&s->charge_lock);
+	dirty_changed(o);
+	if (!list_empty(&s->resident_waiters))
+		reclaimer_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
 /* => charge_lock held. */
 static size_t dirty_take(struct object *o, size_t want)
 {
@@ -244,19 +255,38 @@ void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason
 
 /* ---- Resident ----------------------------------------------------------------------------- */
 
-size_t charge_resident(struct object *o, size_t want)
+/* => charge_lock held. While the last slot of the swap file is taken, one page's room is kept for
+ * who brings a slot back. */
+static uint64_t resident_room_for(const struct object *o, bool grows)
+{
+	uint64_t room = resident_room(o);
+
+	return grows && room > 0 && swap_is_tight(&o->space->swap) ? room - 1 : room;
+}
+
+static size_t resident_take(struct object *o, size_t want, bool grows)
 {
 	struct space *s = o->space;
 	size_t n;
 
 	env_lock(&s->charge_lock);
-	n = min2(want, resident_room(o));
+	n = min2(want, resident_room_for(o, grows));
 	account_resident(&s->account, n);
 	account_resident(&o->account, n);
 	if (n == 0 || resident_high(&s->account) || resident_high(&o->account))
 		reclaimer_kick_locked(s);
 	env_unlock(&s->charge_lock);
 	return n;
+}
+
+size_t charge_resident(struct object *o, size_t want)
+{
+	return resident_take(o, want, false);
+}
+
+size_t charge_private(struct object *o, size_t want)
+{
+	return resident_take(o, want, true);
 }
 
 enum step charge_resident_park(struct fault *f)
@@ -266,13 +296,20 @@ enum step charge_resident_park(struct fault *f)
 	enum step step = STEP_AGAIN;
 
 	env_lock(&s->charge_lock);
-	if (resident_room(o) == 0 && fault_before_park(f)) {
+	if (resident_room_for(o, fault_waiter(f)->grows) == 0 && fault_before_park(f)) {
 		list_push_back(&s->resident_waiters, &fault_waiter(f)->link);
 		reclaimer_kick_locked(s);
 		step = STEP_PARKED;
 	}
 	env_unlock(&s->charge_lock);
 	return step;
+}
+
+void charge_wake(struct space *s)
+{
+	env_lock(&s->charge_lock);
+	waiters_wake(&s->resident_waiters);
+	env_unlock(&s->charge_lock);
 }
 
 enum step reclaim_park(struct fault *f)

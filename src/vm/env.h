@@ -87,6 +87,9 @@ void env_nap(uint64_t ns);
 /* Monotonic. */
 uint64_t env_now_ns(void);
 
+/* The name of the code at an address, for people: "function+0x1f (file)" as far as it is known. */
+void env_code_name(const void *code, char *name, size_t size);
+
 /* Zeroed memory straight from the kernel: usable in a signal handler. NULL: none. */
 void *env_alloc(size_t size);
 void env_free(void *p, size_t size);

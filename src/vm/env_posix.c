@@ -4,8 +4,10 @@
  */
 #include "env.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -232,6 +234,20 @@ void env_nap(uint64_t ns)
 
 	while (nanosleep(&ts, &ts) != 0 && errno == EINTR)
 		;
+}
+
+void env_code_name(const void *code, char *name, size_t size)
+{
+	uintptr_t at = (uintptr_t)code;
+	Dl_info info;
+
+	if (dladdr(code, &info) == 0)
+		snprintf(name, size, "%p", code);
+	else if (info.dli_sname == NULL)
+		snprintf(name, size, "%#zx in %s", at - (uintptr_t)info.dli_fbase, info.dli_fname);
+	else
+		snprintf(name, size, "%s+%#zx in %s", info.dli_sname,
+			 at - (uintptr_t)info.dli_saddr, info.dli_fname);
 }
 
 /* ---- Memory ------------------------------------------------------------------------------- */

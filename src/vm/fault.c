@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fault.c - the one fault path. Whoever wants a page (a faulting thread through a handler thread or
- * in its own signal handler, mkw_pread, mkw_pwrite, mkw_reserve) runs the same steps:
+ * in its own signal handler, mkw_pread, mkw_pwrite, mkw_reserve, mkw_pin) runs the same steps:
  *
  *                     +----------------------------------------------+
  *                     v                                              |
@@ -89,7 +89,7 @@ bool fault_in_syscall_on(const struct fault *f, const struct object *o)
 }
 
 /* The flusher and the reclaimer make room: whoever they would wait for is themselves. */
-static bool fault_is_of_room_makers(const struct fault *f)
+bool fault_is_of_room_makers(const struct fault *f)
 {
 	struct space *s = f->object->space;
 
@@ -262,7 +262,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 	if (error >= 0)
 		error = mkw_set_error(-EIO, "the store refused (code %#x) and gave no reason",
 				      code);
-	if (!fault_is_notified(f) || error == -EDEADLK)
+	if (!fault_is_notified(f) || error == -EDEADLK || f->kind == FAULT_ASK)
 		return fault_refuse(f, error);
 	switch (fault_policy(f, error)) {
 	case MKW_WAIT:
@@ -278,6 +278,14 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 
 /* ---- The steps ---------------------------------------------------------------------------- */
 
+/* The pages are in no view, or cannot be counted. => fault_lock held, dropped. */
+static enum step fault_cannot_pin(struct fault *f)
+{
+	fault_unlock(f);
+	mkw_set_error(-EOVERFLOW, "a page cannot be pinned more often");
+	return fault_refuse(f, -EOVERFLOW);
+}
+
 enum step fault_read(struct fault *f)
 {
 	struct region *r = f->region;
@@ -292,14 +300,18 @@ enum step fault_read(struct fault *f)
 	       (f->view == NULL || private_shows_base(f->view, r, slot + n)))
 		n++;
 	r->referenced = true;
+	if (f->kind == FAULT_PIN_READ && (n = fault_pin(f, slot, n)) == 0)
+		return fault_cannot_pin(f);
 	f->served = n;
 	if (f->kind == FAULT_READ) {
 		for (size_t i = 0; i < n; i++)
 			page_lock(r, slot + i);
 		f->locked = n;
-	} else if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) {
+	} else if (f->kind != FAULT_FILL) {
 		error = mmu_map_ro(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
 	}
+	if (error != 0 && f->kind == FAULT_PIN_READ)
+		fault_pin_undo(f, n);
 	fault_unlock(f);
 	if (error == 0)
 		return STEP_DONE;
@@ -321,6 +333,14 @@ void fault_hold(struct fault *f, size_t slot, size_t count)
 	}
 }
 
+/* Making a run writable may take away for a moment what is mapped: pinned pages keep it. */
+static bool run_disturbs(const struct fault *f, size_t slot, size_t n)
+{
+	const struct page *pages = f->region->pages;
+
+	return f->view != NULL && (pages[slot].pins > 0 || pages[slot + n].pins > 0);
+}
+
 /* Notified since it was last cleaned: no second question (S1.5). => fault_lock held, dropped. */
 static enum step fault_write_charged(struct fault *f)
 {
@@ -331,10 +351,14 @@ static enum step fault_write_charged(struct fault *f)
 	while (n < f->want && slot + n < REGION_PAGES &&
 	       (r->pages[slot + n].state == PAGE_GRANTED ||
 		r->pages[slot + n].state == PAGE_DIRTY) &&
-	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN)) == 0 &&
-	       !object_in_range_op(f->object, f->page + n))
+	       (r->pages[slot + n].flags & (PAGE_LOCKED | PAGE_ASK_AGAIN | PAGE_UNASKED)) == 0 &&
+	       !run_disturbs(f, slot, n) && !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
+	for (size_t i = 0; f->kind == FAULT_PIN_WRITE && i < n; i++)
+		page_change(r, slot + i, PAGE_WRITE);
+	if (f->kind == FAULT_PIN_WRITE && (n = fault_pin(f, slot, n)) == 0)
+		return fault_cannot_pin(f);
 	f->served = n;
 	if (f->kind == FAULT_WRITE) {
 		for (size_t i = 0; i < n; i++) {
@@ -351,6 +375,8 @@ static enum step fault_write_charged(struct fault *f)
 			r->pages[slot + i].writer = f->tid;
 		error = mmu_map_rw(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
 	}
+	if (error != 0 && f->kind == FAULT_PIN_WRITE)
+		fault_pin_undo(f, n);
 	fault_unlock(f);
 	if (error == 0)
 		return STEP_DONE;
@@ -373,6 +399,11 @@ static enum step fault_look(struct fault *f)
 	struct page *p = &r->pages[f->page & (REGION_PAGES - 1)];
 	bool write = f->access == MMU_WRITE;
 
+	if (f->kind == FAULT_ASK && ((p->flags & PAGE_UNASKED) == 0 || fault_is_frozen(f))) {
+		f->refusal.error = (p->flags & PAGE_UNASKED) != 0 ? -EBUSY : 0;
+		fault_unlock(f);
+		return f->refusal.error != 0 ? STEP_REFUSED : STEP_DONE;
+	}
 	if (object_in_range_op(o, f->page)) {
 		fault_unlock(f);
 		return fault_park_object(f, fault_in_range_op);
@@ -395,8 +426,8 @@ static enum step fault_look(struct fault *f)
 		return fault_read(f);
 	if (p->state == PAGE_WRITEBACK) /* stable pages: 6.4, I4 */
 		return fault_park_region(f);
-	if (p->state == PAGE_CLEAN || (p->flags & PAGE_ASK_AGAIN) != 0)
-		return fault_notify(f);
+	if (p->state == PAGE_CLEAN || (p->flags & (PAGE_ASK_AGAIN | PAGE_UNASKED)) != 0)
+		return p->copy == COPY_NONE ? fault_notify(f) : fault_park_region(f);
 	return fault_write_charged(f);
 }
 
@@ -410,6 +441,26 @@ static enum step fault_gone(struct fault *f)
 	return fault_refuse(f, -ENOMEM);
 }
 
+/* There will be no room for it. */
+static enum step fault_denied(struct fault *f, int deny)
+{
+	const char *why = "the resident limit is reached and nothing can be evicted";
+
+	if (deny == -ENOBUFS)
+		why = "the dirty limit is reached and nothing can be written";
+	else if (deny == -ENOSPC)
+		why = "the resident limit is reached, nothing can be evicted, and the swap file is "
+		      "full";
+	else if (deny == -EIO)
+		why = "the resident limit is reached, nothing can be evicted, and the swap file "
+		      "cannot be written";
+	/* What swapping fails with is no answer to who wants an object's page. */
+	if (deny != -ENOBUFS && (f->view == NULL || f->view->private == NULL))
+		deny = -ENOMEM;
+	mkw_set_error(deny, "%s", why);
+	return fault_refuse(f, deny);
+}
+
 static enum step fault_step(struct fault *f)
 {
 	struct object *o = f->object;
@@ -420,13 +471,8 @@ static enum step fault_step(struct fault *f)
 		return STEP_DROPPED;
 	if (f->view != NULL && view_is_dying(f->view))
 		return fault_gone(f);
-	if (deny != 0) {
-		mkw_set_error(deny,
-			      deny == -ENOMEM
-				      ? "the resident limit is reached and nothing can be evicted"
-				      : "the dirty limit is reached and nothing can be written");
-		return fault_refuse(f, deny);
-	}
+	if (deny != 0)
+		return fault_denied(f, deny);
 	if (f->inside == OP_INSIDE_PERHAPS)
 		return STEP_DROPPED; /* if it is there it comes again */
 	if (f->inside == OP_INSIDE) {
@@ -668,13 +714,17 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.kind = kind,
 		.want = want,
 		.held = kind == FAULT_RESERVE ? f->held : NULL,
-		.access = kind == FAULT_WRITE || kind == FAULT_RESERVE ? MMU_WRITE : MMU_READ,
+		.part = kind == FAULT_PIN_READ || kind == FAULT_PIN_WRITE ? f->part : NULL,
+		.access = kind == FAULT_READ || kind == FAULT_FILL || kind == FAULT_PIN_READ
+				  ? MMU_READ
+				  : MMU_WRITE,
 	};
 	sleeper_init(&f->sleeper);
 	if (fault_run_here(f) == STEP_DONE)
 		return 0;
 	f->refusal.address = NULL;
-	refusal_record(env_tid(), &f->refusal, UINT64_MAX);
+	if (kind != FAULT_ASK)
+		refusal_record(env_tid(), &f->refusal, UINT64_MAX);
 	return f->refusal.error;
 }
 

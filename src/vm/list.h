@@ -22,6 +22,14 @@ static inline bool list_empty(const struct list *l)
 	return l->next == l;
 }
 
+static inline void list_push_front(struct list *head, struct list *node)
+{
+	node->next = head->next;
+	node->prev = head;
+	head->next->prev = node;
+	head->next = node;
+}
+
 static inline void list_push_back(struct list *head, struct list *node)
 {
 	node->prev = head->prev;

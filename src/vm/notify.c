@@ -69,7 +69,10 @@ static bool run_can_take(const struct region *r, size_t slot)
 {
 	const struct page *p = &r->pages[slot];
 
-	return p->state == PAGE_CLEAN && (p->flags & PAGE_LOCKED) == 0 && p->ask == 0;
+	/* A pinned one keeps what is mapped: making a run writable may take it away for a moment.
+	 */
+	return p->state == PAGE_CLEAN && (p->flags & PAGE_LOCKED) == 0 && p->ask == 0 &&
+	       p->pins == 0;
 }
 
 static void run_take(struct vm_run *vr, size_t slot)
@@ -239,7 +242,7 @@ static size_t ask_extent(const struct fault *f)
 	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
 	uint64_t end = object_pages(f->object);
 
-	if (f->deferred || r->pages[slot].state != PAGE_CLEAN)
+	if (f->deferred || r->pages[slot].state != PAGE_CLEAN || r->pages[slot].pins > 0)
 		return 1;
 	if (f->view != NULL && end > f->view->first + f->view->count)
 		end = f->view->first + f->view->count;
@@ -463,8 +466,9 @@ static size_t run_commit(struct fault *f, struct vm_run *vr)
 	for (size_t i = 0; i < vr->run.count; i++) {
 		size_t slot = run_slot(vr) + i;
 		bool faulting = vr->run.first + i == f->page && f->kind != FAULT_RESERVE;
-		/* mkw_pwrite writes all it asked for. */
-		bool written = f->kind == FAULT_WRITE && vr->run.first + i >= f->page &&
+		/* mkw_pwrite writes all it asked for; so may who pins it. */
+		bool written = (f->kind == FAULT_WRITE || f->kind == FAULT_PIN_WRITE) &&
+			       vr->run.first + i >= f->page &&
 			       i + vr->run.first < f->page + f->want;
 
 		/* Not what the store took besides: that was not asked for. */
@@ -477,6 +481,7 @@ static size_t run_commit(struct fault *f, struct vm_run *vr)
 		}
 		fresh += !page_is_charged(&r->pages[slot]);
 		page_change(r, slot, faulting || written ? PAGE_WRITE : PAGE_GRANT);
+		page_asked(r, slot);
 		r->pages[slot].writer = f->tid;
 		if (f->deferred)
 			r->pages[slot].flags |= PAGE_ASK_AGAIN;
@@ -500,6 +505,23 @@ static void run_keep_locked(struct fault *f, struct vm_run *vr)
 	vr->locked = false;
 }
 
+/* The committed run is mapped, and pinned where that is what it is for. => fault_lock held. */
+static int run_map(struct fault *f, const struct vm_run *vr)
+{
+	size_t served = (size_t)(vr->run.first + vr->run.count - f->page);
+	int error = 0;
+
+	if (fault_is_pin(f))
+		served = fault_pin(f, f->page & (REGION_PAGES - 1),
+				   served < f->want ? served : f->want);
+	f->served = served;
+	if (fault_has_view(f) && !vr->hold_only)
+		error = view_map_rw(f->view, vr->run.first, vr->run.count);
+	if (error != 0 && fault_is_pin(f))
+		fault_pin_undo(f, served);
+	return error;
+}
+
 /* The run is locked and ours. */
 static enum step notify_commit(struct fault *f, struct vm_run *vr)
 {
@@ -511,7 +533,7 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 
 	/* Counts and streams before the thread runs on and can ask for them. */
 	COUNT(o, pages_granted, count);
-	if (fault_has_view(f) && f->kind != FAULT_RESERVE)
+	if (fault_is_access(f))
 		stream_done(f->view, f->page, (size_t)(first + count - f->page), MMU_WRITE);
 	fault_lock(f);
 	/* The freeze waits for us; it need not find what it has not waited for (4.5). */
@@ -523,9 +545,7 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 	}
 	fresh = run_commit(f, vr);
 	assert(fresh <= vr->charged);
-	f->served = (size_t)(first + count - f->page);
-	if (fault_has_view(f) && !vr->hold_only)
-		error = view_map_rw(f->view, first, count);
+	error = run_map(f, vr);
 	if (f->kind == FAULT_WRITE)
 		run_keep_locked(f, vr);
 	else
@@ -534,8 +554,8 @@ static enum step notify_commit(struct fault *f, struct vm_run *vr)
 	if (count < vr->tried_count)
 		detached_unreserve(vr);
 	ask_end(f, vr, true, fresh);
-	if (error == 0)
-		return STEP_DONE;
+	if (error == 0) /* a pin that could not be counted is told so by the next look */
+		return f->served > 0 ? STEP_DONE : STEP_AGAIN;
 	mkw_set_error(error, "cannot make a page writable: errno %d", -error);
 	return fault_refuse(f, error);
 }

@@ -3,9 +3,9 @@
  * object.c - the life of objects and handles: making, opening, the end; who waits at an object is
  * woken here.
  *
- * An object lives while it has handles or views; then it is written out and released. If it cannot
- * be written it stays in the space, without handles, and the flusher goes on trying: nothing dirty
- * is dropped because something failed.
+ * An object lives while it has handles, views or pins; then it is written out and released. If it
+ * cannot be written it stays in the space, without handles, and the flusher goes on trying: nothing
+ * dirty is dropped because something failed.
  */
 #include "vm.h"
 
@@ -439,25 +439,27 @@ int object_end(struct object *o, bool discard, bool heard, bool *gone)
 	return unheard.error != 0 ? error_say("unreported until now", &unheard) : 0;
 }
 
-int object_release(struct object *o, bool handle)
+int object_release(struct object *o, enum object_user user)
 {
 	struct space *s = o->space;
 	bool gone;
 
 	env_lock(&s->lock);
-	if (handle) {
+	if (user == USER_HANDLE) {
 		o->handles--;
 		s->handles--;
-	} else {
+	} else if (user == USER_VIEW) {
 		o->view_count--;
+	} else {
+		o->pin_parts--;
 	}
-	if (o->handles > 0 || o->view_count > 0 || o->closing || o->opening) {
+	if (object_is_used(o) || o->closing || o->opening) {
 		env_unlock(&s->lock);
 		return 0;
 	}
 	o->closing = true;
 	env_unlock(&s->lock);
-	return object_end(o, false, handle, &gone);
+	return object_end(o, false, user == USER_HANDLE, &gone);
 }
 
 int mkw_close(struct mkw_handle *h)
@@ -484,7 +486,7 @@ int mkw_close(struct mkw_handle *h)
 	}
 	env_unlock(&o->lock);
 	free(h);
-	end = object_release(o, true);
+	end = object_release(o, USER_HANDLE);
 	env_unshield(&shield);
 	if (end != 0)
 		return end;

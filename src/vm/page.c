@@ -18,6 +18,13 @@
  * I2). Cleaning (START, UNWRITTEN) happens under PAGE_LOCKED after every view was protected (I3).
  * DETACH is taken only with every path back into a view closed (I5).
  *
+ * A page that is pinned stays resident until it is detached. One that is pinned for writing is
+ * DIRTY and nothing else: a device may write to it at any time, past every protection, and no event
+ * tells of it, so that it cannot be known to be clean. What a sync hands to the store is a copy
+ * (enum page_copy), which is stable (I4); the page is as dirty afterwards as it was before. What
+ * the store had reserved for it was used up by that write, so it is asked again (PAGE_UNASKED).
+ * With its last such pin it is an ordinary DIRTY page, which write-back takes once more.
+ *
  * A page of a private view has a state of its own beside that of the object's page:
  *
  *   NONE       the view shows the object's page, read-only; a write is reported.
@@ -56,9 +63,9 @@ static const uint8_t cleared_flags[PAGE_EVENTS] = {
 	[PAGE_GRANT] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
 	[PAGE_WRITE] = PAGE_CONFIRMED | PAGE_ASK_AGAIN,
 	[PAGE_START] = PAGE_CONFIRMED, /* TOWRITE stays: another sync may wait for this page */
-	[PAGE_END] = PAGE_TOWRITE | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_END] = PAGE_TOWRITE | PAGE_HOLE | PAGE_ASK_AGAIN | PAGE_UNASKED,
 	[PAGE_UNWRITTEN] = PAGE_TOWRITE | PAGE_CONFIRMED,
-	[PAGE_DETACH] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN,
+	[PAGE_DETACH] = PAGE_TOWRITE | PAGE_CONFIRMED | PAGE_HOLE | PAGE_ASK_AGAIN | PAGE_UNASKED,
 };
 
 void page_change(struct region *r, size_t slot, enum page_event event)
@@ -67,9 +74,13 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 	uint8_t to = next_state[p->state][event];
 
 	assert(to != NO);
+	assert(p->write_pins == 0 || to == PAGE_DIRTY || event == PAGE_DETACH);
+	assert(p->copy == COPY_NONE || to == PAGE_DIRTY);
 	r->resident += (uint32_t)(to != PAGE_ABSENT) - (uint32_t)(p->state != PAGE_ABSENT);
 	r->charged += (uint32_t)(to >= PAGE_GRANTED) - (uint32_t)(p->state >= PAGE_GRANTED);
 	p->state = to;
+	if ((cleared_flags[event] & PAGE_UNASKED) != 0)
+		page_asked(r, slot);
 	p->flags &= (uint8_t)~cleared_flags[event];
 	if ((event == PAGE_GRANT || event == PAGE_WRITE) &&
 	    r->first + slot >= atomic_load(&r->object->grown_from))
@@ -83,6 +94,71 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 		p->ask = 0;
 		r->asked--;
 	}
+	if (event == PAGE_DETACH && p->pins > 0)
+		pins_detach(r, slot);
+}
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+bool page_pin(struct region *r, size_t slot, bool write)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(write ? p->state == PAGE_DIRTY : p->state != PAGE_ABSENT);
+	if (p->pins == UINT16_MAX)
+		return false;
+	if (p->pins++ == 0)
+		COUNT(r->object, pages_pinned, 1);
+	if (write && p->write_pins++ == 0)
+		r->write_pinned++;
+	return true;
+}
+
+void page_unpin(struct region *r, size_t slot, bool write)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->pins > 0 && (!write || p->write_pins > 0));
+	if (--p->pins == 0)
+		COUNT(r->object, pages_pinned, -(uint64_t)1);
+	if (write && --p->write_pins == 0)
+		r->write_pinned--;
+}
+
+void page_copy_begin(struct region *r, size_t slot)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->state == PAGE_DIRTY && p->copy == COPY_NONE);
+	p->copy = COPY_UNDERWAY;
+}
+
+/* A sync that tagged the page before the copy was taken has got what it wanted, whoever wrote it;
+ * one that came later has not. */
+void page_copy_end(struct region *r, size_t slot, bool written)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->state == PAGE_DIRTY && p->copy != COPY_NONE);
+	if (p->copy == COPY_UNDERWAY)
+		p->flags &= (uint8_t)~PAGE_TOWRITE;
+	p->copy = COPY_NONE;
+	if (!written)
+		return;
+	p->flags &= (uint8_t)~PAGE_HOLE;
+	if ((p->flags & PAGE_UNASKED) == 0)
+		atomic_fetch_add(&r->object->unasked, 1);
+	p->flags |= PAGE_UNASKED;
+}
+
+void page_asked(struct region *r, size_t slot)
+{
+	struct page *p = &r->pages[slot];
+
+	if ((p->flags & PAGE_UNASKED) == 0)
+		return;
+	p->flags &= (uint8_t)~PAGE_UNASKED;
+	atomic_fetch_sub(&r->object->unasked, 1);
 }
 
 #define NOT PRIVATE_STATES
@@ -106,10 +182,16 @@ void private_change(struct region *r, struct private_chunk *c, size_t slot,
 {
 	struct private_page *p = &c->pages[slot];
 	uint8_t to = next_private[p->state][event];
+	int charged = private_is_charged(to) - private_is_charged(p->state);
+	int swapped = (to == PRIVATE_SWAPPED) - (p->state == PRIVATE_SWAPPED);
 
 	assert(to != NOT);
-	c->charged += (uint32_t)private_is_charged(to) - (uint32_t)private_is_charged(p->state);
-	c->swapped += (uint32_t)(to == PRIVATE_SWAPPED) - (uint32_t)(p->state == PRIVATE_SWAPPED);
+	c->charged += (uint32_t)charged;
+	c->swapped += (uint32_t)swapped;
+	if (charged != 0)
+		COUNT(r->object, pages_private, (uint64_t)charged);
+	if (swapped != 0)
+		COUNT(r->object, pages_swapped, (uint64_t)swapped);
 	r->private += (uint32_t)(to != PRIVATE_NONE) - (uint32_t)(p->state != PRIVATE_NONE);
 	p->state = to;
 }

@@ -131,7 +131,7 @@ static size_t private_charge(const struct fault *f, const struct private_chunk *
 
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
-	room = fresh > 0 ? charge_resident(f->object, fresh) : 0;
+	room = fresh > 0 ? charge_private(f->object, fresh) : 0;
 	for (i = 0; i < n; i++) {
 		if (c->pages[slot + i].state != PRIVATE_NONE)
 			continue;
@@ -142,8 +142,7 @@ static size_t private_charge(const struct fault *f, const struct private_chunk *
 	return i;
 }
 
-/* => fault_lock held, dropped. */
-static enum step private_no_room(struct fault *f)
+enum step private_no_room(struct fault *f)
 {
 	fault_unlock(f);
 	if (fault_may_not_wait_for_room(f))
@@ -194,11 +193,15 @@ static enum step private_grant(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, private_extent(f, c));
-	if (n == 0)
+	if (n == 0) {
+		fault_waiter(f)->grows = true;
 		return private_no_room(f);
+	}
 	copied = private_copy_ahead(f, n);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		private_change(r, c, slot + i, i < copied ? PRIVATE_OWN : PRIVATE_GRANT);
+		c->pages[slot + i].writer = f->tid;
+	}
 	if (f->access == MMU_WRITE)
 		c->window = c->window == 0 ? 2 : c->window * 2;
 	if (c->window > REGION_PAGES)
@@ -243,6 +246,8 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 	       c->pages[slot + n].state == PRIVATE_COPY &&
 	       (c->pages[slot + n].flags & PRIVATE_BUSY) == 0)
 		n++;
+	for (size_t i = slot; i < slot + n; i++)
+		c->pages[i].writer = f->tid;
 	c->referenced = true;
 	f->served = n;
 	if (f->kind == FAULT_FILL) {
@@ -262,8 +267,15 @@ enum step private_look(struct fault *f)
 	size_t slot = f->page & (REGION_PAGES - 1);
 	enum private_state state = private_state(f->view, r, slot);
 
-	if (private_is_busy(f->view, r, slot))
-		return fault_park_region(f);
+	if (private_is_busy(f->view, r, slot)) {
+		if (!fault_is_of_room_makers(f))
+			return fault_park_region(f);
+		fault_unlock(f);
+		return fault_refuse(f, -EDEADLK);
+	}
+	fault_waiter(f)->grows = false;
+	if (state == PRIVATE_SWAPPED)
+		return pager_in(f);
 	if (state == PRIVATE_COPY)
 		return private_let_write(f, private_chunk(f->view, r));
 	if (r->pages[slot].state == PAGE_ABSENT)
@@ -277,15 +289,38 @@ enum step private_look(struct fault *f)
 
 /* ---- Giving up ---------------------------------------------------------------------------- */
 
-/* => region->lock held. Returns how many pages are to be uncharged. */
-static size_t chunk_drop(struct region *r, struct private_chunk *c, size_t from, size_t to)
+/* What goes back when locks are gone: charged pages, and slots of the swap file. */
+struct dropped {
+	size_t uncharged, count;
+	uint32_t slots[REGION_PAGES];
+};
+
+/* => region->lock held. */
+static void chunk_drop(struct region *r, struct private_chunk *c, size_t from, size_t to,
+		       struct dropped *dropped)
 {
 	uint32_t charged = c->charged;
 
-	for (size_t i = from; i < to; i++)
+	for (size_t i = from; i < to; i++) {
+		if (c->pages[i].state == PRIVATE_SWAPPED)
+			dropped->slots[dropped->count++] = c->pages[i].slot;
 		if (c->pages[i].state != PRIVATE_NONE)
 			private_change(r, c, i, PRIVATE_DROP);
-	return charged - c->charged;
+	}
+	dropped->uncharged += charged - c->charged;
+}
+
+/* => no lock held. */
+static void dropped_give_back(struct object *o, struct dropped *dropped)
+{
+	uncharge_resident(o, dropped->uncharged);
+	for (size_t i = 0, n; i < dropped->count; i += n) {
+		for (n = 1;
+		     i + n < dropped->count && dropped->slots[i + n] == dropped->slots[i] + n;)
+			n++;
+		pager_put(o->space, dropped->slots[i], n);
+	}
+	dropped->uncharged = dropped->count = 0;
 }
 
 /* => region->lock held. */
@@ -297,9 +332,8 @@ static bool chunk_is_busy(const struct private_chunk *c, size_t from, size_t to)
 	return false;
 }
 
-/* The part of pages [first, first+count) that is in the view and the region, as slots. */
-static bool private_clip(const struct view *v, const struct region *r, uint64_t first,
-			 uint64_t count, size_t *from, size_t *to)
+bool private_clip(const struct view *v, const struct region *r, uint64_t first, uint64_t count,
+		  size_t *from, size_t *to)
 {
 	uint64_t end = first + count, view_end = v->first + v->count;
 
@@ -316,7 +350,7 @@ static bool private_clip(const struct view *v, const struct region *r, uint64_t 
 
 /* => views_lock, region->lock held. False: somebody is at one of them, nothing was done. */
 static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t count,
-		      size_t *uncharged)
+		      struct dropped *dropped)
 {
 	struct private_chunk *c;
 	size_t from, to;
@@ -329,37 +363,48 @@ static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t
 	if (chunk_is_busy(c, from, to))
 		return false;
 	mmu_zap(&v->mmu, view_address(v, r->first + from), (to - from) << PAGE_SHIFT);
-	*uncharged += chunk_drop(r, c, from, to);
+	chunk_drop(r, c, from, to, dropped);
 	return true;
 }
 
-/* only: NULL is all private views of the object. */
+/* Views in turn, until one had slots to give back or all had theirs. only: NULL is all private
+ * views of the object. False: somebody is at a page. => views_lock, region->lock held. */
+static bool region_drop_some(struct region *r, struct view *only, uint64_t first, uint64_t count,
+			     struct dropped *dropped)
+{
+	struct object *o = r->object;
+	bool done = true;
+
+	for (struct list *n = o->views.next; n != &o->views && dropped->count == 0; n = n->next) {
+		struct view *v = container_of(n, struct view, link);
+		if (v->private != NULL && (only == NULL || v == only))
+			done &= view_drop(v, r, first, count, dropped);
+	}
+	return done;
+}
+
 static void region_drop(struct region *r, struct view *only, uint64_t first, uint64_t count)
 {
 	struct object *o = r->object;
+	struct dropped dropped = {.count = 0};
 	struct sleeper sleeper;
-	size_t uncharged = 0;
-	bool done = false;
+	bool done, again = true;
 
 	sleeper_init(&sleeper);
-	while (!done) {
-		done = true;
+	while (again) {
 		env_read_lock(&o->views_lock);
 		env_lock(&r->lock);
-		for (struct list *n = o->views.next; n != &o->views; n = n->next) {
-			struct view *v = container_of(n, struct view, link);
-			if (v->private != NULL && (only == NULL || v == only))
-				done &= view_drop(v, r, first, count, &uncharged);
-		}
-		if (!done)
+		done = region_drop_some(r, only, first, count, &dropped);
+		again = !done || dropped.count > 0;
+		if (dropped.count == 0 && !done)
 			list_push_back(&r->waiters, &sleeper.waiter.link);
 		env_unlock(&r->lock);
 		env_read_unlock(&o->views_lock);
-		if (!done)
+		if (dropped.count == 0 && !done)
 			sleeper_sleep(&sleeper);
+		dropped_give_back(o, &dropped);
 	}
 	sleeper_destroy(&sleeper);
-	uncharge_resident(o, uncharged);
 }
 
 static void object_drop_private(struct object *o, struct view *only, uint64_t first, uint64_t count)
@@ -393,15 +438,16 @@ static void private_forget(struct view *v)
 	uint64_t next = v->first, end = v->first + v->count;
 
 	while (next < end && (r = region_next(v->object, next)) != NULL) {
-		size_t from, to, uncharged = 0;
+		struct dropped dropped = {.count = 0};
+		size_t from, to;
 
 		next = r->first + REGION_PAGES;
 		env_lock(&r->lock);
 		if (private_clip(v, r, v->first, v->count, &from, &to) &&
 		    private_chunk(v, r) != NULL)
-			uncharged = chunk_drop(r, private_chunk(v, r), from, to);
+			chunk_drop(r, private_chunk(v, r), from, to, &dropped);
 		env_unlock(&r->lock);
-		uncharge_resident(v->object, uncharged);
+		dropped_give_back(v->object, &dropped);
 		region_put(r);
 	}
 }

@@ -77,7 +77,8 @@ static bool region_is_busy(const struct region *r, uint64_t first, uint64_t last
 {
 	for (size_t i = 0; i < REGION_PAGES; i++)
 		if (r->first + i >= first && r->first + i <= last &&
-		    (r->pages[i].state == PAGE_WRITEBACK || (r->pages[i].flags & PAGE_LOCKED) != 0))
+		    (r->pages[i].state == PAGE_WRITEBACK || r->pages[i].copy != COPY_NONE ||
+		     (r->pages[i].flags & PAGE_LOCKED) != 0))
 			return true;
 	return false;
 }
@@ -112,7 +113,7 @@ static void region_detach(struct region *r, size_t from, size_t to, bool charged
 {
 	for (size_t i = from; i < to; i++) {
 		struct page *p = &r->pages[i];
-		if (page_is_charged(p) && !charged_too) {
+		if ((page_is_charged(p) || p->pins > 0) && !charged_too) {
 			++*kept;
 			continue;
 		}
@@ -462,8 +463,9 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		kept = object_detach(h->object, first, last, false);
 		range_op_end(h->object, &op);
 		if (kept > 0)
-			error = mkw_set_error(-EBUSY, "%zu pages were dirtied again meanwhile",
-					      kept);
+			error = mkw_set_error(
+				-EBUSY, "%zu pages are pinned, or were dirtied again meanwhile",
+				kept);
 	}
 	env_unshield(&shield);
 	return error;
@@ -498,12 +500,45 @@ static void discard_region(struct region *r, size_t from, size_t to)
 	env_unlock(&r->lock);
 }
 
+/* => a range op keeps others from pinning. */
+static bool range_is_pinned(struct object *o, uint64_t first, uint64_t last)
+{
+	struct region *r;
+	uint64_t next = first;
+	bool pinned = false;
+
+	while (!pinned && next <= last && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		for (size_t i = 0; i < REGION_PAGES && !pinned; i++)
+			pinned = r->pages[i].pins > 0 && r->first + i >= first &&
+				 r->first + i <= last;
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	return pinned;
+}
+
+static void discard_pages(struct object *o, uint64_t first, uint64_t last)
+{
+	struct region *r;
+
+	for (uint64_t next = first; next <= last && (r = region_next(o, next)) != NULL;) {
+		next = r->first + REGION_PAGES;
+		if (r->first <= last)
+			discard_region(r, first > r->first ? (size_t)(first - r->first) : 0,
+				       last - r->first < REGION_PAGES
+					       ? (size_t)(last - r->first) + 1
+					       : REGION_PAGES);
+		region_put(r);
+	}
+}
+
 int mkw_discard(struct mkw_handle *h, uint64_t offset, uint64_t length)
 {
 	struct env_shield shield;
 	uint64_t first, last;
 	struct range_op op;
-	struct region *r;
 	int error;
 
 	error_clear();
@@ -514,16 +549,11 @@ int mkw_discard(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		return error > 0 ? 0 : error;
 	env_shield(&shield);
 	range_op_begin(h->object, &op, first, last);
-	for (uint64_t next = first; next <= last && (r = region_next(h->object, next)) != NULL;) {
-		next = r->first + REGION_PAGES;
-		if (r->first <= last)
-			discard_region(r, first > r->first ? (size_t)(first - r->first) : 0,
-				       last - r->first < REGION_PAGES
-					       ? (size_t)(last - r->first) + 1
-					       : REGION_PAGES);
-		region_put(r);
-	}
+	if (range_is_pinned(h->object, first, last))
+		error = mkw_set_error(-EBUSY, "a page of the range is pinned");
+	else
+		discard_pages(h->object, first, last);
 	range_op_end(h->object, &op);
 	env_unshield(&shield);
-	return 0;
+	return error;
 }

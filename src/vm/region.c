@@ -44,6 +44,7 @@ static struct region *region_new(struct object *o, uint64_t number)
 	list_init(&r->waiters);
 	list_init(&r->link);
 	list_init(&r->questions);
+	list_init(&r->pins);
 	r->object = o;
 	r->first = number << REGION_SHIFT;
 	memset(r->unarmed, 0xff, sizeof(r->unarmed));
@@ -143,6 +144,17 @@ struct region *region_clock(struct space *s)
 	}
 	env_unlock(&s->charge_lock);
 	return r;
+}
+
+/* The hand comes by this region next. */
+void region_clock_first(struct region *r)
+{
+	struct space *s = r->object->space;
+
+	env_lock(&s->charge_lock);
+	list_remove(&r->link);
+	list_push_front(&s->regions, &r->link);
+	env_unlock(&s->charge_lock);
 }
 
 /* The nodes of an empty tree. */

@@ -76,6 +76,10 @@ static int options_read(const struct mkw_space_options *given, struct mkw_space_
 	}
 	if (limits_check(o->resident_limit_bytes, o->dirty_limit_bytes) != 0)
 		return -EINVAL;
+	if (o->swap_path == NULL && o->swap_limit_bytes != 0)
+		return mkw_set_error(-EINVAL, "swap_limit_bytes without a swap_path");
+	if (o->swap_limit_bytes != 0 && o->swap_limit_bytes < 2 * MKW_PAGE_SIZE)
+		return mkw_set_error(-EINVAL, "swap_limit_bytes is at least two pages, or 0");
 	if (o->workers == 0)
 		o->workers = o->workers_max != 0 && o->workers_max < WORKERS_DEFAULT
 				     ? o->workers_max
@@ -97,7 +101,9 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_mutex_init(&s->lock, RANK_SPACE);
 	env_cond_init(&s->closed);
 	list_init(&s->objects);
+	list_init(&s->pins);
 	s->interval_ms = o->writeback_interval_ms;
+	s->swap_limit_bytes = o->swap_limit_bytes;
 	s->log = o->log;
 	s->log_arg = o->log_arg;
 	env_mutex_init(&s->charge_lock, RANK_CHARGE);
@@ -106,6 +112,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	list_init(&s->account.dirty_waiters);
 	list_init(&s->resident_waiters);
 	list_init(&s->memory_waiters);
+	list_init(&s->pager_requests);
 	list_init(&s->regions);
 	env_cond_init(&s->flusher_cond);
 	env_cond_init(&s->reclaimer_cond);
@@ -118,6 +125,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 
 static void space_free(struct space *s)
 {
+	swap_close(&s->swap);
 	slab_destroy(s);
 	env_mutex_destroy(&s->slab_lock);
 	env_mutex_destroy(&s->ready_lock);
@@ -152,6 +160,9 @@ static int space_start(struct space *s, const struct mkw_space_options *o)
 					  .arg = s};
 	int error;
 
+	error = swap_open(&s->swap, o->swap_path, o->swap_limit_bytes);
+	if (error != 0)
+		return error;
 	mmu_set_signal_upcalls(&signal_upcalls);
 	error = mmu_create(&mmu_options, &s->mmu);
 	if (error != 0)
@@ -324,6 +335,17 @@ static int destroy_check(struct mkw_space *space, unsigned flags)
 	return handles > 0 ? mkw_set_error(-EBUSY, "%u handles are open", handles) : 0;
 }
 
+/* What is pinned has a user who may still have it written to. */
+static int destroy_pins(struct space *s, unsigned flags)
+{
+	unsigned pins = pins_report(s);
+
+	if (pins > 0 && (flags & MKW_DISCARD) == 0)
+		return mkw_set_error(-EBUSY, "%u pins have not been ended by mkw_unpin", pins);
+	pins_end(s);
+	return 0;
+}
+
 /*
  * Everything is frozen and written before the first view goes: then what follows has nothing left
  * to write that could fail, and until then nothing is lost but a few waits (contract 11).
@@ -338,6 +360,8 @@ int mkw_space_destroy(struct mkw_space *space, unsigned flags)
 	error_clear();
 	env_shield(&shield);
 	error = destroy_check(space, flags);
+	if (error == 0)
+		error = destroy_pins(space_of(space), flags);
 	if (error != 0) {
 		env_unshield(&shield);
 		return error;
@@ -381,6 +405,12 @@ static void stat_fill(struct mkw_stat *stat, struct counters *c, const struct ac
 		.dirty_bytes = a->dirty << PAGE_SHIFT,
 		.dirty_limit_bytes = a->dirty_limit << PAGE_SHIFT,
 		.dirty_peak_bytes = a->dirty_peak << PAGE_SHIFT,
+		.private_bytes = c->pages_private << PAGE_SHIFT,
+		.swapped_bytes = c->pages_swapped << PAGE_SHIFT,
+		.swap_outs = c->swap_outs,
+		.swap_ins = c->swap_ins,
+		.pins = c->pins,
+		.pinned_bytes = c->pages_pinned << PAGE_SHIFT,
 	};
 }
 
@@ -405,6 +435,7 @@ int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_s
 	full.mmu_calls = m->calls;
 	full.wakeups = m->wakeups;
 	full.workers = m->workers;
+	full.swap_limit_bytes = s->swap_limit_bytes;
 	memcpy(stat, &full, stat_size);
 	return 0;
 }

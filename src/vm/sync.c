@@ -5,7 +5,11 @@
  *
  *   frozen counts up          what comes later waits, or is refused
  *   asking, range ops drain   what was under way ends
- *   sync                      and what it left is written
+ *   still                     the store is written by nobody but
+ *   sync                      which writes what is dirty
+ *
+ * What is pinned for writing may change all the same: the store has it as the sync found it, and
+ * what comes later is written after the thaw.
  */
 #include "vm.h"
 
@@ -31,7 +35,8 @@ int mkw_sync(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	}
 	env_shield(&shield);
 	error = writeback_sync(h->object, first, last);
-	if (handle_take_error(h, &earlier) != 0 && (error == 0 || error == -EAGAIN))
+	if (handle_take_error(h, &earlier) != 0 &&
+	    (error == 0 || error == -EAGAIN || error == -EBUSY))
 		error = error_say("write-back failed", &earlier);
 	env_unshield(&shield);
 	return error;
@@ -53,23 +58,62 @@ static void freeze_drain(struct object *o)
 	sleeper_destroy(&sleeper);
 }
 
+/* False: another freeze has made the object still. */
+static bool freeze_is_first(struct object *o)
+{
+	struct sleeper sleeper;
+	bool first;
+
+	sleeper_init(&sleeper);
+	env_lock(&o->lock);
+	while (o->freezing) {
+		list_push_back(&o->waiters, &sleeper.waiter.link);
+		env_unlock(&o->lock);
+		sleeper_sleep(&sleeper);
+		env_lock(&o->lock);
+	}
+	first = !atomic_load(&o->still);
+	if (first) {
+		o->freezing = true;
+		atomic_store(&o->still, true);
+	}
+	env_unlock(&o->lock);
+	sleeper_destroy(&sleeper);
+	return first;
+}
+
 int object_freeze(struct object *o)
 {
+	bool first;
+	int error;
+
 	env_lock(&o->lock);
 	atomic_fetch_add(&o->frozen, 1);
 	env_unlock(&o->lock);
 	/* A notification under way ends without dirtying or is found by the sync; a pwrite that is
 	 * copying has its pages locked (4.5). */
 	freeze_drain(o);
-	return writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
+	first = freeze_is_first(o);
+	error = writeback_freeze(o, first);
+	if (!first)
+		return error;
+	env_lock(&o->lock);
+	o->freezing = false;
+	if (error != 0)
+		atomic_store(&o->still, false);
+	waiters_wake(&o->waiters);
+	env_unlock(&o->lock);
+	return error;
 }
 
 void object_thaw(struct object *o)
 {
 	env_lock(&o->lock);
-	atomic_fetch_sub(&o->frozen, 1);
+	if (atomic_fetch_sub(&o->frozen, 1) == 1)
+		atomic_store(&o->still, false);
 	waiters_wake(&o->waiters);
 	env_unlock(&o->lock);
+	pins_ask(o, 0, OBJECT_PAGES_MAX - 1);
 }
 
 int mkw_freeze(struct mkw_handle *h)

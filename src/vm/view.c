@@ -68,6 +68,16 @@ static struct view *view_next(uintptr_t address)
 	return v;
 }
 
+bool view_try_get(struct view *v)
+{
+	unsigned refs = atomic_load(&v->refs);
+
+	while ((refs & VIEW_DYING) == 0)
+		if (atomic_compare_exchange_weak(&v->refs, &refs, refs + 1))
+			return true;
+	return false;
+}
+
 void view_put(struct view *v)
 {
 	struct object *o = v->object;
@@ -511,7 +521,7 @@ int view_unmap(struct view *v)
 	if (view_is_notified(v))
 		op_map(o, false);
 	view_free(v);
-	return object_release(o, false);
+	return object_release(o, USER_VIEW);
 }
 
 /* => shielded: a signal handler that faults would need the table's lock. */

@@ -54,7 +54,8 @@ int error_say(const char *what, const struct error_record *record);
 struct waiter {
 	struct list link;
 	void (*wake)(struct waiter *waiter);
-	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+	int deny;   /* set by whoever wakes it: what it waited for will not come, for this errno */
+	bool grows; /* for room: it would make one page more that only swapping gets rid of */
 };
 
 /* A thread that waits, as opposed to a parked fault. */
@@ -79,9 +80,20 @@ enum page_state { PAGE_ABSENT, PAGE_CLEAN, PAGE_GRANTED, PAGE_DIRTY, PAGE_WRITEB
 struct page {
 	uint8_t state; /* enum page_state; assigned in page.c only */
 	uint8_t flags;
-	uint16_t ask;	/* the notification in flight that names this page; 0: none */
-	uint16_t error; /* errno of the last failed write-back, 0 after success */
-	pid_t writer;	/* the thread whose fault made it writable, 0: an API call's */
+	uint16_t ask;	     /* the notification in flight that names this page; 0: none */
+	uint16_t error;	     /* errno of the last failed write-back, 0 after success */
+	uint16_t pins;	     /* of any kind */
+	uint16_t write_pins; /* those among them for writing: the page is DIRTY */
+	uint8_t copy;	     /* enum page_copy */
+	pid_t writer;	     /* the thread whose fault made it writable, 0: an API call's */
+};
+
+/* The write-back of a page that is pinned for writing: a copy goes to the store, the page stays as
+ * it is. */
+enum page_copy {
+	COPY_NONE,
+	COPY_UNDERWAY, /* taken, or about to be, and not in the store yet */
+	COPY_OLD,      /* the same, and a sync has begun since that may need a later one */
 };
 
 #define PAGE_LOCKED    0x01u /* the page lock */
@@ -91,6 +103,8 @@ struct page {
 #define PAGE_HELD      0x10u /* mkw_reserve: keep the store's reservation */
 #define PAGE_ASK_AGAIN \
 	0x20u /* DIRTY, but the next write is notified again (5.4, failed write-back) */
+#define PAGE_UNASKED \
+	0x40u /* DIRTY, and a copy was written since it was notified: the store is to be asked */
 
 enum page_event {
 	PAGE_FILL,	/* the frame exists, complete */
@@ -119,7 +133,10 @@ struct private_page {
 	uint8_t state; /* enum private_state; assigned in page.c only */
 	uint8_t flags;
 	uint16_t pins;
-	uint32_t slot; /* PRIVATE_SWAPPED */
+	union {
+		uint32_t slot; /* PRIVATE_SWAPPED */
+		pid_t writer;  /* the thread whose fault let it be written */
+	};
 };
 
 /* Somebody is at its bytes without a lock: what the page lock is to a page. */
@@ -139,6 +156,7 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	struct private_page pages[REGION_PAGES];
 	uint32_t charged, swapped; /* pages */
 	uint32_t window;	   /* pages that the next fault asks for */
+	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
 };
 
@@ -152,6 +170,22 @@ static inline bool page_is_charged(const struct page *p)
 {
 	return p->state >= PAGE_GRANTED;
 }
+/* => region->lock held. One more pin of a resident page; for writing: of a DIRTY one. False: it
+ * has as many as can be counted. */
+bool page_pin(struct region *region, size_t slot, bool write);
+void page_unpin(struct region *region, size_t slot, bool write);
+/* => region->lock held. Write-back of a copy of a page that is pinned for writing. */
+void page_copy_begin(struct region *region, size_t slot);
+void page_copy_end(struct region *region, size_t slot, bool written);
+/* => region->lock held. The store was asked, and has granted it. */
+void page_asked(struct region *region, size_t slot);
+/* A sync begins that needs what is in the page now. */
+static inline void page_tag(struct page *p)
+{
+	p->flags |= PAGE_TOWRITE;
+	if (p->copy == COPY_UNDERWAY)
+		p->copy = COPY_OLD;
+}
 
 /* ---- Regions ------------------------------------------------------------------------------ */
 
@@ -162,6 +196,8 @@ struct region {
 	struct list waiters; /* for a page lock, the end of write-back, of a notification */
 	uint64_t unarmed[REGION_PAGES / 64]; /* pages at which some view may lack its marker */
 	uint32_t resident, charged, locked, asked, held; /* pages */
+	uint32_t write_pinned;				 /* pages */
+	struct list pins;				 /* pin_part.link */
 	uint32_t private; /* pages of private views that are not PRIVATE_NONE, */
 	uint32_t busy;	  /* or PRIVATE_BUSY */
 	uint16_t next_ask;
@@ -175,10 +211,22 @@ struct region {
 
 /* The region of a page, made if it is not there; referenced. NULL: no memory. */
 struct region *region_get(struct object *object, uint64_t page);
+/* => region->lock held; to unbusy wakes nobody. */
+static inline void private_busy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags |= PRIVATE_BUSY;
+	r->busy++;
+}
+static inline void private_unbusy(struct region *r, struct private_chunk *c, size_t slot)
+{
+	c->pages[slot].flags &= (uint8_t)~PRIVATE_BUSY;
+	r->busy--;
+}
 /* The first region at or after page that exists, referenced, or NULL. */
 struct region *region_next(struct object *object, uint64_t page);
 void region_put(struct region *region);
 struct region *region_clock(struct space *s);
+void region_clock_first(struct region *region);
 void region_tree_free(void **node, unsigned level);
 /* => region->lock held, and wakes nobody. */
 static inline void page_lock(struct region *r, size_t slot)
@@ -204,7 +252,8 @@ struct range_op {
 struct counters { /* relaxed: each is exact by itself */
 	_Atomic uint64_t read_faults, write_faults, waits, fills, pages_filled, notifications,
 		pages_granted, refusals, writes, pages_written, pages_unwritten, write_errors,
-		pages_evicted;
+		pages_evicted, swap_outs, swap_ins;
+	_Atomic uint64_t pages_private, pages_swapped, pins, pages_pinned; /* gauges */
 };
 
 struct account {					  /* charge lock */
@@ -239,8 +288,10 @@ struct object {
 	/* The last growth: a number that changes with the size, and when a page from grown_from on
 	 * is granted or written. While it is the same, nothing was stored in what was grown. */
 	_Atomic uint64_t growth, grown_from;
-	_Atomic unsigned handles; /* openings; changes under space->lock */
+	/* Its users. They go under space->lock; and come there, or while there is another. */
+	_Atomic unsigned handles; /* openings */
 	_Atomic unsigned view_count;
+	_Atomic unsigned pin_parts; /* parts of pins (pin.c) */
 	/* Changes under space->lock: */
 	unsigned pins;	       /* somebody is at it without being its user */
 	bool opening, closing; /* the store is being attached; the last user is writing it out */
@@ -257,6 +308,10 @@ struct object {
 	struct list range_ops;
 	_Atomic unsigned range_op_count;
 	_Atomic unsigned frozen;
+	bool freezing; /* a freeze is writing what is dirty */
+	/* From the start of that to the thaw: nobody else writes to the store. */
+	_Atomic bool still;
+	_Atomic unsigned unasked; /* pages that are PAGE_UNASKED */
 	_Atomic unsigned
 		asking; /* notifications, from charge to settlement: a freeze drains them */
 	void **radix;	/* level 0 */
@@ -288,9 +343,14 @@ static inline uint64_t object_pages(const struct object *o)
 
 /* Its pages are written when its user says so. One that the last close could not write has no user
  * any more. */
+static inline bool object_is_used(struct object *o)
+{
+	return atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0 ||
+	       atomic_load(&o->pin_parts) > 0;
+}
 static inline bool object_is_manual(struct object *o)
 {
-	return o->manual && (atomic_load(&o->handles) > 0 || atomic_load(&o->view_count) > 0);
+	return o->manual && object_is_used(o);
 }
 
 struct mkw_handle {
@@ -300,10 +360,11 @@ struct mkw_handle {
 	unsigned freezes;   /* object->lock */
 };
 
-/* A handle, or a view, goes; the object must not be touched any more. With the last of them the
- * object's pages are written and it ends; if they cannot be, it stays in the space. The error of
- * that, or one that nobody has heard. */
-int object_release(struct object *o, bool handle);
+/* A user goes; the object must not be touched any more. With the last of them the object's pages
+ * are written and it ends; if they cannot be, it stays in the space. The error of that, or one that
+ * nobody has heard. */
+enum object_user { USER_HANDLE, USER_VIEW, USER_PIN };
+int object_release(struct object *o, enum object_user user);
 /* Stop all dirtying of the object and sync it; every call, successful or not, has its thaw. */
 int object_freeze(struct object *o);
 void object_thaw(struct object *o);
@@ -376,6 +437,7 @@ struct view {
 	struct list leaving;   /* out of the table, still mapped; table_lock */
 	uint64_t first, count; /* pages of the object */
 	unsigned protection;
+	bool locked;			   /* MKW_LOCKED: reclaim leaves its pages */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
 	struct stream streams[2][STREAMS]; /* reads, writes */
@@ -389,6 +451,8 @@ struct view {
 struct view *view_find(uintptr_t address);
 /* No view was found at address. True: one that is being unmapped was there, and is gone now. */
 bool view_await_gone(uintptr_t address);
+/* => views_lock held. False: it is being unmapped. */
+bool view_try_get(struct view *v);
 void view_put(struct view *v);
 static inline bool view_is_dying(const struct view *v)
 {
@@ -426,6 +490,10 @@ struct private *private_new(uint64_t first, uint64_t count);
 void private_put(struct view *v);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
 struct private_chunk *private_chunk(const struct view *v, const struct region *r);
+/* The part of pages [first, first+count) that is in the view and the region, as slots. False: there
+ * is none. */
+bool private_clip(const struct view *v, const struct region *r, uint64_t first, uint64_t count,
+		  size_t *from, size_t *to);
 /* May the object's page be mapped there? => region->lock held. */
 bool private_shows_base(const struct view *v, const struct region *r, size_t slot);
 /* Drop the view's copies in [first, first+count); translations go, too. No lock held. Waits for who
@@ -447,12 +515,15 @@ void stream_done(struct view *v, uint64_t first, size_t count, enum mmu_access a
 /* ---- Faults ------------------------------------------------------------------------------- */
 
 enum fault_kind {
-	FAULT_EVENT,   /* a thread waits in the kernel; parked when it must wait */
-	FAULT_INLINE,  /* the calling thread faulted, in a signal handler */
-	FAULT_READ,    /* fill: leaves the page locked for a copy (pread), no view */
-	FAULT_WRITE,   /* leaves pages DIRTY and locked for a copy (pwrite), no view */
-	FAULT_RESERVE, /* mkw_reserve */
-	FAULT_FILL,    /* WILLNEED */
+	FAULT_EVENT,	/* a thread waits in the kernel; parked when it must wait */
+	FAULT_INLINE,	/* the calling thread faulted, in a signal handler */
+	FAULT_READ,	/* fill: leaves the page locked for a copy (pread), no view */
+	FAULT_WRITE,	/* leaves pages DIRTY and locked for a copy (pwrite), no view */
+	FAULT_RESERVE,	/* mkw_reserve */
+	FAULT_FILL,	/* WILLNEED */
+	FAULT_PIN_READ, /* mkw_pin: counted in fault->part by the step that has the page right */
+	FAULT_PIN_WRITE,
+	FAULT_ASK, /* for a page that is PAGE_UNASKED, and only then; no view */
 };
 
 /* Did the fault come from inside a store operation of the object? */
@@ -482,6 +553,7 @@ struct fault {
 	size_t served; /* pages from page on that are done */
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
+	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
@@ -492,7 +564,8 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. FAULT_RESERVE: f->held is set before. No lock held; blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part. No lock held;
+ * blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -520,6 +593,15 @@ static inline bool fault_has_view(const struct fault *f)
 {
 	return f->view != NULL;
 }
+/* Of a thread that touches a view: streams are made of these. */
+static inline bool fault_is_access(const struct fault *f)
+{
+	return f->kind == FAULT_EVENT || f->kind == FAULT_INLINE;
+}
+static inline bool fault_is_pin(const struct fault *f)
+{
+	return f->kind == FAULT_PIN_READ || f->kind == FAULT_PIN_WRITE;
+}
 /* Before the fault is put in a list, whose lock is held: from then on another thread may run it.
  * False: it must not be, its view is being unmapped. */
 bool fault_before_park(struct fault *f);
@@ -533,6 +615,8 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
  * what write-back of some file of the space needs? Then it has set EDEADLK and a sentence. => no
  * lock held. */
 bool fault_may_not_wait_for_room(const struct fault *f);
+/* Is its thread the flusher or the reclaimer? Then likewise. */
+bool fault_is_of_room_makers(const struct fault *f);
 /* The fault's thread sits in a system call on the file beneath: it may not be let to wait for what
  * may need that file. Then EDEADLK and a sentence are set. */
 bool fault_in_syscall_on(const struct fault *f, const struct object *o);
@@ -541,6 +625,12 @@ enum step fault_refuse(struct fault *f, int error);
 enum step fault_answer(struct fault *f, mkw_fault_t code);
 bool fault_is_frozen(const struct fault *f);
 void fault_hold(struct fault *f, size_t slot, size_t count);
+/* pin.c. => fault_lock held. The pages are as the pin wants them: pin those of them that can be,
+ * from slot on, which f->part ends at. Returns how many. */
+size_t fault_pin(struct fault *f, size_t slot, size_t count);
+/* The last so many of them are let go again. */
+void fault_pin_undo(struct fault *f, size_t count);
+
 /* ---- A thread's latest access (latest.c) -------------------------------------------------- */
 
 /* Is its thread at another access by now, or was it refused this one? */
@@ -557,12 +647,121 @@ bool fault_came_again_old(const struct fault *f);
 
 /* private.c. => fault_lock held, dropped. The page is within the object, and in no range op. */
 enum step private_look(struct fault *f);
+/* There is no room for a page of a private view. => fault_lock held, dropped. */
+enum step private_no_room(struct fault *f);
 /* => fault_lock held, dropped. The page is resident and readable. */
 enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
+
+/* ---- Swap (swap.c) ------------------------------------------------------------------------ */
+
+#define SWAP_PIECE_SLOTS 65536u
+#define SWAP_PIECES	 65536u
+#define SWAP_WORDS	 (SWAP_PIECE_SLOTS / 64)
+
+struct swap_piece {
+	uint32_t used;
+	uint64_t taken[SWAP_WORDS];
+	uint16_t refs[SWAP_PIECE_SLOTS];
+};
+
+/* The slots of a space's swap file, a page each. */
+struct swap {
+	struct env_mutex lock;	/* RANK_LEAF: the rest */
+	struct swap_file *file; /* NULL: the space has none */
+	struct swap_piece **pieces;
+	uint64_t limit; /* slots */
+	uint64_t used;
+	uint64_t hint;	/* none before it is free */
+	uint32_t spare; /* a slot that nobody uses, and that the file has room for */
+	bool has_spare;
+};
+
+/* path NULL: no swap. limit_bytes 0: none. */
+int swap_open(struct swap *swap, const char *path, uint64_t limit_bytes);
+/* Every slot has come back. */
+void swap_close(struct swap *swap);
+/* Take a run of at most want slots, each referenced once. 0: there is none, which is said, *error
+ * why. */
+size_t swap_take(struct swap *swap, size_t want, uint32_t *first, int *error);
+/* One more user of a slot, which has one. -EMFILE: it has as many as can be counted. */
+int swap_get(struct swap *swap, uint32_t slot);
+/* One less; what has no more is free. True: swap_is_tight is over. No lock held. */
+bool swap_put(struct swap *swap, uint32_t first, size_t count);
+/* The same for slots that were taken, and not written. */
+void swap_cancel(struct swap *swap, uint32_t first, size_t count);
+/* The last slot there is: for who will give one back, or makes room for who does. False: it is
+ * taken. */
+bool swap_take_spare(struct swap *swap, uint32_t *slot);
+/* It is taken: what is resident must not become private, for it could not go any more. */
+bool swap_is_tight(struct swap *swap);
+/* The run's pages from src, which may lie in a view. Returns how many were written from the first
+ * on; if not all, *error is why, and is said. No lock held. */
+size_t swap_write(struct swap *swap, uint32_t first, size_t count, const void *src, int *error);
+/* 0, or an error that is said. No lock held. */
+int swap_read(struct swap *swap, uint32_t first, size_t count, void *dst);
+/* Slots that are taken. */
+uint64_t swap_used(struct swap *swap);
+
+/* ---- Swapping (pager.c) ------------------------------------------------------------------- */
+
+struct pager_result {
+	bool urgent; /* in: somebody waits who has a slot to give back, or needs none */
+	bool spared; /* the spare slot was taken for that */
+	struct error_record failed; /* the first */
+	bool busy;		    /* something stays for a while: a system call is at it */
+};
+/* The page of a private view is SWAPPED. => fault_lock held, dropped. */
+enum step pager_in(struct fault *f);
+/* swap_put, and who waited for that looks again. No lock held. */
+void pager_put(struct space *s, uint32_t first, size_t count);
+/* Swap out up to want pages of all private views in the region; hard: also of those that were
+ * written of late. Returns how many went. => the reclaimer; no lock held. */
+size_t pager_out_region(struct region *r, size_t want, bool hard, struct pager_result *result);
+/* Have the reclaimer swap out what a referenced private view has of its own in the range. Blocks.
+ */
+void pager_out(struct view *v, uint64_t first, uint64_t count);
+/* Do what pager_out has asked for. => the reclaimer; no lock held. */
+void pager_serve(struct space *s, struct pager_result *result);
+
+/* ---- Pins (pin.c) ------------------------------------------------------------------------- */
+
+/* What a pin has of one region: it keeps region and object. */
+struct pin_part {
+	struct list link;      /* region->pins; region->lock, as all below */
+	struct pin_part *next; /* of the same pin */
+	struct region *region; /* NULL: nothing is pinned yet */
+	uint32_t slot, count;  /* pages */
+	bool write;
+	uint64_t gone[REGION_PAGES / 64]; /* slots whose page was detached since */
+};
+
+struct mkw_pin {
+	struct list link; /* space->pins; space->lock */
+	uint64_t id;	  /* ascending in a space */
+	struct space *space;
+	struct pin_part *parts;
+	uintptr_t address;
+	size_t length;
+	bool write;
+	const void *caller; /* debug builds: where mkw_pin was called; else NULL */
+};
+
+/* Pages of the range that were written while they are pinned: ask the store for them again. A
+ * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
+void pins_ask(struct object *o, uint64_t first, uint64_t last);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
+/* => region->lock held. The page is about to be the object's no more: pins do not count for
+ * whatever comes to its place. */
+void pins_detach(struct region *r, size_t slot);
+/* Tell the space's log of every pin there is. Returns how many there are. */
+unsigned pins_report(struct space *s);
+/* End them. => nobody else pins or unpins. */
+void pins_end(struct space *s);
 
 /* ---- Spaces ------------------------------------------------------------------------------- */
 
@@ -579,15 +778,20 @@ struct space {
 	uint64_t last_id;
 	uint64_t ended; /* objects that have, so far */
 	unsigned handles;
+	struct list pins;
+	uint64_t last_pin_id;
 	/* The first error of an object that ended with its last view. */
 	struct error_record unheard;
 	unsigned interval_ms;
+	uint64_t swap_limit_bytes;
+	int swap_error; /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
 	struct env_mutex charge_lock; /* RANK_CHARGE: accounts, and the next lines */
 	struct account account;
 	struct list resident_waiters;
+	struct list pager_requests; /* of pager_out */
 	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
 	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
@@ -604,6 +808,7 @@ struct space {
 	struct env_mutex slab_lock; /* RANK_LEAF */
 	void *free_faults, *free_regions, *free_buffers, *free_chunks;
 	struct list chunks; /* slabs to free at the end */
+	struct swap swap;
 	struct counters counters;
 };
 
@@ -645,8 +850,14 @@ enum step charge_dirty_park(struct fault *f);
 void charge_settle(struct object *o, size_t charged, size_t kept);
 void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
+/* The same for pages that only swapping gets rid of. */
+size_t charge_private(struct object *o, size_t want);
 enum step charge_resident_park(struct fault *f);
+/* Who waits for room looks again. */
+void charge_wake(struct space *s);
 void uncharge_resident(struct object *o, size_t pages);
+/* Pages of the object were unpinned: now they can be written, or evicted. */
+void charge_unpinned(struct object *o);
 /* The store has no memory: wait for a turn of reclaim. => no lock held. */
 enum step reclaim_park(struct fault *f);
 /* Pages enter (or leave, negative) write-back. */
@@ -669,6 +880,7 @@ struct writeback_result {
 	int error;	/* the first; -EAGAIN only when there is no other */
 	size_t cleaned; /* pages that are no longer charged */
 	bool busy;	/* something was skipped because somebody else is at it */
+	bool still;	/* something was skipped because the object is frozen */
 };
 /* Write dirty pages of [first, last]. SYNC: those that are tagged, waiting for what is under way.
  * Otherwise what can be had. => no lock held. */
@@ -677,17 +889,27 @@ struct writeback_result writeback_range(struct object *o, uint64_t first, uint64
 /* Give unused grants back and write nothing; granted pages that were written become DIRTY. What is
  * busy is skipped. */
 struct writeback_result writeback_ungrant(struct object *o, uint64_t first, uint64_t last);
-/* Tag, write, wait, fsync. The error, recorded in the object, is returned too, and said. */
+/* Tag, write, wait, fsync. The error, recorded in the object, is returned too, and said. -EBUSY:
+ * something is dirty and the object is still. */
 int writeback_sync(struct object *o, uint64_t first, uint64_t last);
+/* The same of the whole object, by a freeze. first: it has made the object still, and may write;
+ * else another has, and what is dirty all the same does not matter. */
+int writeback_freeze(struct object *o, bool first);
 /* calls.c: of the locked, protected pages, those that a system call of the thread that faulted them
  * in may still be storing to: held[i]. => no lock held. Returns how many. */
 size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *held);
+/* The same for BUSY, protected pages of a private view, from address on: how many from the first on
+ * no such call may be storing to. */
+size_t calls_quiet(uintptr_t address, const struct private_page *pages, size_t count);
 /* judge.c: which of the locked, protected, GRANTED pages were written. ask: the store may be asked
  * for bytes. => no lock held. */
 void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool ask, bool *written);
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
+/* Pages [first, last] are the first that reclaim takes; now: it takes them here, and dirty ones are
+ * written before. => no lock held. */
+void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now);
 
 /* => a range op over [first, last] keeps faults and write-back out; no lock held. */
 /* Wait until no page is locked or under write-back. */

@@ -11,10 +11,20 @@
  * A batch is what one region has. Readers run on all the time; a writer of the page waits for its
  * end (stable pages: 6.4, I4). Pages in a range op, locked, or asked for are somebody else's: a
  * sync waits for them, anybody else goes on.
+ *
+ * Pages that are pinned for writing are never protected and never clean. A sync writes them from a
+ * copy, which it takes after it began: all that was written before is in it, and what a device or
+ * anybody else writes later is for a later sync, or for write-back after the last pin. Writers need
+ * not wait meanwhile. In the background, and for reclaim, they are left alone: nothing would come
+ * of it.
+ *
+ * While an object is still (frozen, and written) nothing more of it is written: the bytes of the
+ * store are one state.
  */
 #include "vm.h"
 
 #include <errno.h>
+#include <string.h>
 
 struct batch {
 	struct region *region;
@@ -25,7 +35,15 @@ struct batch {
 
 /* ---- Choosing ----------------------------------------------------------------------------- */
 
-enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP, OBSTACLE_CALL };
+enum obstacle {
+	OBSTACLE_NONE,
+	OBSTACLE_PAGE,
+	OBSTACLE_RANGE_OP,
+	OBSTACLE_CALL,
+	OBSTACLE_STILL,
+	OBSTACLE_UNASKED,
+	OBSTACLE_MORE /* none, but the batch is full */
+};
 
 #define CALL_POLL_NS 1000000u
 
@@ -33,41 +51,65 @@ enum obstacle { OBSTACLE_NONE, OBSTACLE_PAGE, OBSTACLE_RANGE_OP, OBSTACLE_CALL }
 struct pass {
 	enum mkw_wb_reason reason;
 	bool grants_only; /* give back unused grants; write nothing */
+	bool freeze;	  /* it is what makes the object still */
+	bool frozen;	  /* whatever is left of a still object is right */
 };
 
 static bool page_concerned(const struct page *p, const struct pass *pass)
 {
 	if (pass->grants_only)
 		return p->state == PAGE_GRANTED;
-	return page_is_charged(p) &&
-	       (pass->reason != MKW_WB_SYNC || (p->flags & PAGE_TOWRITE) != 0);
+	if (pass->reason == MKW_WB_SYNC)
+		return page_is_charged(p) && (p->flags & PAGE_TOWRITE) != 0;
+	/* What the store was not asked for it may refuse: a sync can tell that to somebody. */
+	return page_is_charged(p) && p->write_pins == 0 && (p->flags & PAGE_UNASKED) == 0;
 }
 
-/* => region->lock held. Lock what is concerned in slots [from, to). */
-static enum obstacle batch_collect(struct batch *b, size_t from, size_t to, const struct pass *pass)
+/* The store is to be asked for the page before it is written once more; refused: it was. A freeze
+ * cannot ask. */
+static bool page_wants_asking(const struct page *p, const struct pass *pass, bool refused)
+{
+	return (p->flags & PAGE_UNASKED) != 0 && !pass->freeze && !refused;
+}
+
+/* => region->lock held. Lock what is concerned in slots [from, to); what is pinned for writing is
+ * not locked but copied. */
+static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t from, size_t to,
+				   const struct pass *pass, const bool *refused)
 {
 	struct region *r = b->region;
 	enum obstacle obstacle = OBSTACLE_NONE;
+	bool unasked = false;
 
-	b->count = 0;
+	b->count = copies->count = 0;
 	if (r->charged == 0)
 		return OBSTACLE_NONE;
 	for (size_t i = from; i < to; i++) {
 		struct page *p = &r->pages[i];
 		if (!page_concerned(p, pass))
 			continue;
+		/* Looked at here: what was begun before, a freeze waits for. */
+		if (atomic_load(&r->object->still) && !pass->freeze)
+			return OBSTACLE_STILL;
 		if (object_in_range_op(r->object, r->first + i)) {
 			obstacle = OBSTACLE_RANGE_OP;
 		} else if (p->state == PAGE_WRITEBACK || (p->flags & PAGE_LOCKED) != 0 ||
-			   p->ask != 0) {
-			if (obstacle == OBSTACLE_NONE)
+			   p->ask != 0 || p->copy != COPY_NONE) {
+			if (obstacle == OBSTACLE_NONE || obstacle == OBSTACLE_MORE)
 				obstacle = OBSTACLE_PAGE;
-		} else {
+		} else if (page_wants_asking(p, pass, refused[i])) {
+			unasked = true;
+		} else if (p->write_pins == 0) {
 			page_lock(r, i);
 			b->slots[b->count++] = (uint16_t)i;
+		} else if (copies->count < FILL_PAGES_MAX) {
+			page_copy_begin(r, i);
+			copies->slots[copies->count++] = (uint16_t)i;
+		} else if (obstacle == OBSTACLE_NONE) {
+			obstacle = OBSTACLE_MORE;
 		}
 	}
-	return obstacle;
+	return unasked ? OBSTACLE_UNASKED : obstacle;
 }
 
 /* ---- Cleaning ----------------------------------------------------------------------------- */
@@ -128,7 +170,8 @@ static size_t batch_start(struct batch *b, const struct pass *pass)
 	return unwritten;
 }
 
-static size_t batch_runs(const struct batch *b, struct mkw_wb_run *runs)
+/* The bytes of the batch's pages: in the frames, or one after the other in copy. */
+static size_t batch_runs(const struct batch *b, const char *copy, struct mkw_wb_run *runs)
 {
 	const struct region *r = b->region;
 	uint64_t size = r->object->size_bytes;
@@ -146,7 +189,8 @@ static size_t batch_runs(const struct batch *b, struct mkw_wb_run *runs)
 		runs[n++] = (struct mkw_wb_run){
 			.first = r->first + b->slots[i],
 			.count = pages,
-			.data = frames_data(r->object->frames, start, length),
+			.data = copy != NULL ? copy + i * MKW_PAGE_SIZE
+					     : frames_data(r->object->frames, start, length),
 			.length_bytes =
 				start + length <= size ? length : (size > start ? size - start : 0),
 		};
@@ -176,8 +220,9 @@ static void runs_write(struct object *o, struct mkw_wb_run *runs, size_t count,
 	COUNT(o, writes, count);
 }
 
-/* => region->lock held. Returns the pages that are clean now. */
-static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t count,
+/* => region->lock held. Returns the pages that are in the store now: clean, unless it was a copy.
+ */
+static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t count, bool copied,
 		       enum mkw_wb_reason reason, struct writeback_result *result)
 {
 	size_t clean = 0;
@@ -186,9 +231,12 @@ static size_t runs_end(struct region *r, const struct mkw_wb_run *runs, size_t c
 		int error = runs[i].result;
 		for (uint64_t page = runs[i].first; page < runs[i].first + runs[i].count; page++) {
 			size_t slot = page & (REGION_PAGES - 1);
+			r->pages[slot].error = (uint16_t)(error == -EAGAIN ? 0 : -error);
+			if (copied) {
+				page_copy_end(r, slot, error == 0);
+				continue;
+			}
 			page_change(r, slot, error == 0 ? PAGE_END : PAGE_FAIL);
-			if (error != 0)
-				r->pages[slot].error = (uint16_t)(error == -EAGAIN ? 0 : -error);
 			/* One try a sync; what failed in the background a sync tries itself. */
 			if (reason == MKW_WB_SYNC)
 				r->pages[slot].flags &= (uint8_t)~PAGE_TOWRITE;
@@ -238,13 +286,41 @@ static bool batch_leave_to_calls(struct batch *b)
 	return true;
 }
 
+/* What is under write-back, or its copy, goes to the store. => no lock held. */
+static void batch_store(const struct batch *b, const char *copy, const struct pass *pass,
+			struct writeback_result *result)
+{
+	struct region *r = b->region;
+	struct object *o = r->object;
+	struct mkw_wb_run runs[REGION_PAGES];
+	size_t count, written;
+
+	charge_writeback(o, (int64_t)b->count, pass->reason);
+	count = batch_runs(b, copy, runs);
+	runs_write(o, runs, count, pass->reason);
+	atomic_store(&o->unsynced, true);
+	env_lock(&r->lock);
+	/* In one with the pages' end: a sync that began before it sees the error, one that begins
+	 * after it tags the page anew. */
+	runs_record_errors(o, runs, count, pass->reason);
+	/* Under the lock: who finds the page clean finds the account even, and may end the object.
+	 */
+	written = runs_end(r, runs, count, copy != NULL, pass->reason, result);
+	if (copy == NULL)
+		uncharge_dirty(o, written);
+	env_unlock(&r->lock);
+	charge_writeback(o, -(int64_t)b->count, pass->reason);
+	COUNT(o, pages_written, written);
+	if (copy == NULL)
+		result->cleaned += written;
+}
+
 /* The locked, protected batch goes to the store. => no lock held. */
 static void batch_write(struct batch *b, const struct pass *pass, struct writeback_result *result)
 {
 	struct region *r = b->region;
 	struct object *o = r->object;
-	struct mkw_wb_run runs[REGION_PAGES];
-	size_t unwritten, count, clean;
+	size_t unwritten;
 
 	judge_granted(r, b->slots, b->count, pass->reason != MKW_WB_RECLAIM, b->written);
 	batch_unreserve(b);
@@ -254,25 +330,45 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 	env_unlock(&r->lock);
 	COUNT(o, pages_unwritten, unwritten);
 	result->cleaned += unwritten;
-	if (b->count == 0)
-		return;
+	if (b->count > 0)
+		batch_store(b, NULL, pass, result);
+}
 
-	charge_writeback(o, (int64_t)b->count, pass->reason);
-	count = batch_runs(b, runs);
-	runs_write(o, runs, count, pass->reason);
-	atomic_store(&o->unsynced, true);
+/* There is no memory for a copy: the pages are as if nobody had tried. */
+static void copies_give_up(const struct batch *b, struct writeback_result *result)
+{
+	struct region *r = b->region;
+
 	env_lock(&r->lock);
-	/* In one with the pages' end: a sync that began before it sees the error, one that begins
-	 * after it tags the page anew. */
-	runs_record_errors(o, runs, count, pass->reason);
-	/* Under the lock: who finds the page clean finds the account even, and may end the object.
-	 */
-	clean = runs_end(r, runs, count, pass->reason, result);
-	uncharge_dirty(o, clean);
+	for (size_t i = 0; i < b->count; i++)
+		page_copy_end(r, b->slots[i], false);
+	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
-	charge_writeback(o, -(int64_t)b->count, pass->reason);
-	COUNT(o, pages_written, clean);
-	result->cleaned += clean;
+	if (result->error == 0 || result->error == -EAGAIN)
+		result->error = -ENOMEM;
+}
+
+/* => no lock held. The frames stay: whoever would drop them waits for the end of the copy. */
+static void batch_write_copies(const struct batch *b, const struct pass *pass,
+			       struct writeback_result *result)
+{
+	struct object *o = b->region->object;
+	char *buffer = slab_buffer(o->space);
+	bool complete = buffer != NULL;
+
+	for (size_t i = 0; i < b->count && complete; i++) {
+		const char *bytes = frames_data(
+			o->frames, (b->region->first + b->slots[i]) << PAGE_SHIFT, MKW_PAGE_SIZE);
+		complete = bytes != NULL;
+		if (complete)
+			memcpy(buffer + i * MKW_PAGE_SIZE, bytes, MKW_PAGE_SIZE);
+	}
+	if (complete)
+		batch_store(b, buffer, pass, result);
+	else
+		copies_give_up(b, result);
+	if (buffer != NULL)
+		slab_buffer_free(o->space, buffer);
 }
 
 /* ---- Ranges ------------------------------------------------------------------------------- */
@@ -290,7 +386,7 @@ static void obstacle_wait(struct region *r, enum obstacle obstacle, struct sleep
 	}
 	env_unlock(&r->lock);
 	env_lock(&o->lock);
-	if (list_empty(&o->range_ops)) {
+	if (obstacle == OBSTACLE_STILL ? !o->freezing : list_empty(&o->range_ops)) {
 		env_unlock(&o->lock);
 		return;
 	}
@@ -299,25 +395,41 @@ static void obstacle_wait(struct region *r, enum obstacle obstacle, struct sleep
 	sleeper_sleep(sleeper);
 }
 
+/* Clean pages between those of the batch cost less than a second call would; those that are pinned
+ * for writing are left out. => views_lock, region->lock held. */
+static int batch_protect(const struct batch *b)
+{
+	const struct region *r = b->region;
+	size_t end = b->count > 0 ? b->slots[b->count - 1] + 1u : 0;
+	int error = 0;
+
+	for (size_t i = 0, from, to; i < b->count && error == 0;) {
+		from = to = b->slots[i];
+		while (to < end && (r->write_pinned == 0 || r->pages[to].write_pins == 0))
+			to++;
+		error = views_protect(r->object, r->first + from, to - from);
+		while (i < b->count && b->slots[i] < to)
+			i++;
+	}
+	return error;
+}
+
 /* Lock and protect what is concerned in slots [from, to). region->lock is held on return, unless
  * *error is set: then nothing is. */
-static enum obstacle batch_take(struct batch *b, size_t from, size_t to, const struct pass *pass,
-				int *error)
+static enum obstacle batch_take(struct batch *b, struct batch *copies, size_t from, size_t to,
+				const struct pass *pass, const bool *refused, int *error)
 {
 	struct region *r = b->region;
 	struct object *o = r->object;
 	enum obstacle obstacle;
 
-	*error = 0;
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
-	obstacle = batch_collect(b, from, to, pass);
-	if (b->count > 0) {
-		size_t first = b->slots[0], last = b->slots[b->count - 1];
-		/* Clean pages between them cost less than a second call would. */
-		*error = views_protect(o, r->first + first, last - first + 1);
-	}
+	obstacle = batch_collect(b, copies, from, to, pass, refused);
+	*error = batch_protect(b);
 	if (*error != 0) {
+		for (size_t i = 0; i < copies->count; i++)
+			page_copy_end(r, copies->slots[i], false);
 		batch_unlock(b);
 		env_unlock(&r->lock);
 	}
@@ -325,33 +437,56 @@ static enum obstacle batch_take(struct batch *b, size_t from, size_t to, const s
 	return obstacle;
 }
 
+/* Is the freeze of a still object over, or will it be? => region->lock held. */
+static bool obstacle_ends(const struct region *r, enum obstacle obstacle)
+{
+	bool ends = true;
+
+	if (obstacle == OBSTACLE_STILL) {
+		env_lock(&r->object->lock);
+		ends = r->object->freezing || !atomic_load(&r->object->still);
+		env_unlock(&r->object->lock);
+	}
+	return ends;
+}
+
 static void writeback_region(struct region *r, size_t from, size_t to, const struct pass *pass,
 			     struct writeback_result *result)
 {
 	const bool sync = pass->reason == MKW_WB_SYNC;
-	struct batch b = {.region = r};
+	struct batch b = {.region = r}, copies = {.region = r};
+	bool refused[REGION_PAGES] = {false};
 	enum obstacle obstacle;
 	struct sleeper sleeper;
 	int error;
 
 	sleeper_init(&sleeper);
 	do {
-		obstacle = batch_take(&b, from, to, pass, &error);
+		obstacle = batch_take(&b, &copies, from, to, pass, refused, &error);
 		if (error != 0) {
 			result->error = result->error != 0 ? result->error : error;
 			break;
 		}
-		if (b.count == 0 && obstacle != OBSTACLE_NONE && sync) {
+		if (!obstacle_ends(r, obstacle)) {
+			result->still = true;
+			obstacle = OBSTACLE_NONE;
+		}
+		if (b.count + copies.count == 0 && obstacle != OBSTACLE_NONE && sync &&
+		    obstacle != OBSTACLE_UNASKED) {
 			obstacle_wait(r, obstacle, &sleeper);
 			continue;
 		}
 		env_unlock(&r->lock);
+		if (copies.count > 0)
+			batch_write_copies(&copies, pass, result);
 		if (b.count > 0 && batch_leave_to_calls(&b) && obstacle == OBSTACLE_NONE)
 			obstacle = OBSTACLE_CALL;
 		if (b.count > 0)
 			batch_write(&b, pass, result);
 		else if (obstacle == OBSTACLE_CALL && sync)
 			env_nap(CALL_POLL_NS); /* no event tells of a call's end */
+		if (obstacle == OBSTACLE_UNASKED)
+			pins_ask_region(r, from, to, refused);
 	} while (obstacle != OBSTACLE_NONE && sync);
 	result->busy |= obstacle != OBSTACLE_NONE;
 	sleeper_destroy(&sleeper);
@@ -413,7 +548,7 @@ static void range_tag(struct object *o, uint64_t first, uint64_t last)
 			env_lock(&r->lock);
 			for (size_t i = from; r->charged > 0 && i < to; i++)
 				if (page_is_charged(&r->pages[i]))
-					r->pages[i].flags |= PAGE_TOWRITE;
+					page_tag(&r->pages[i]);
 			env_unlock(&r->lock);
 		}
 		region_put(r);
@@ -421,17 +556,20 @@ static void range_tag(struct object *o, uint64_t first, uint64_t last)
 }
 
 /* Why a sync failed. => object->lock held. */
-static void sync_say(const struct object *o, int error)
+static void sync_say(const struct object *o, const struct writeback_result *result)
 {
-	if (error == -EAGAIN)
-		mkw_set_error(error, "the store does not take some pages yet; they stay dirty");
-	else if (error == o->error.error)
+	if (result->still && result->error == -EBUSY)
+		mkw_set_error(-EBUSY,
+			      "the object is frozen, and pages were pinned for writing meanwhile");
+	else if (result->error == -EAGAIN)
+		mkw_set_error(-EAGAIN, "the store does not take some pages yet; they stay dirty");
+	else if (result->error == o->error.error)
 		error_say("write-back failed", &o->error);
 	else
-		mkw_set_error(error, "write-back failed: errno %d", -error);
+		mkw_set_error(result->error, "write-back failed: errno %d", -result->error);
 }
 
-int writeback_sync(struct object *o, uint64_t first, uint64_t last)
+static int sync_run(struct object *o, uint64_t first, uint64_t last, const struct pass *pass)
 {
 	struct writeback_result result;
 	uint64_t seq, again_seq;
@@ -445,7 +583,8 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 	 */
 	charge_writeback(o, 1, MKW_WB_SYNC);
 	range_tag(o, first, last);
-	result = writeback_range(o, first, last, MKW_WB_SYNC);
+	result = pass_run(o, first, last, pass);
+	pins_ask(o, first, last);
 	charge_writeback(o, -1, MKW_WB_SYNC);
 	/* Also when something failed: what could be written is to be durable (6.5). */
 	if (first == 0 && last + 1 >= object_pages(o))
@@ -461,8 +600,24 @@ int writeback_sync(struct object *o, uint64_t first, uint64_t last)
 		result.error = o->error.error;
 	if (o->again_seq != again_seq && result.error == 0)
 		result.error = -EAGAIN;
+	if (result.still && result.error == 0 && !pass->frozen)
+		result.error = -EBUSY;
 	if (result.error != 0)
-		sync_say(o, result.error);
+		sync_say(o, &result);
 	env_unlock(&o->lock);
 	return result.error;
+}
+
+int writeback_sync(struct object *o, uint64_t first, uint64_t last)
+{
+	const struct pass pass = {.reason = MKW_WB_SYNC};
+
+	return sync_run(o, first, last, &pass);
+}
+
+int writeback_freeze(struct object *o, bool first)
+{
+	const struct pass pass = {.reason = MKW_WB_SYNC, .freeze = first, .frozen = !first};
+
+	return sync_run(o, 0, OBJECT_PAGES_MAX - 1, &pass);
 }

@@ -826,9 +826,18 @@ static void call_advise(struct input *in)
 	if (!v)
 		return;
 	unsigned char *address = addresses_pick(in, v, &length);
-	unsigned advice = input_number(in) % 7;
-	int wanted = advice > MKW_DONTNEED ? -EINVAL : addresses_wanted(address, length);
+	unsigned advice = input_number(in) % 8;
+	int wanted;
+	uint64_t offset, bytes;
 
+	/* Not MKW_PAGEOUT, which writes as a sync does: unknown advice in its place. */
+	if (advice == MKW_PAGEOUT)
+		advice = 99;
+	wanted = advice == 99 ? -EINVAL : addresses_wanted(address, length);
+	/* No view is private. */
+	for (size_t i = 0; i < VIEWS && advice == MKW_FREE; i++)
+		if (view_within(&world.views[i], address, length, &offset, &bytes))
+			wanted = -EINVAL;
 	fuzz_trace("advise %s at %#llx, %#llx: %u", v->object->uri,
 		   (unsigned long long)(address - v->address), (unsigned long long)length, advice);
 	int error = mkw_advise(address, length, (enum mkw_advice)advice);

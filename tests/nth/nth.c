@@ -606,6 +606,7 @@ int __wrap_ftruncate64(int fd, off_t length)
 	return -1;
 }
 
+WRAP(int, unlink, (const char *path), (path), -1, ERRNOS(EIO, EROFS, ENOMEM))
 WRAP(int, fsync, (int fd), (fd), -1, ERRNOS(EIO, ENOSPC, EINTR, EDQUOT))
 WRAP(int, fdatasync, (int fd), (fd), -1, ERRNOS(EIO, ENOSPC, EINTR, EDQUOT))
 WRAP(int, sync_file_range, (int fd, off_t offset, off_t count, unsigned flags),

@@ -7,6 +7,7 @@
 #include "nth/model.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,6 +91,28 @@ static void life(struct model *m)
 TEST_EACH_BACKEND(nth_life, "whatever call fails between making a space and ending it")
 {
 	each_store(life);
+}
+
+static void life_of_swap(struct model *m)
+{
+	char path[64];
+
+	model_storage(m, 1);
+	m->space_options.swap_path = "/tmp";
+	model_arm();
+	STEP(m, model_space);
+	STEP(m, model_destroy);
+	snprintf(path, sizeof(path), "/tmp/mkwrite-nth-%d", (int)getpid());
+	m->space_options.swap_path = path;
+	STEP(m, model_space);
+	STEP(m, model_destroy);
+	CHECK(access(path, F_OK) != 0);
+	model_end(m);
+}
+
+TEST(nth_life_of_swap, "2.8 whatever call fails, a swap file is there or not, and leaves nothing")
+{
+	model_loop(MODEL_MEM, "", life_of_swap);
 }
 
 static void life_of_layer(struct model *m)

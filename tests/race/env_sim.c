@@ -11,6 +11,7 @@
 #include "atomics.h"
 #include "threads.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <lock/rank.h>
@@ -28,6 +29,11 @@ static int64_t live;
 int64_t env_sim_live(void)
 {
 	return live;
+}
+
+void env_code_name(const void *code, char *name, size_t size)
+{
+	snprintf(name, size, "%p", code);
 }
 
 void env_assert_unlocked(void)

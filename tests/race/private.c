@@ -203,6 +203,9 @@ void private_observe(void)
 
 static void check_bytes(const struct race_view *rv, unsigned page, const char *bytes)
 {
+	if (bytes == NULL)
+		threads_fail("page %u of a private view is SWAPPED, and not in the swap file",
+			     page);
 	for (unsigned k = 0; k < 2; k++) {
 		uint64_t value;
 
@@ -234,6 +237,8 @@ static void check_page(const struct race_view *rv, const struct region *r, unsig
 	if (in.copy != NULL && !writable)
 		threads_fail("page %u of a private view is %s and has been copied (I6)", page,
 			     states[state]);
+	if (state == PRIVATE_SWAPPED)
+		check_bytes(rv, page, sim_swap_bytes(p->slot));
 	if (in.copy == NULL && state == PRIVATE_COPY && !script_has(world.scenario, "toss"))
 		threads_fail("page %u of a private view is a COPY, and there is none (I6)", page);
 	if (in.copy == NULL && in.entry >= SIM_RO && r->pages[page].state == PAGE_ABSENT)

@@ -113,6 +113,7 @@ struct world {
 	bool left;     /* object 0 has no user, and could not be written */
 	bool freezes, unmaps, limited;
 	unsigned reports_max; /* for one access */
+	unsigned swap_fails;  /* writes to the swap file to come */
 	uint64_t next_value;
 	uint64_t size_least; /* of object 0, at the end */
 	int64_t live_before;

@@ -15,16 +15,24 @@
  *   reserveN holdN letgoN       page N; reserve is hold and letgo
  *   freeze                      and thaw, and nothing may reach the store between
  *   chill thaw                  the two halves of it
- *   mineN lookN theirsN spyN    write and read word N by the private view, by another one
- *   dropN                       page N of the private view, by MKW_DONTNEED
- *   tossN shake                 the same by the program's own madvise; the machine takes frames
- * from private views, as it does when it swaps part anew                   unmap the private view;
- * and map it again unmap map mapover           the second view; a third one; object 1 where the
- * second view was other                       a write to object 1 by its own view close the second
- * handle of object 0 quit reopenN                its views and its handle; open it again, read word
- * N, close it leave                       all views and the handle of object 0: it fails, and is
- * written all the same in the end wake room                   the store has space again, the limit
- * is lifted
+ *   unmap map mapover           the second view; a third one; object 1 where the second view was
+ *   other                       a write to object 1 by its own view
+ *   close                       the second handle of object 0
+ *   quit reopenN                its views and its handle; open it again, read word N, close it
+ *   leave                       all views and the handle of object 0: it fails, and is written
+ *                               all the same in the end
+ *   wake room                   the store has space again, the limit is lifted
+ *   tight                       object 0 may have no more resident than it has now
+ *   settle                      wait until nobody else can go on (before the others start)
+ *
+ * Private views:
+ *
+ *   mineN lookN                 word N through the first
+ *   theirsN spyN                and through the second
+ *   dropN outN coldN            page N, by MKW_DONTNEED, MKW_PAGEOUT, MKW_COLD
+ *   tossN                       the same as dropN, by the program's own madvise
+ *   shake                       the machine takes frames from private views, as when it swaps
+ *   part anew                   unmap the first; and map it again
  */
 #include "race.h"
 #include "threads.h"
@@ -504,6 +512,24 @@ static void do_toss(unsigned n)
 		v->own[n] = false;
 }
 
+static void advise(unsigned n, enum mkw_advice advice)
+{
+	void *page = (void *)(world.views[PRIVATE_VIEW].address + (uintptr_t)n * MKW_PAGE_SIZE);
+	int error = mkw_advise(page, MKW_PAGE_SIZE, advice);
+
+	expect(error, "advise", error == -ENOMEM && world.unmaps);
+}
+
+static void do_out(unsigned n)
+{
+	advise(n, MKW_PAGEOUT);
+}
+
+static void do_cold(unsigned n)
+{
+	advise(n, MKW_COLD);
+}
+
 static void do_shake(unsigned n)
 {
 	(void)n;
@@ -596,6 +622,20 @@ static void do_room(unsigned n)
 	expect(mkw_set_limits(world.handles[0], 0, 0), "set_limits", false);
 }
 
+static void do_tight(unsigned n)
+{
+	uint64_t resident = world.objects[0]->account.resident;
+
+	(void)n;
+	expect(mkw_set_limits(world.handles[0], resident * MKW_PAGE_SIZE, 0), "set_limits", false);
+}
+
+static void do_settle(unsigned n)
+{
+	(void)n;
+	threads_settle();
+}
+
 /* ---- Scripts ------------------------------------------------------------------------------ */
 
 static const struct {
@@ -625,6 +665,8 @@ static const struct {
 	{"spy", do_spy, false},		{"drop", do_drop, true},
 	{"toss", do_toss, true},	{"shake", do_shake, false},
 	{"part", do_part, false},	{"anew", do_anew, false},
+	{"out", do_out, true},		{"cold", do_cold, true},
+	{"tight", do_tight, false},	{"settle", do_settle, false},
 };
 
 void script_look(unsigned view, unsigned word)

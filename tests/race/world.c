@@ -10,6 +10,8 @@
  *   dirty=N resident=N   limits of the space, pages
  *   manual defer wait    how the object was opened; its policy
  *   early zero grow      how the store says yes to page_mkwrite (reserve, then lock)
+ *   swap              private copies past the resident limit go to a swap file
+ *   swap=N swap_fails=N  of N pages; its next N writes fail
  *   memory=N          the store has none for a fill while more pages are resident
  *   refuse=N retry=N nopage=N fill_fails=N fill_retries=N write_fails=N not_yet=N sync_fails=N
  *   cut_fails=N          the store's next N answers
@@ -67,6 +69,15 @@ unsigned sim_host_start(const char *name, void (*fn)(void *), void *arg)
 void sim_host_join(unsigned thread)
 {
 	thread_join(thread);
+}
+
+int sim_host_swap(uint64_t page)
+{
+	(void)page;
+	if (world.swap_fails == 0)
+		return 0;
+	world.swap_fails--;
+	return -EIO;
 }
 
 void sim_host_fail(const char *format, ...)
@@ -176,7 +187,8 @@ int view_make(unsigned view, unsigned object)
 
 static void views_make(const struct scenario *sc)
 {
-	static const char *const first[] = {"mine", "look", "drop", "toss", "part", "anew"};
+	static const char *const first[] = {"mine", "look", "drop", "toss",
+					    "part", "anew", "out",  "cold"};
 	static const char *const second[] = {"theirs", "spy"};
 	bool one = false, other = false;
 
@@ -287,7 +299,11 @@ static void world_make(const struct scenario *sc)
 	options.workers_max = options.workers + 2;
 	options.dirty_limit_bytes = (uint64_t)option(sc, "dirty") * MKW_PAGE_SIZE;
 	options.resident_limit_bytes = (uint64_t)option(sc, "resident") * MKW_PAGE_SIZE;
+	options.swap_path = option(sc, "swap") > 0 ? "swap" : NULL;
+	options.swap_limit_bytes =
+		option(sc, "swap") > 1 ? (uint64_t)option(sc, "swap") * MKW_PAGE_SIZE : 0;
 	must(mkw_space_create(&options, &world.space), "space_create");
+	world.swap_fails = option(sc, "swap_fails");
 	object_make(sc, 0);
 	if (second)
 		object_make(sc, 1);
@@ -302,6 +318,7 @@ static void store_heal(struct race_store *s)
 {
 	s->refuse = s->retry = s->nopage = s->fill_fails = s->fill_retries = 0;
 	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = s->memory = 0;
+	world.swap_fails = 0;
 }
 
 /* An object that ended in the run was written then. */

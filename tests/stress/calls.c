@@ -282,7 +282,10 @@ static void step_reserve(struct worker *w)
 static void step_advise(struct worker *w)
 {
 	struct view *v = worker_view(w, false);
-	enum mkw_advice advice = (enum mkw_advice)worker_below(w, MKW_DONTNEED + 1);
+	static const enum mkw_advice all[] = {MKW_NORMAL,   MKW_SEQUENTIAL, MKW_RANDOM,
+					      MKW_WILLNEED, MKW_DONTNEED,   MKW_COLD,
+					      MKW_PAGEOUT};
+	enum mkw_advice advice = all[worker_below(w, sizeof(all) / sizeof(*all))];
 	uint64_t page;
 	int error;
 
