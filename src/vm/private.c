@@ -22,6 +22,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 /* Of the resident limit a grant takes at most this part, so that a few threads do not take all of
  * it for pages that they may never write. */
@@ -178,6 +179,38 @@ static size_t private_copy_ahead(const struct fault *f, size_t n)
 	return done >> PAGE_SHIFT;
 }
 
+/*
+ * There is no room for a copy, and the object's page may be all that reclaim would find: then it
+ * would be filled and evicted over and over. So it gives its own room to the copy; but only where
+ * copies can go to the swap file, or in the end no page could be read any more. => fault_lock held.
+ */
+static bool private_take_over(const struct fault *f, struct private_chunk *c)
+{
+	struct space *s = f->object->space;
+	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
+	const void *bytes;
+	void *buffer;
+
+	if (s->swap.file == NULL || swap_is_tight(&s->swap))
+		return false;
+	buffer = slab_buffer(s);
+	if (buffer == NULL)
+		return false;
+	bytes = frames_data(f->object->frames, f->page << PAGE_SHIFT, MKW_PAGE_SIZE);
+	if (bytes != NULL)
+		memcpy(buffer, bytes, MKW_PAGE_SIZE);
+	if (bytes != NULL && reclaim_page(f->region, slot)) {
+		mmu_copy(&f->view->mmu, view_address(f->view, f->page), MKW_PAGE_SIZE, buffer,
+			 &done);
+		if (done > 0)
+			private_change(f->region, c, slot, PRIVATE_OWN);
+		else
+			uncharge_resident(f->object, 1);
+	}
+	slab_buffer_free(s, buffer);
+	return done > 0;
+}
+
 /* The object's page is resident. => fault_lock held, dropped. */
 static enum step private_grant(struct fault *f)
 {
@@ -193,6 +226,13 @@ static enum step private_grant(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, private_extent(f, c));
+	if (n == 0 && private_take_over(f, c)) {
+		c->pages[slot].writer = f->tid;
+		c->referenced = true;
+		f->served = 1;
+		fault_unlock(f);
+		return STEP_DONE;
+	}
 	if (n == 0) {
 		fault_waiter(f)->grows = true;
 		return private_no_room(f);

@@ -143,6 +143,14 @@ static void region_keep(struct region *r, bool *present)
 	}
 }
 
+bool reclaim_page(struct region *r, size_t slot)
+{
+	bool present[REGION_PAGES] = {false};
+
+	region_keep(r, present);
+	return region_evict(r, slot, slot + 1, present) > 0;
+}
+
 /* Object's pages, and grants of private ones. Returns how many went. => views_lock, region->lock
  * held. */
 static size_t region_shrink(struct region *r, const struct turn *turn, size_t *freed)

@@ -907,6 +907,8 @@ void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool a
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
+/* Evict one page, if it can go; it is to be uncharged. => views_lock, region->lock held. */
+bool reclaim_page(struct region *region, size_t slot);
 /* Pages [first, last] are the first that reclaim takes; now: it takes them here, and dirty ones are
  * written before. => no lock held. */
 void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now);
