@@ -304,13 +304,20 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
 	0x2u /* writes go to copies of the view's own, page by page; the object, its \
 		store and other views never see them (mkw_map(3)) */
 
+#define MKW_LOCKED                                                                        \
+	0x4u /* fill the view now, and leave its pages in memory, copies of a private one \
+		included, once they are made; blocks */
+
 /*
  * Map length bytes from offset of the object. offset must be a multiple of MKW_PAGE_SIZE; length is
  * rounded up to one. The view may reach past the end of the object: accesses there are refused
  * until the object grows. A private view may be writable whatever the handle and the store are;
  * its copies count as resident pages. Pages already cached are mapped at once (about 0.3 us each).
- * The view is not inherited by fork. Errors: EINVAL (range; MKW_WRITE on a store that cannot
- * write), EACCES (MKW_WRITE on a read-only handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
+ * With MKW_LOCKED there is no view unless all of it that the object has could be filled: ENOMEM if
+ * the limits do not allow that, or what the store refuses; a private view's first write to a page
+ * needs a page more, as in any other. The view is not inherited by fork.
+ * Errors: EINVAL (range; MKW_WRITE on a store that cannot write), EACCES (MKW_WRITE on a read-only
+ * handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
  */
 int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsigned flags,
 	    uint64_t offset, void **address);

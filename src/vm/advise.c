@@ -53,7 +53,7 @@ int mkw_msync(void *address, size_t length)
 
 /* ---- Advice ------------------------------------------------------------------------------- */
 
-static int advise_willneed(struct view *v, uint64_t first, uint64_t count)
+int view_fill(struct view *v, uint64_t first, uint64_t count)
 {
 	uint64_t end = object_pages(v->object);
 	int error = 0;
@@ -78,6 +78,8 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 	uintptr_t address = view_address(v, first);
 	int error;
 
+	if (v->locked)
+		return mkw_set_error(-EINVAL, "the view is MKW_LOCKED");
 	if (v->private != NULL) {
 		private_drop(v, first, count);
 		return 0;
@@ -93,10 +95,25 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
 }
 
-/* Whatever the pages' state: what becomes of it is told like any other write-back's (6.5). */
+/* What write-back fails with is told like any other write-back's (6.5). */
 static int advise_reclaim(struct view *v, uint64_t first, uint64_t count, bool now)
 {
+	if (v->locked)
+		return mkw_set_error(-EINVAL, "the view is MKW_LOCKED");
+	if (v->private != NULL && now)
+		pager_out(v, first, count);
+	else if (v->private != NULL)
+		private_cool(v, first, count);
 	reclaim_range(v->object, first, first + count - 1, now);
+	return 0;
+}
+
+/* At once: a page that is written again has nothing to lose by it. */
+static int advise_free(struct view *v, uint64_t first, uint64_t count)
+{
+	if (v->private == NULL)
+		return mkw_set_error(-EINVAL, "MKW_FREE is for private views");
+	private_drop(v, first, count);
 	return 0;
 }
 
@@ -104,11 +121,11 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 {
 	switch (*(enum mkw_advice *)arg) {
 	case MKW_WILLNEED:
-		return advise_willneed(v, first, count);
+		return view_fill(v, first, count);
 	case MKW_DONTNEED:
 		return advise_dontneed(v, first, count);
 	case MKW_FREE:
-		return mkw_set_error(-EINVAL, "MKW_FREE is for private views");
+		return advise_free(v, first, count);
 	case MKW_COLD:
 	case MKW_PAGEOUT:
 		return advise_reclaim(v, first, count, *(enum mkw_advice *)arg == MKW_PAGEOUT);

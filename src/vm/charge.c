@@ -257,20 +257,21 @@ void charge_writeback(struct object *o, int64_t pages, enum mkw_wb_reason reason
 
 /* => charge_lock held. While the last slot of the swap file is taken, one page's room is kept for
  * who brings a slot back. */
-static uint64_t resident_room_for(const struct object *o, bool grows)
+static uint64_t resident_room_for(const struct object *o, bool grows, bool pair)
 {
 	uint64_t room = resident_room(o);
+	uint64_t kept = (uint64_t)pair + (uint64_t)(grows && swap_is_tight(&o->space->swap));
 
-	return grows && room > 0 && swap_is_tight(&o->space->swap) ? room - 1 : room;
+	return room > kept ? room - kept : 0;
 }
 
-static size_t resident_take(struct object *o, size_t want, bool grows)
+static size_t resident_take(struct object *o, size_t want, bool grows, bool pair)
 {
 	struct space *s = o->space;
 	size_t n;
 
 	env_lock(&s->charge_lock);
-	n = min2(want, resident_room_for(o, grows));
+	n = min2(want, resident_room_for(o, grows, pair));
 	account_resident(&s->account, n);
 	account_resident(&o->account, n);
 	if (n == 0 || resident_high(&s->account) || resident_high(&o->account))
@@ -281,22 +282,28 @@ static size_t resident_take(struct object *o, size_t want, bool grows)
 
 size_t charge_resident(struct object *o, size_t want)
 {
-	return resident_take(o, want, false);
+	return resident_take(o, want, false, false);
 }
 
 size_t charge_private(struct object *o, size_t want)
 {
-	return resident_take(o, want, true);
+	return resident_take(o, want, true, false);
+}
+
+bool charge_private_of_pair(struct object *o)
+{
+	return resident_take(o, 1, true, true) == 1;
 }
 
 enum step charge_resident_park(struct fault *f)
 {
 	struct object *o = f->object;
 	struct space *s = o->space;
+	const struct waiter *w = fault_waiter(f);
 	enum step step = STEP_AGAIN;
 
 	env_lock(&s->charge_lock);
-	if (resident_room_for(o, fault_waiter(f)->grows) == 0 && fault_before_park(f)) {
+	if (resident_room_for(o, w->grows, w->pair) == 0 && fault_before_park(f)) {
 		list_push_back(&s->resident_waiters, &fault_waiter(f)->link);
 		reclaimer_kick_locked(s);
 		step = STEP_PARKED;

@@ -278,8 +278,7 @@ enum step fault_answer(struct fault *f, mkw_fault_t code)
 
 /* ---- The steps ---------------------------------------------------------------------------- */
 
-/* The pages are in no view, or cannot be counted. => fault_lock held, dropped. */
-static enum step fault_cannot_pin(struct fault *f)
+enum step fault_cannot_pin(struct fault *f)
 {
 	fault_unlock(f);
 	mkw_set_error(-EOVERFLOW, "a page cannot be pinned more often");
@@ -492,12 +491,19 @@ static enum step fault_step(struct fault *f)
 
 /* ---- Faults of handler threads ------------------------------------------------------------ */
 
+/* Whatever became of it. */
+static void fault_end(struct fault *f)
+{
+	uncharge_resident(f->object, f->room);
+	if (f->region != NULL)
+		region_put(f->region);
+}
+
 static void fault_free(struct fault *f)
 {
 	struct space *s = f->object->space;
 
-	if (f->region != NULL)
-		region_put(f->region);
+	fault_end(f);
 	/* The last: the space stays until its views are gone. */
 	struct view *v = f->view;
 	slab_fault_free(s, f);
@@ -685,8 +691,7 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 		refusal_record(f.tid, &f.refusal, UINT64_MAX);
 		*refusal = f.refusal;
 	}
-	if (f.region != NULL)
-		region_put(f.region);
+	fault_end(&f);
 	sleeper_destroy(&f.sleeper);
 	view_put(v);
 	return true;
@@ -737,7 +742,6 @@ void fault_call_end(struct fault *f)
 		waiters_wake(&f->region->waiters);
 		env_unlock(&f->region->lock);
 	}
-	if (f->region != NULL)
-		region_put(f->region);
+	fault_end(f);
 	sleeper_destroy(&f->sleeper);
 }

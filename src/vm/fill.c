@@ -24,7 +24,8 @@ static size_t fill_extent(const struct fault *f)
 	       r->pages[slot + n].state == PAGE_ABSENT &&
 	       (r->pages[slot + n].flags & PAGE_LOCKED) == 0 &&
 	       !object_in_range_op(f->object, f->page + n) &&
-	       (f->view == NULL || f->page + n < f->view->first + f->view->count))
+	       (f->view == NULL || (f->page + n < f->view->first + f->view->count &&
+				    private_shows_base(f->view, r, slot + n))))
 		n++;
 	return n;
 }

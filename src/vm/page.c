@@ -38,7 +38,8 @@
  *       +-------------------- DROP -----+-------------------+
  *
  * Whether a write copies follows from the state alone, never from a lock that happened to be free
- * (S3.1): a COPY is not copied again, and what is not a COPY may always be (S3.2).
+ * (S3.1): a COPY is not copied again, and what is not a COPY may always be (S3.2). A pinned page is
+ * a COPY (2.7), and stays one until it is dropped.
  */
 #include "vm.h"
 
@@ -95,7 +96,7 @@ void page_change(struct region *r, size_t slot, enum page_event event)
 		r->asked--;
 	}
 	if (event == PAGE_DETACH && p->pins > 0)
-		pins_detach(r, slot);
+		pins_detach(r, NULL, slot);
 }
 
 /* ---- Pins --------------------------------------------------------------------------------- */
@@ -186,6 +187,7 @@ void private_change(struct region *r, struct private_chunk *c, size_t slot,
 	int swapped = (to == PRIVATE_SWAPPED) - (p->state == PRIVATE_SWAPPED);
 
 	assert(to != NOT);
+	assert(p->pins == 0 || to == PRIVATE_COPY || event == PRIVATE_DROP);
 	c->charged += (uint32_t)charged;
 	c->swapped += (uint32_t)swapped;
 	if (charged != 0)
@@ -194,4 +196,31 @@ void private_change(struct region *r, struct private_chunk *c, size_t slot,
 		COUNT(r->object, pages_swapped, (uint64_t)swapped);
 	r->private += (uint32_t)(to != PRIVATE_NONE) - (uint32_t)(p->state != PRIVATE_NONE);
 	p->state = to;
+	if (event == PRIVATE_DROP && p->pins > 0)
+		pins_detach(r, c, slot);
+}
+
+bool private_pin(struct region *r, struct private_chunk *c, size_t slot)
+{
+	struct private_page *p = &c->pages[slot];
+
+	assert(p->state == PRIVATE_COPY);
+	if (p->pins == UINT16_MAX)
+		return false;
+	if (p->pins++ == 0) {
+		c->pinned++;
+		COUNT(r->object, pages_pinned, 1);
+	}
+	return true;
+}
+
+void private_unpin(struct region *r, struct private_chunk *c, size_t slot)
+{
+	struct private_page *p = &c->pages[slot];
+
+	assert(p->pins > 0);
+	if (--p->pins == 0) {
+		c->pinned--;
+		COUNT(r->object, pages_pinned, -(uint64_t)1);
+	}
 }

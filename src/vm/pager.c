@@ -77,17 +77,22 @@ static size_t in_install(struct fault *f, struct private_chunk *c, size_t count,
 	struct region *r = f->region;
 	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
 
+	/* States and counts before the thread runs on and can ask for them. */
+	for (size_t i = slot; i < slot + read; i++)
+		private_change(r, c, i, PRIVATE_IN);
+	COUNT(f->object, swap_ins, read);
 	if (read > 0)
 		*error = mmu_copy(&f->view->mmu, view_address(f->view, f->page), read << PAGE_SHIFT,
 				  buffer, &done);
 	done >>= PAGE_SHIFT;
 	for (size_t i = slot; i < slot + count; i++) {
 		private_unbusy(r, c, i);
-		if (i < slot + done) {
-			private_change(r, c, i, PRIVATE_IN);
+		if (i < slot + done)
 			c->pages[i].writer = f->tid;
-		}
+		else if (i < slot + read)
+			private_change(r, c, i, PRIVATE_OUT);
 	}
+	COUNT(f->object, swap_ins, done - read);
 	c->referenced = true;
 	waiters_wake(&r->waiters);
 	return done;
@@ -120,11 +125,10 @@ enum step pager_in(struct fault *f)
 		slab_buffer_free(s, buffer);
 	uncharge_resident(o, count - done);
 	pager_put(s, first, done);
-	COUNT(o, swap_ins, done);
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);
-		return STEP_DONE;
+		return fault_is_pin(f) ? STEP_AGAIN : STEP_DONE; /* it is to be counted yet */
 	}
 	if (read > 0)
 		mkw_set_error(error, "cannot map a page of the swap file: errno %d", -error);
@@ -143,6 +147,7 @@ struct out {
 	uint32_t first;	    /* of the slots of the swap file for it */
 	size_t slots;	    /* so many: all, or the spare one for its first page */
 	bool spare, protected, failed;
+	bool missing; /* a page of it was not there any more */
 };
 
 static bool out_can_go(const struct out *out, size_t slot)
@@ -232,6 +237,23 @@ static bool out_begin(struct out *out, size_t want)
 	return true;
 }
 
+/* The page at which writing ended was dropped behind the library's back: the view shows the
+ * object's page, as it would if the kernel alone had been asked. => views_lock, region->lock held;
+ * the run is BUSY. */
+static bool out_lose(struct out *out, size_t nth)
+{
+	struct view *v = out->view;
+	bool copied;
+
+	if (!out->missing ||
+	    mmu_copies(&v->mmu, view_address(v, out->region->first + out->slot + nth),
+		       MKW_PAGE_SIZE, &copied) != 0 ||
+	    copied)
+		return false;
+	private_change(out->region, out->chunk, out->slot + nth, PRIVATE_DROP);
+	return true;
+}
+
 /* => views_lock, region->lock held. Of the run, written pages are in the swap file. Returns how
  * many of them are SWAPPED now. */
 static size_t out_end(struct out *out, size_t written)
@@ -274,8 +296,8 @@ static size_t out_write(struct out *out)
 		if (out_take_spare(out))
 			written = swap_write(swap, out->first, 1, bytes, &error);
 	}
-	/* A page that is not there any more is nothing that could be swapped out. */
-	if (error != 0 && error != -EFAULT)
+	out->missing = error == -EFAULT;
+	if (error != 0 && !out->missing)
 		out_failed(out, error);
 	return written;
 }
@@ -285,7 +307,7 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 {
 	struct object *o = out->view->object;
 	size_t written;
-	bool begun;
+	bool begun, lost;
 
 	env_read_lock(&o->views_lock);
 	env_lock(&out->region->lock);
@@ -294,16 +316,18 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 	env_read_unlock(&o->views_lock);
 	if (!begun)
 		return false;
+	out->missing = false;
 	written = out->protected ? out_write(out) : 0;
 	env_read_lock(&o->views_lock);
 	env_lock(&out->region->lock);
+	lost = out_lose(out, written);
 	written = out_end(out, written);
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	out_give_back(out, written);
-	uncharge_resident(o, written);
+	uncharge_resident(o, written + lost);
 	COUNT(o, swap_outs, written);
-	*gone += written;
+	*gone += written + lost;
 	return true;
 }
 
@@ -317,10 +341,13 @@ static bool out_sample(struct out *out)
 	env_lock(&out->region->lock);
 	referenced = out->chunk->referenced;
 	out->chunk->referenced = false;
-	if (referenced)
-		mmu_protect(&out->view->mmu,
-			    view_address(out->view, out->region->first + out->from),
-			    (out->to - out->from) << PAGE_SHIFT);
+	for (size_t from = out->from, to; referenced && from < out->to; from = to + 1) {
+		to = private_unpinned(out->chunk, from, out->to);
+		if (to > from)
+			mmu_protect(&out->view->mmu,
+				    view_address(out->view, out->region->first + from),
+				    (to - from) << PAGE_SHIFT);
+	}
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	return referenced;

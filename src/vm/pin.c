@@ -10,6 +10,8 @@
  *   for reading   the page is resident and mapped, and stays so
  *   for writing   it is DIRTY as well, writable in the view, and stays so: page.c and writeback.c
  *                 say how it is written meanwhile
+ *   in a private view   of either kind: the view has a copy of its own (2.7), which is written in
+ *                 place from then on, by the process and the device (private.c)
  *
  * A pin is a list of parts, of a region each, which are in the region's list too: a page that is
  * truncated is no more the object's, and the pin's count must not be one of the page that comes to
@@ -25,6 +27,21 @@
 
 /* ---- Counting ----------------------------------------------------------------------------- */
 
+static bool part_pin_page(const struct pin_part *part, size_t slot)
+{
+	if (part->private != NULL)
+		return private_pin(part->region, part->chunk, slot);
+	return page_pin(part->region, slot, part->write);
+}
+
+static void part_unpin_page(const struct pin_part *part, size_t slot)
+{
+	if (part->private != NULL)
+		private_unpin(part->region, part->chunk, slot);
+	else
+		page_unpin(part->region, slot, part->write);
+}
+
 size_t fault_pin(struct fault *f, size_t slot, size_t count)
 {
 	struct pin_part *part = f->part;
@@ -33,7 +50,9 @@ size_t fault_pin(struct fault *f, size_t slot, size_t count)
 	if (part->count == 0)
 		part->slot = (uint32_t)slot;
 	assert(part->region == f->region && part->slot + part->count == slot);
-	while (n < count && page_pin(part->region, slot + n, part->write))
+	if (part->private != NULL)
+		part->chunk = private_chunk(f->view, f->region);
+	while (n < count && part_pin_page(part, slot + n))
 		n++;
 	part->count += (uint32_t)n;
 	return n;
@@ -44,7 +63,7 @@ void fault_pin_undo(struct fault *f, size_t count)
 	struct pin_part *part = f->part;
 
 	while (count-- > 0)
-		page_unpin(part->region, part->slot + --part->count, part->write);
+		part_unpin_page(part, part->slot + --part->count);
 }
 
 static bool part_has(const struct pin_part *part, size_t slot)
@@ -53,17 +72,17 @@ static bool part_has(const struct pin_part *part, size_t slot)
 	       (part->gone[slot / 64] >> (slot % 64) & 1) == 0;
 }
 
-void pins_detach(struct region *r, size_t slot)
+void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot)
 {
 	for (struct list *n = r->pins.next; n != &r->pins; n = n->next) {
 		struct pin_part *part = container_of(n, struct pin_part, link);
 
-		if (!part_has(part, slot))
+		if (part->chunk != chunk || !part_has(part, slot))
 			continue;
-		page_unpin(r, slot, part->write);
+		part_unpin_page(part, slot);
 		part->gone[slot / 64] |= 1ull << (slot % 64);
 	}
-	assert(r->pages[slot].pins == 0);
+	assert((chunk != NULL ? chunk->pages[slot].pins : r->pages[slot].pins) == 0);
 }
 
 /* ---- Asking again ------------------------------------------------------------------------- */
@@ -103,10 +122,10 @@ void pins_ask(struct object *o, uint64_t first, uint64_t last)
 
 /* ---- Parts -------------------------------------------------------------------------------- */
 
-/* A part for pages of the view's object from page on. => the view is referenced, and the object is
- * its. */
-static struct pin_part *part_new(struct mkw_pin *pin, struct object *o, uint64_t page)
+/* A part for pages of the view from page on. => the view is referenced. */
+static struct pin_part *part_new(struct mkw_pin *pin, const struct view *v, uint64_t page)
 {
+	struct object *o = v->object;
 	struct pin_part *part = calloc(1, sizeof(*part));
 
 	if (part == NULL)
@@ -117,6 +136,9 @@ static struct pin_part *part_new(struct mkw_pin *pin, struct object *o, uint64_t
 		free(part);
 		return NULL;
 	}
+	part->private = v->private;
+	if (part->private != NULL)
+		atomic_fetch_add(&part->private->refs, 1);
 	atomic_fetch_add(&o->pin_parts, 1);
 	env_lock(&part->region->lock);
 	list_push_back(&part->region->pins, &part->link);
@@ -134,10 +156,12 @@ static void part_end(struct pin_part *part)
 	env_lock(&r->lock);
 	for (size_t slot = part->slot; slot < part->slot + part->count; slot++)
 		if (part_has(part, slot))
-			page_unpin(r, slot, part->write);
+			part_unpin_page(part, slot);
 	list_remove(&part->link);
 	env_unlock(&r->lock);
 	charge_unpinned(o);
+	if (part->private != NULL)
+		private_unref(o->space, part->private);
 	region_put(r);
 	object_release(o, USER_PIN);
 	free(part);
@@ -185,7 +209,7 @@ static int pin_view(struct view *v, uint64_t first, uint64_t count, void *arg)
 	while (page < end && error == 0) {
 		size_t room = REGION_PAGES - (page & (REGION_PAGES - 1));
 		size_t want = end - page < room ? (size_t)(end - page) : room;
-		struct pin_part *part = part_new(pin, v->object, page);
+		struct pin_part *part = part_new(pin, v, page);
 
 		error = part == NULL ? mkw_set_error(-ENOMEM, "no memory for a pin")
 				     : part_fill(part, v, page, want);

@@ -22,14 +22,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 
 /* Of the resident limit a grant takes at most this part, so that a few threads do not take all of
  * it for pages that they may never write. */
 #define WINDOW_PART 64u
-
-/* A fault that found no room for its copy this often is refused. */
-#define ROOM_TRIES_MAX 64u
 
 /* From this run on a stream is believed. */
 #define STREAM_PAGES 16u
@@ -126,13 +122,16 @@ static size_t private_extent(const struct fault *f, const struct private_chunk *
 
 /* Charge those of the n pages that are not charged yet. Returns for how many of them there was
  * room; from the first on, without a gap. */
-static size_t private_charge(const struct fault *f, const struct private_chunk *c, size_t n)
+static size_t private_charge(struct fault *f, const struct private_chunk *c, size_t n)
 {
 	size_t slot = f->page & (REGION_PAGES - 1), fresh = 0, room, i;
 
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
-	room = fresh > 0 ? charge_private(f->object, fresh) : 0;
+	room = f->room;
+	if (fresh > room)
+		room += charge_private(f->object, fresh - room);
+	f->room = room > fresh ? room - fresh : 0;
 	for (i = 0; i < n; i++) {
 		if (c->pages[slot + i].state != PRIVATE_NONE)
 			continue;
@@ -148,13 +147,15 @@ enum step private_no_room(struct fault *f)
 	fault_unlock(f);
 	if (fault_may_not_wait_for_room(f))
 		return fault_refuse(f, -EDEADLK);
-	/* The object's page that is to be copied may be all that reclaim finds, over and over. */
-	if (++f->memory_tries >= ROOM_TRIES_MAX) {
-		mkw_set_error(-ENOMEM, "the resident limit leaves no room for a private page");
-		return fault_refuse(f, -ENOMEM);
-	}
-	f->want = 1; /* not all the room for what is read ahead of it */
 	return charge_resident_park(f);
+}
+
+/* There is no room for a copy, while the object's page is there. => fault_lock held, dropped. */
+static enum step private_no_copy(struct fault *f)
+{
+	f->lacked = true;
+	fault_waiter(f)->grows = true;
+	return private_no_room(f);
 }
 
 static enum step private_failed(struct fault *f, int error)
@@ -179,38 +180,6 @@ static size_t private_copy_ahead(const struct fault *f, size_t n)
 	return done >> PAGE_SHIFT;
 }
 
-/*
- * There is no room for a copy, and the object's page may be all that reclaim would find: then it
- * would be filled and evicted over and over. So it gives its own room to the copy; but only where
- * copies can go to the swap file, or in the end no page could be read any more. => fault_lock held.
- */
-static bool private_take_over(const struct fault *f, struct private_chunk *c)
-{
-	struct space *s = f->object->space;
-	size_t slot = f->page & (REGION_PAGES - 1), done = 0;
-	const void *bytes;
-	void *buffer;
-
-	if (s->swap.file == NULL || swap_is_tight(&s->swap))
-		return false;
-	buffer = slab_buffer(s);
-	if (buffer == NULL)
-		return false;
-	bytes = frames_data(f->object->frames, f->page << PAGE_SHIFT, MKW_PAGE_SIZE);
-	if (bytes != NULL)
-		memcpy(buffer, bytes, MKW_PAGE_SIZE);
-	if (bytes != NULL && reclaim_page(f->region, slot)) {
-		mmu_copy(&f->view->mmu, view_address(f->view, f->page), MKW_PAGE_SIZE, buffer,
-			 &done);
-		if (done > 0)
-			private_change(f->region, c, slot, PRIVATE_OWN);
-		else
-			uncharge_resident(f->object, 1);
-	}
-	slab_buffer_free(s, buffer);
-	return done > 0;
-}
-
 /* The object's page is resident. => fault_lock held, dropped. */
 static enum step private_grant(struct fault *f)
 {
@@ -226,17 +195,8 @@ static enum step private_grant(struct fault *f)
 		return private_failed(f, -ENOMEM);
 	}
 	n = private_charge(f, c, private_extent(f, c));
-	if (n == 0 && private_take_over(f, c)) {
-		c->pages[slot].writer = f->tid;
-		c->referenced = true;
-		f->served = 1;
-		fault_unlock(f);
-		return STEP_DONE;
-	}
-	if (n == 0) {
-		fault_waiter(f)->grows = true;
-		return private_no_room(f);
-	}
+	if (n == 0)
+		return private_no_copy(f);
 	copied = private_copy_ahead(f, n);
 	for (size_t i = 0; i < n; i++) {
 		private_change(r, c, slot + i, i < copied ? PRIVATE_OWN : PRIVATE_GRANT);
@@ -301,6 +261,130 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 	return error == 0 ? STEP_DONE : private_failed(f, error);
 }
 
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+/* How many pages from the fault's on can be made copies with it. => fault_lock held. */
+static size_t own_extent(const struct fault *f, const struct private_chunk *c)
+{
+	const struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
+	size_t max = f->want < FILL_PAGES_MAX ? f->want : FILL_PAGES_MAX;
+
+	while (n < max && slot + n < REGION_PAGES && r->pages[slot + n].state != PAGE_ABSENT &&
+	       !object_in_range_op(f->object, f->page + n) &&
+	       c->pages[slot + n].state <= PRIVATE_GRANTED &&
+	       !private_is_busy(f->view, r, slot + n))
+		n++;
+	return n;
+}
+
+/* Of n charged pages, make those copies that are none. Returns how many are copies now, from the
+ * first on. Nobody maps anything meanwhile: to them it is one step. => fault_lock held. */
+static size_t own_copy(const struct fault *f, size_t n, int *error)
+{
+	struct mmu_view *mmu = &f->view->mmu;
+	uintptr_t address = view_address(f->view, f->page);
+	bool copied[REGION_PAGES];
+	size_t i = 0;
+
+	*error = mmu_protect(mmu, address, n << PAGE_SHIFT);
+	if (*error == 0)
+		*error = mmu_copies(mmu, address, n << PAGE_SHIFT, copied);
+	while (*error == 0 && i < n) {
+		size_t from = i, done = 0;
+		uintptr_t at = address + (from << PAGE_SHIFT);
+		void *bytes;
+
+		while (i < n && !copied[i])
+			i++;
+		if (i == from) {
+			i++;
+			continue;
+		}
+		bytes = frames_data(f->object->frames, (f->page + from) << PAGE_SHIFT,
+				    (i - from) << PAGE_SHIFT);
+		*error = bytes == NULL ? -ENOMEM : mmu_zap(mmu, at, (i - from) << PAGE_SHIFT);
+		if (*error == 0)
+			*error = mmu_copy(mmu, at, (i - from) << PAGE_SHIFT, bytes, &done);
+		if (*error != 0)
+			i = from + (done >> PAGE_SHIFT);
+	}
+	return i;
+}
+
+/* A pin wants copies. The object's page is resident. => fault_lock held, dropped. */
+static enum step private_own(struct fault *f)
+{
+	struct view *v = f->view;
+	struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1), n, done, back = 0;
+	struct private_chunk *c = private_chunk_make(v, r);
+	int error;
+
+	if (c == NULL) {
+		fault_unlock(f);
+		return private_failed(f, -ENOMEM);
+	}
+	n = private_charge(f, c, own_extent(f, c));
+	if (n == 0)
+		return private_no_copy(f);
+	done = own_copy(f, n, &error);
+	for (size_t i = 0; i < n; i++) {
+		if (i < done) {
+			private_change(r, c, slot + i, PRIVATE_OWN);
+			c->pages[slot + i].writer = f->tid;
+		} else {
+			back += c->pages[slot + i].state == PRIVATE_NONE;
+		}
+	}
+	r->referenced = true;
+	fault_unlock(f);
+	uncharge_resident(f->object, back);
+	return done > 0 ? STEP_AGAIN : private_failed(f, error);
+}
+
+/* The page is a copy: it and those behind it are counted. => fault_lock held, dropped. */
+static enum step private_pin_copies(struct fault *f, struct private_chunk *c)
+{
+	size_t slot = f->page & (REGION_PAGES - 1), n = 1;
+	bool there = true;
+	int error;
+
+	while (n < f->want && slot + n < REGION_PAGES && c->pages[slot + n].state == PRIVATE_COPY &&
+	       !private_is_busy(f->view, f->region, slot + n))
+		n++;
+	n = fault_pin(f, slot, n);
+	if (n == 0)
+		return fault_cannot_pin(f);
+	c->referenced = true;
+	f->served = n;
+	error = mmu_let_write(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT,
+			      &there);
+	if (error != 0 || !there)
+		fault_pin_undo(f, n);
+	if (error == 0 && !there)
+		return private_lost(f, c);
+	fault_unlock(f);
+	return error == 0 ? STEP_DONE : private_failed(f, error);
+}
+
+/* ---- Looking ------------------------------------------------------------------------------ */
+
+/* The object's page is absent. If there was no room for the copy, that comes first: else the page
+ * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
+ * held, dropped. */
+static enum step private_fill(struct fault *f)
+{
+	if (f->lacked && f->room == 0) {
+		f->room = charge_private_of_pair(f->object);
+		if (f->room == 0) {
+			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
+			return private_no_room(f);
+		}
+	}
+	return fault_fill(f);
+}
+
 enum step private_look(struct fault *f)
 {
 	struct region *r = f->region;
@@ -313,14 +397,18 @@ enum step private_look(struct fault *f)
 		fault_unlock(f);
 		return fault_refuse(f, -EDEADLK);
 	}
-	fault_waiter(f)->grows = false;
+	fault_waiter(f)->grows = fault_waiter(f)->pair = false;
 	if (state == PRIVATE_SWAPPED)
 		return pager_in(f);
+	if (state == PRIVATE_COPY && fault_is_pin(f))
+		return private_pin_copies(f, private_chunk(f->view, r));
 	if (state == PRIVATE_COPY)
 		return private_let_write(f, private_chunk(f->view, r));
 	if (r->pages[slot].state == PAGE_ABSENT)
 		return (r->pages[slot].flags & PAGE_LOCKED) != 0 ? fault_park_region(f)
-								 : fault_fill(f);
+								 : private_fill(f);
+	if (fault_is_pin(f))
+		return private_own(f);
 	if (f->kind == FAULT_FILL ||
 	    (f->access == MMU_READ && state == PRIVATE_NONE && mmu_can_map_base(&f->view->mmu)))
 		return fault_read(f);
@@ -390,7 +478,7 @@ bool private_clip(const struct view *v, const struct region *r, uint64_t first, 
 
 /* => views_lock, region->lock held. False: somebody is at one of them, nothing was done. */
 static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t count,
-		      struct dropped *dropped)
+		      bool pinned_too, struct dropped *dropped)
 {
 	struct private_chunk *c;
 	size_t from, to;
@@ -402,13 +490,25 @@ static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t
 		return true;
 	if (chunk_is_busy(c, from, to))
 		return false;
-	mmu_zap(&v->mmu, view_address(v, r->first + from), (to - from) << PAGE_SHIFT);
-	chunk_drop(r, c, from, to, dropped);
+	for (size_t i = from; i < to;) {
+		size_t start = i;
+
+		while (i < to && (pinned_too || c->pages[i].pins == 0))
+			i++;
+		if (i > start) {
+			mmu_zap(&v->mmu, view_address(v, r->first + start),
+				(i - start) << PAGE_SHIFT);
+			chunk_drop(r, c, start, i, dropped);
+		} else {
+			i++;
+		}
+	}
 	return true;
 }
 
 /* Views in turn, until one had slots to give back or all had theirs. only: NULL is all private
- * views of the object. False: somebody is at a page. => views_lock, region->lock held. */
+ * views of the object, and what is pinned as well. False: somebody is at a page. => views_lock,
+ * region->lock held. */
 static bool region_drop_some(struct region *r, struct view *only, uint64_t first, uint64_t count,
 			     struct dropped *dropped)
 {
@@ -418,7 +518,7 @@ static bool region_drop_some(struct region *r, struct view *only, uint64_t first
 	for (struct list *n = o->views.next; n != &o->views && dropped->count == 0; n = n->next) {
 		struct view *v = container_of(n, struct view, link);
 		if (v->private != NULL && (only == NULL || v == only))
-			done &= view_drop(v, r, first, count, dropped);
+			done &= view_drop(v, r, first, count, only == NULL, dropped);
 	}
 	return done;
 }
@@ -492,6 +592,16 @@ static void private_forget(struct view *v)
 	}
 }
 
+void private_unref(struct space *s, struct private *p)
+{
+	if (atomic_fetch_sub(&p->refs, 1) > 1)
+		return;
+	for (size_t i = 0; i < p->regions; i++)
+		if (p->chunks[i] != NULL)
+			slab_private_free(s, p->chunks[i]);
+	env_free(p, private_bytes(p->regions));
+}
+
 void private_put(struct view *v)
 {
 	struct private *p = v->private;
@@ -499,41 +609,96 @@ void private_put(struct view *v)
 	if (p == NULL)
 		return;
 	private_forget(v);
-	if (atomic_fetch_sub(&p->refs, 1) > 1)
-		return;
-	for (size_t i = 0; i < p->regions; i++)
-		if (p->chunks[i] != NULL)
-			slab_private_free(v->object->space, p->chunks[i]);
-	env_free(p, private_bytes(p->regions));
+	private_unref(v->object->space, p);
 }
 
 /* ---- Taking back -------------------------------------------------------------------------- */
 
-size_t private_take_back(struct view *v, struct region *r)
+size_t private_unpinned(const struct private_chunk *c, size_t from, size_t to)
 {
-	struct private_chunk *c = private_chunk(v, r);
-	bool copied[REGION_PAGES];
-	uint32_t charged;
-	size_t from, to;
-	uintptr_t address;
+	while (from < to && (c->pinned == 0 || c->pages[from].pins == 0))
+		from++;
+	return from;
+}
 
-	if (c == NULL || c->charged == 0 || !private_clip(v, r, r->first, REGION_PAGES, &from, &to))
-		return 0;
+/* Of slots [from, to), none of which is pinned. */
+static void chunk_take_back(struct view *v, struct region *r, struct private_chunk *c, size_t from,
+			    size_t to)
+{
+	uintptr_t address;
+	bool copied[REGION_PAGES];
+
 	while (from < to && c->pages[from].state != PRIVATE_GRANTED)
 		from++;
 	while (to > from && c->pages[to - 1].state != PRIVATE_GRANTED)
 		to--;
 	if (from == to)
-		return 0;
+		return;
 	address = view_address(v, r->first + from);
 	/* First protect, then look: a write that comes later is reported. */
 	if (mmu_protect(&v->mmu, address, (to - from) << PAGE_SHIFT) != 0 ||
 	    mmu_copies(&v->mmu, address, (to - from) << PAGE_SHIFT, copied) != 0)
-		return 0;
-	charged = c->charged;
+		return;
 	for (size_t i = from; i < to; i++)
 		if (c->pages[i].state == PRIVATE_GRANTED)
 			private_change(r, c, i, copied[i - from] ? PRIVATE_OWN : PRIVATE_UNUSED);
 	c->window = 0;
+}
+
+size_t private_take_back(struct view *v, struct region *r)
+{
+	struct private_chunk *c = private_chunk(v, r);
+	uint32_t charged;
+	size_t from, to;
+
+	if (c == NULL || c->charged == 0 || !private_clip(v, r, r->first, REGION_PAGES, &from, &to))
+		return 0;
+	charged = c->charged;
+	/* Pinned pages are written to without a report: they are not protected. */
+	while (from < to) {
+		size_t end = private_unpinned(c, from, to);
+
+		chunk_take_back(v, r, c, from, end);
+		from = end + 1;
+	}
 	return charged - c->charged;
+}
+
+/* Pinned pages are left out. */
+static void chunk_protect(struct view *v, const struct region *r, const struct private_chunk *c,
+			  size_t from, size_t to)
+{
+	while (from < to) {
+		size_t end = private_unpinned(c, from, to);
+
+		if (end > from)
+			mmu_protect(&v->mmu, view_address(v, r->first + from),
+				    (end - from) << PAGE_SHIFT);
+		from = end + 1;
+	}
+}
+
+void private_cool(struct view *v, uint64_t first, uint64_t count)
+{
+	struct region *r;
+	uint64_t next = first;
+
+	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
+		struct private_chunk *c;
+		size_t from, to;
+
+		next = r->first + REGION_PAGES;
+		env_read_lock(&v->object->views_lock);
+		env_lock(&r->lock);
+		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
+		if (c != NULL && c->charged > 0) {
+			c->referenced = false;
+			c->hand = (uint16_t)from;
+			/* Who goes on writing is seen to. */
+			chunk_protect(v, r, c, from, to);
+		}
+		env_unlock(&r->lock);
+		env_read_unlock(&v->object->views_lock);
+		region_put(r);
+	}
 }

@@ -27,7 +27,9 @@ static uint64_t account_excess(const struct account *a)
 
 	if (keep == a->resident_limit)
 		keep--;
-	return a->resident > keep ? a->resident - keep : 0;
+	if (a->resident > keep)
+		return a->resident - keep;
+	return a->resident + 1 >= a->resident_limit; /* no room for a pair */
 }
 
 /* => charge_lock held. Pages to get rid of; 0: enough room. */
@@ -119,7 +121,6 @@ struct turn {
 	uint64_t goal; /* pages to get rid of in the space; 0: objects over limits of their own */
 	bool hard;     /* whatever is clean goes, whoever used it of late */
 	bool swap;     /* somebody waits: private copies go, too */
-	bool tight;    /* the swap file's last slot is taken */
 	bool urgent;   /* somebody waits who shall have it, if nothing else helps */
 	bool busy;     /* pages were left because somebody is at them, which will end */
 	size_t gone;   /* pages */
@@ -141,14 +142,6 @@ static void region_keep(struct region *r, bool *present)
 		for (; from < REGION_PAGES && from < to; from++)
 			present[from] = true;
 	}
-}
-
-bool reclaim_page(struct region *r, size_t slot)
-{
-	bool present[REGION_PAGES] = {false};
-
-	region_keep(r, present);
-	return region_evict(r, slot, slot + 1, present) > 0;
 }
 
 /* Object's pages, and grants of private ones. Returns how many went. => views_lock, region->lock
@@ -262,10 +255,11 @@ void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now)
 static uint64_t region_want(struct region *r, const struct turn *turn)
 {
 	const struct account *a = &r->object->account;
-	uint64_t want = turn->goal > turn->gone ? turn->goal - turn->gone : turn->tight, own = 0;
+	uint64_t want = turn->goal > turn->gone ? turn->goal - turn->gone : 0, own = 0;
 
 	env_lock(&r->object->space->charge_lock);
-	if (a->resident_limit != 0 && a->resident * 16 >= a->resident_limit * 15)
+	if (a->resident_limit != 0 &&
+	    (a->resident + 1 >= a->resident_limit || a->resident * 16 >= a->resident_limit * 15))
 		own = account_excess(a);
 	env_unlock(&r->object->space->charge_lock);
 	return want > own ? want : own;
@@ -293,16 +287,17 @@ static void clock_turn(struct space *s, struct turn *turn)
 	}
 }
 
-/* That private copies cannot go is told once, until they can again. */
+/* That private copies cannot go is told once for each reason: a full file may have room every now
+ * and then. */
 static void swap_tell(struct space *s, const struct turn *turn)
 {
 	int error = turn->pager.failed.error;
 
-	if (error != 0 && error != s->swap_error)
-		space_log(s, MKW_LOG_ERROR, "private copies stay in memory: %s",
-			  turn->pager.failed.sentence);
-	if (error != 0 || turn->gone > 0)
-		s->swap_error = error;
+	if (error == 0 || error == s->swap_error)
+		return;
+	s->swap_error = error;
+	space_log(s, MKW_LOG_ERROR, "private copies stay in memory: %s",
+		  turn->pager.failed.sentence);
 }
 
 /* What is said to those who wait, and for whom there is no room. */
@@ -339,7 +334,6 @@ static void reclaim_run(struct space *s, struct turn *turn)
 static void turn_look(struct space *s, struct turn *turn)
 {
 	turn->goal = reclaim_goal(s);
-	turn->tight = swap_is_tight(&s->swap);
 	turn->swap = !list_empty(&s->resident_waiters) || !list_empty(&s->memory_waiters);
 	for (struct list *n = s->resident_waiters.next; n != &s->resident_waiters; n = n->next)
 		turn->urgent |= !container_of(n, struct waiter, link)->grows;

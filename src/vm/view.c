@@ -329,7 +329,7 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 				     MKW_PAGE_SIZE);
 	if (protection != MKW_READ && (protection & ~(MKW_READ | MKW_WRITE)) != 0)
 		return mkw_set_error(-EINVAL, "unknown protection bits");
-	if (protection == 0 || (flags & ~(MKW_INLINE | MKW_PRIVATE)) != 0)
+	if (protection == 0 || (flags & ~(MKW_INLINE | MKW_PRIVATE | MKW_LOCKED)) != 0)
 		return mkw_set_error(-EINVAL, "no protection, or unknown flags");
 	if (length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
@@ -362,6 +362,7 @@ static struct view *view_new(struct object *o, size_t length, unsigned protectio
 	v->first = offset >> PAGE_SHIFT;
 	v->count = (length + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
 	v->protection = protection;
+	v->locked = (flags & MKW_LOCKED) != 0;
 	v->mmu = (struct mmu_view){
 		.mmu = o->space->mmu,
 		.backend = (flags & MKW_INLINE) != 0 ? MMU_INLINE : MMU_UFFD,
@@ -423,12 +424,27 @@ static int view_add(struct view *v)
 	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
 }
 
+/* MKW_LOCKED: what there is of the view is brought in, or it is not to be. */
+static int view_lock_in(struct view *v)
+{
+	struct error_record failed = {0};
+	int error = v->locked ? view_fill(v, v->first, v->count) : 0;
+
+	if (error == 0)
+		return 0;
+	error_keep(&failed, error);
+	if (table_remove(v))
+		view_unmap(v);
+	return error_say("the view cannot be locked in memory", &failed);
+}
+
 int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,
 	    uint64_t offset, void **address)
 {
 	struct env_shield shield;
 	struct object *o;
 	struct view *v;
+	void *mapped;
 	int error;
 
 	error_clear();
@@ -445,9 +461,12 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	error = v == NULL ? mkw_set_error(-ENOMEM, "no memory for a view") : view_add(v);
 	if (error == 0) {
 		atomic_fetch_add(&o->view_count, 1);
-		*address = (void *)v->mmu.address;
 		if (view_is_notified(v))
 			op_map(o, true);
+		mapped = (void *)v->mmu.address;
+		error = view_lock_in(v);
+		if (error == 0)
+			*address = mapped;
 	} else if (v != NULL) {
 		view_free(v);
 	}

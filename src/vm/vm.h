@@ -54,8 +54,10 @@ int error_say(const char *what, const struct error_record *record);
 struct waiter {
 	struct list link;
 	void (*wake)(struct waiter *waiter);
-	int deny;   /* set by whoever wakes it: what it waited for will not come, for this errno */
-	bool grows; /* for room: it would make one page more that only swapping gets rid of */
+	int deny; /* set by whoever wakes it: what it waited for will not come, for this errno */
+	/* For room: */
+	bool grows; /* it would make one page more that only swapping gets rid of, */
+	bool pair;  /* and needs another one meanwhile */
 };
 
 /* A thread that waits, as opposed to a parked fault. */
@@ -155,6 +157,7 @@ enum private_event {
 struct private_chunk { /* the pages of a view in one region; the region's lock guards it */
 	struct private_page pages[REGION_PAGES];
 	uint32_t charged, swapped; /* pages */
+	uint32_t pinned;	   /* pages */
 	uint32_t window;	   /* pages that the next fault asks for */
 	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
@@ -163,6 +166,9 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 /* => region->lock held. The transition must be in the table. */
 void private_change(struct region *region, struct private_chunk *chunk, size_t slot,
 		    enum private_event event);
+/* As page_pin, of a PRIVATE_COPY. */
+bool private_pin(struct region *region, struct private_chunk *chunk, size_t slot);
+void private_unpin(struct region *region, struct private_chunk *chunk, size_t slot);
 
 /* => region->lock held. The transition must be in the table. */
 void page_change(struct region *region, size_t slot, enum page_event event);
@@ -468,6 +474,9 @@ static inline bool view_is_notified(const struct view *v)
 	return v->mmu.writable && v->private == NULL;
 }
 int view_unmap(struct view *v); /* after it was taken from the table */
+/* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
+ * lock held. */
+int view_fill(struct view *v, uint64_t first, uint64_t count);
 struct view *view_steal(const struct space *s);
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg);
@@ -488,6 +497,7 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 struct private *private_new(uint64_t first, uint64_t count);
 /* The view, which is mapped no more, gives up its part of it. No lock held. */
 void private_put(struct view *v);
+void private_unref(struct space *s, struct private *p);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
 struct private_chunk *private_chunk(const struct view *v, const struct region *r);
 /* The part of pages [first, first+count) that is in the view and the region, as slots. False: there
@@ -501,9 +511,14 @@ bool private_shows_base(const struct view *v, const struct region *r, size_t slo
 void private_drop(struct view *v, uint64_t first, uint64_t count);
 /* The object ends at page first now. => a range op over what is behind; no lock held. */
 void private_truncate(struct object *o, uint64_t first);
+/* The first pinned slot of [from, to), or to: pinned pages are written to without a report, they
+ * are not to be protected. => region->lock held. */
+size_t private_unpinned(const struct private_chunk *c, size_t from, size_t to);
 /* Take back grants that nobody used; what was copied is known to be a copy then. Returns how many
  * pages are to be uncharged. => views_lock, region->lock held. */
 size_t private_take_back(struct view *v, struct region *r);
+/* What the view has of its own in the range is the first that is swapped out. No lock held. */
+void private_cool(struct view *v, uint64_t first, uint64_t count);
 
 /* How many pages from page on a fault of this access should take. */
 size_t stream_plan(struct view *v, uint64_t page, enum mmu_access access);
@@ -551,6 +566,8 @@ struct fault {
 	uint64_t wake_seq;	/* of the object, before the store was asked */
 	size_t locked; /* pages that FAULT_READ and FAULT_WRITE left locked, from page on */
 	size_t served; /* pages from page on that are done */
+	size_t room;   /* resident pages that are charged for it in advance */
+	bool lacked;   /* a private page had no room: it goes before that of the object's page */
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
@@ -630,6 +647,8 @@ void fault_hold(struct fault *f, size_t slot, size_t count);
 size_t fault_pin(struct fault *f, size_t slot, size_t count);
 /* The last so many of them are let go again. */
 void fault_pin_undo(struct fault *f, size_t count);
+/* => fault_lock held, dropped. The page cannot be counted once more. */
+enum step fault_cannot_pin(struct fault *f);
 
 /* ---- A thread's latest access (latest.c) -------------------------------------------------- */
 
@@ -733,8 +752,10 @@ void pager_serve(struct space *s, struct pager_result *result);
 struct pin_part {
 	struct list link;      /* region->pins; region->lock, as all below */
 	struct pin_part *next; /* of the same pin */
-	struct region *region; /* NULL: nothing is pinned yet */
-	uint32_t slot, count;  /* pages */
+	struct region *region;
+	struct private *private;     /* of a private view: kept, too; else NULL */
+	struct private_chunk *chunk; /* of that and the region; set with the first page */
+	uint32_t slot, count;	     /* pages */
 	bool write;
 	uint64_t gone[REGION_PAGES / 64]; /* slots whose page was detached since */
 };
@@ -755,9 +776,9 @@ struct mkw_pin {
 void pins_ask(struct object *o, uint64_t first, uint64_t last);
 /* The same for slots [from, to) of a region; refused[slot] tells what it was. */
 void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
-/* => region->lock held. The page is about to be the object's no more: pins do not count for
- * whatever comes to its place. */
-void pins_detach(struct region *r, size_t slot);
+/* => region->lock held. The page is about to be the object's no more, or the private view's: pins
+ * do not count for whatever comes to its place. */
+void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot);
 /* Tell the space's log of every pin there is. Returns how many there are. */
 unsigned pins_report(struct space *s);
 /* End them. => nobody else pins or unpins. */
@@ -852,6 +873,8 @@ void uncharge_dirty(struct object *o, size_t pages);
 size_t charge_resident(struct object *o, size_t want);
 /* The same for pages that only swapping gets rid of. */
 size_t charge_private(struct object *o, size_t want);
+/* One of these, if there is room for another page beside it. */
+bool charge_private_of_pair(struct object *o);
 enum step charge_resident_park(struct fault *f);
 /* Who waits for room looks again. */
 void charge_wake(struct space *s);
@@ -907,8 +930,6 @@ void judge_granted(struct region *r, const uint16_t *slots, size_t count, bool a
 
 void flusher_main(void *space);
 void reclaimer_main(void *space);
-/* Evict one page, if it can go; it is to be uncharged. => views_lock, region->lock held. */
-bool reclaim_page(struct region *region, size_t slot);
 /* Pages [first, last] are the first that reclaim takes; now: it takes them here, and dirty ones are
  * written before. => no lock held. */
 void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now);

@@ -93,3 +93,169 @@ TEST_EACH_BACKEND(free_shared, "MKW_FREE has nothing to drop in a shared view")
 	CHECK_EQ(*rig_word(rig.view, 1), 1);
 	rig_close(&rig);
 }
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+static void private_open(struct rig *rig, unsigned char **view, uint64_t pages,
+			 uint64_t resident_pages, unsigned flags)
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = resident_pages * PAGE,
+		.swap_path = "/tmp",
+	};
+	void *address;
+
+	rig_open(rig, &options, pages, MKW_RDWR);
+	REQUIRE_EQ(mkw_map(rig->handle, pages * PAGE, MKW_WRITE,
+			   MKW_PRIVATE | flags | test_map_flags(), 0, &address),
+		   0);
+	*view = address;
+	CHECK_EQ(mkw_advise(address, pages * PAGE, MKW_RANDOM), 0);
+}
+
+static void private_close(struct rig *rig, unsigned char *view)
+{
+	CHECK_EQ(mkw_unmap(view, rig->pages * PAGE), 0);
+	CHECK_EQ(rig_space_stat(rig).swapped_bytes, 0);
+	CHECK_EQ(rig_space_stat(rig).private_bytes, 0);
+	rig_close(rig);
+}
+
+TEST_EACH_BACKEND(willneed_swapped,
+		  "2.8 MKW_WILLNEED brings back what is swapped out, and the rest in")
+{
+	unsigned char *view;
+	uint64_t faults;
+	struct rig rig;
+
+	private_open(&rig, &view, 64, 0, 0);
+	for (uint64_t i = 0; i < 64; i += 3)
+		*rig_word(view, i) = i + 1;
+	CHECK_EQ(mkw_advise(view, 64 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 0);
+	CHECK_EQ(rig_stat(&rig).swapped_bytes, 22 * PAGE);
+	CHECK_EQ(mkw_advise(view, 64 * PAGE, MKW_WILLNEED), 0);
+	CHECK_EQ(rig_stat(&rig).swapped_bytes, 0);
+	faults = rig_stat(&rig).read_faults + rig_stat(&rig).write_faults;
+	for (uint64_t i = 0; i < 64; i += 3)
+		CHECK_EQ((*rig_word(view, i))++, i + 1);
+	CHECK_EQ(rig_stat(&rig).read_faults + rig_stat(&rig).write_faults, faults);
+	CHECK_EQ(rig_stat(&rig).fills, script_calls(rig.store, SCRIPT_FAULT));
+	private_close(&rig, view);
+}
+
+TEST_EACH_BACKEND(cold_private,
+		  "2.8 cold copies are swapped out before those that were written of late")
+{
+	unsigned char *view;
+	struct rig rig;
+
+	private_open(&rig, &view, 3 * 512, 600, 0);
+	for (uint64_t i = 0; i < 150; i++) {
+		*rig_word(view, i) = i + 1;
+		*rig_word(view, 512 + i) = i + 2;
+	}
+	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_WILLNEED), 0);
+	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_NORMAL), 0);
+	CHECK_EQ(mkw_advise(view + 512 * PAGE, 512 * PAGE, MKW_COLD), 0);
+	for (uint64_t i = 0; i < 150; i++)
+		(void)*rig_word(rig.view, 1024 + i);
+	for (uint64_t i = 0; i < 150; i++) {
+		CHECK_EQ(*rig_word(view, i), i + 1);
+		CHECK_EQ(*rig_word(view, 512 + i), i + 2);
+	}
+	private_close(&rig, view);
+}
+
+/* ---- MKW_LOCKED --------------------------------------------------------------------------- */
+
+TEST_EACH_BACKEND(locked_shared, "a locked view is filled when it is mapped, and stays")
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = 64 * PAGE,
+	};
+	struct rig rig;
+	uint64_t filled;
+	void *view;
+
+	rig_open(&rig, &options, 512, MKW_RDWR);
+	REQUIRE_EQ(mkw_map(rig.handle, 32 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(), 8 * PAGE,
+			   &view),
+		   0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 32 * PAGE);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 64; i < 512; i++)
+			(void)*rig_word(rig.view, i);
+	CHECK_EQ(mkw_advise(rig.view, 512 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 32 * PAGE);
+	filled = rig_stat(&rig).pages_filled;
+	for (uint64_t i = 0; i < 32; i++)
+		CHECK_EQ(*rig_word(view, i), 0);
+	CHECK_EQ(rig_stat(&rig).pages_filled, filled);
+	CHECK_EQ(mkw_advise(view, PAGE, MKW_DONTNEED), -EINVAL);
+	CHECK_EQ(mkw_advise(view, PAGE, MKW_COLD), -EINVAL);
+	CHECK_EQ(mkw_advise(view, PAGE, MKW_PAGEOUT), -EINVAL);
+	CHECK_EQ(mkw_unmap(view, 32 * PAGE), 0);
+	CHECK_EQ(mkw_advise(rig.view, 512 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(locked_too_much,
+		  "S4.7 a locked view for which there is no room: ENOMEM, and no view")
+{
+	const struct mkw_space_options options = {
+		RIG_QUIET,
+		.resident_limit_bytes = 16 * PAGE,
+	};
+	struct rig rig;
+	void *view = NULL;
+
+	rig_open(&rig, &options, 32, MKW_RDWR);
+	CHECK_EQ(mkw_map(rig.handle, 32 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(), 0, &view),
+		 -ENOMEM);
+	CHECK(strstr(mkw_error_message(), "locked") != NULL);
+	CHECK(view == NULL);
+	for (uint64_t i = 0; i < 32; i++)
+		*rig_word(rig.view, i) = i;
+	CHECK_EQ(mkw_advise(rig.view, 32 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 0);
+	script_fail_page(rig.store, SCRIPT_FAULT, 0, -EIO);
+	CHECK_EQ(mkw_map(rig.handle, 8 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(), 0, &view),
+		 -EIO);
+	script_fail_page(rig.store, SCRIPT_FAULT, 0, 0);
+	CHECK_EQ(mkw_map(rig.handle, 8 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(), 0, &view),
+		 0);
+	CHECK_EQ(mkw_unmap(view, 8 * PAGE), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(locked_private,
+		  "2.8 a locked private view's pages stay, the object's and its own")
+{
+	unsigned char *view;
+	uint64_t faults;
+	void *locked;
+	struct rig rig;
+
+	private_open(&rig, &view, 256, 64, 0);
+	REQUIRE_EQ(mkw_map(rig.handle, 16 * PAGE, MKW_WRITE,
+			   MKW_PRIVATE | MKW_LOCKED | test_map_flags(), 0, &locked),
+		   0);
+	for (uint64_t i = 0; i < 16; i += 2)
+		*rig_word(locked, i) = i + 1;
+	for (uint64_t i = 0; i < 256; i++)
+		*rig_word(view, i) = i + 100;
+	faults = rig_stat(&rig).swap_ins + rig_stat(&rig).pages_filled;
+	for (uint64_t i = 0; i < 16; i++)
+		CHECK_EQ(*rig_word(locked, i), i % 2 == 0 ? i + 1 : 0);
+	CHECK_EQ(rig_stat(&rig).swap_ins + rig_stat(&rig).pages_filled, faults);
+	for (uint64_t i = 0; i < 256; i++)
+		CHECK_EQ(*rig_word(view, i), i + 100);
+	CHECK(rig_space_stat(&rig).resident_peak_bytes <= 64 * PAGE);
+	CHECK_EQ(mkw_unmap(locked, 16 * PAGE), 0);
+	private_close(&rig, view);
+}

@@ -789,6 +789,280 @@ TEST_EACH_BACKEND(pinned_tail,
 	rig_close(&rig);
 }
 
+/* Syncs, evicts and invalidates as it can, until told to stop. */
+struct worrier {
+	struct rig *rig;
+	_Atomic bool stop;
+	struct test_thread thread;
+};
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+static unsigned char *private_map(struct rig *rig, unsigned protection)
+{
+	void *view;
+
+	REQUIRE_EQ(mkw_map(rig->handle, rig->pages * PAGE, protection,
+			   MKW_PRIVATE | test_map_flags(), 0, &view),
+		   0);
+	return view;
+}
+
+static bool is_own(uint64_t frame)
+{
+	return frame >> 61 == 4; /* present, of no file */
+}
+
+TEST_EACH_BACKEND(r2_7_read_pin_unshares,
+		  "2.7 a pin of a private page, of either kind, makes it the "
+		  "view's own: what is written to the object later does not show")
+{
+	const unsigned kinds[] = {MKW_READ, MKW_WRITE};
+
+	for (int kind = 0; kind < 2; kind++) {
+		struct mkw_pin *pin;
+		unsigned char *view;
+		struct rig rig;
+
+		rig_open(&rig, NULL, 1024, MKW_RDWR);
+		script_put_pattern(rig.store, 0, 1024, SEED);
+		view = private_map(&rig, MKW_WRITE);
+		/* Absent, shown, let go and copied, let go and not copied. */
+		CHECK_EQ(view[510 * PAGE], script_pattern(510 * PAGE, SEED));
+		for (uint64_t page = 511; page < 515; page += 2)
+			view[page * PAGE + 1] = 'p';
+		pin = pin_pages(view, 508, 10, kinds[kind]);
+		CHECK_EQ(script_calls(rig.store, SCRIPT_MKWRITE), 0);
+		CHECK_EQ(rig_stat(&rig).pinned_bytes, 10 * PAGE);
+		CHECK_EQ(rig_stat(&rig).pins, 1);
+		for (uint64_t page = 508; page < 518; page++) {
+			CHECK(is_own(frame_of(view + page * PAGE)));
+			rig.view[page * PAGE] = 's';
+			CHECK_EQ(view[page * PAGE], script_pattern(page * PAGE, SEED));
+			CHECK_EQ(view[page * PAGE + 1],
+				 page == 511 || page == 513
+					 ? 'p'
+					 : script_pattern(page * PAGE + 1, SEED));
+		}
+		CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+		CHECK_EQ(mkw_unpin(pin), 0);
+		check_no_pins(&rig);
+		CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+		rig_check_stored(&rig);
+		rig_close(&rig);
+	}
+}
+
+/* Has the object's pages locked, and everything at them, for as long as it is let. */
+static void *hold_locks(void *arg)
+{
+	struct worrier *w = arg;
+	struct rig *rig = w->rig;
+
+	while (!atomic_load(&w->stop)) {
+		CHECK_EQ(mkw_pwrite(rig->handle, "w", 1, 3 * PAGE), 1);
+		CHECK_EQ(mkw_sync(rig->handle, 0, 0), 0);
+		CHECK_EQ(mkw_invalidate(rig->handle, 0, 0), 0);
+		CHECK_EQ(mkw_punch(rig->handle, 3 * PAGE, PAGE), 0);
+	}
+	return NULL;
+}
+
+TEST_EACH_BACKEND(s3_1_frame_kept,
+		  "S3.1 I6 a pinned private page keeps its frame over every write, "
+		  "whoever has the object's page locked, written, evicted or punched")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 16 * PAGE};
+	const unsigned rounds = test_rounds(500);
+	struct worrier worrier = {.stop = false};
+	struct test_thread thread;
+	struct mkw_pin *pin;
+	unsigned char *view;
+	uint64_t frame;
+	struct rig rig;
+
+	rig_open_random(&rig, &options, 64, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_RANDOM), 0);
+	worrier.rig = &rig;
+	test_thread_start(&thread, hold_locks, &worrier);
+	for (unsigned pins = 0; pins < 10; pins++) {
+		pin = pin_pages(view, 3, 1, pins % 2 == 0 ? MKW_READ : MKW_WRITE);
+		frame = frame_of(view + 3 * PAGE);
+		CHECK(is_own(frame));
+		for (unsigned round = 1; round <= rounds / 10; round++) {
+			*rig_word(view, 3) = round;
+			CHECK_EQ(frame_of(view + 3 * PAGE), frame);
+			CHECK_EQ(*rig_word(view, 3), round);
+			/* Room is wanted. */
+			CHECK_EQ(get(view + (8 + round % 50) * PAGE), 0);
+			CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_DONTNEED), 0);
+		}
+		CHECK_EQ(*rig_word(view, 3), rounds / 10);
+		CHECK_EQ(mkw_unpin(pin), 0);
+		CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_DONTNEED), 0);
+	}
+	atomic_store(&worrier.stop, true);
+	test_thread_join(&thread);
+	check_no_pins(&rig);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(s3_2_copied_before_pin,
+		  "S3.2 what is not pinned may always be copied: pinned and let "
+		  "go over and over, under writes, the bytes are right")
+{
+	const unsigned rounds = test_rounds(200);
+	struct rig_hammer hammer;
+	unsigned char *view;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 64, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	rig_hammer_start(&hammer, rig_word(view, 5));
+	for (unsigned round = 0; round < rounds; round++) {
+		struct mkw_pin *pin;
+		uint64_t before;
+
+		rig_hammer_beat(&hammer);
+		before = *rig_word(view, 5);
+		pin = pin_pages(view, 4, 3, round % 2 == 0 ? MKW_READ : MKW_WRITE);
+		CHECK(*rig_word(view, 5) >= before);
+		CHECK_EQ(*rig_word(rig.view, 5), 0);
+		CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_PAGEOUT), 0);
+		CHECK_EQ(mkw_unpin(pin), 0);
+	}
+	rig_hammer_stop(&hammer);
+	CHECK_EQ(*rig_word(view, 5), atomic_load(&hammer.done));
+	CHECK_EQ(rig_dirty_pages(&rig), 0);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(private_pin_read_only,
+		  "2.7 S1.4 a private view that is read only: pinned for reading "
+		  "it has copies, for writing it is EACCES")
+{
+	struct mkw_pin *pin = NULL;
+	unsigned char *view;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 8, MKW_RDWR);
+	script_put_pattern(rig.store, 0, 8, SEED);
+	view = private_map(&rig, MKW_READ);
+	CHECK_EQ(mkw_pin(view, PAGE, MKW_WRITE, &pin), -EACCES);
+	pin = pin_pages(view, 2, 2, MKW_READ);
+	rig.view[2 * PAGE] = 's';
+	CHECK_EQ(view[2 * PAGE], script_pattern(2 * PAGE, SEED));
+	CHECK(is_own(frame_of(view + 2 * PAGE)));
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(private_pin_limit,
+		  "2.7 copies for pins count against the resident limit; refused, "
+		  "nothing is held")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 16 * PAGE};
+	struct mkw_pin *pin, *none = NULL;
+	unsigned char *view;
+	struct rig rig;
+
+	rig_open_random(&rig, &options, 64, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	CHECK_EQ(mkw_pin(view, 20 * PAGE, MKW_READ, &none), -ENOMEM);
+	CHECK(none == NULL);
+	check_no_pins(&rig);
+	CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_DONTNEED), 0);
+	pin = pin_pages(view, 4, 12, MKW_WRITE);
+	memset(view + 4 * PAGE, 7, 12 * PAGE);
+	for (uint64_t page = 20; page < 64; page++)
+		CHECK_EQ(get(rig.view + page * PAGE), 0);
+	for (uint64_t page = 4; page < 16; page++)
+		CHECK_EQ(view[page * PAGE + 9], 7);
+	CHECK_EQ(rig_stat(&rig).private_bytes, 12 * PAGE);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	CHECK_EQ(rig_stat(&rig).private_bytes, 0);
+	rig_close(&rig);
+}
+
+/* Use other pages until this one has gone to the swap file. */
+static void swap_out_page(unsigned char *view, uint64_t page)
+{
+	for (uint64_t other = 0; frame_of(view + page * PAGE) != 0; other++)
+		*rig_word(view, 8 + other % 32) += 0;
+}
+
+TEST_EACH_BACKEND(private_pin_swap,
+		  "2.8 a page in the swap file is brought back for a pin, and does "
+		  "not go there while it is pinned")
+{
+	struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 16 * PAGE};
+	struct mkw_pin *pin;
+	unsigned char *view;
+	uint64_t frame;
+	struct rig rig;
+
+	options.swap_path = "/tmp";
+	rig_open_random(&rig, &options, 64, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_RANDOM), 0);
+	for (uint64_t page = 0; page < 40; page++)
+		*rig_word(view, page) = page + 1;
+	swap_out_page(view, 3);
+	pin = pin_pages(view, 2, 3, MKW_READ);
+	frame = frame_of(view + 3 * PAGE);
+	CHECK(is_own(frame));
+	*rig_word(view, 3) = 99;
+	/* One that is not pinned goes many times meanwhile. */
+	for (unsigned round = 0; round < 10; round++) {
+		*rig_word(view, 5) += 1;
+		swap_out_page(view, 5);
+	}
+	CHECK_EQ(frame_of(view + 3 * PAGE), frame);
+	CHECK_EQ(*rig_word(view, 5), 6 + 10);
+	CHECK_EQ(*rig_word(view, 3) + *rig_word(view, 2) + *rig_word(view, 4), 99 + 3 + 5);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	swap_out_page(view, 3);
+	CHECK_EQ(*rig_word(view, 3), 99);
+	for (uint64_t page = 6; page < 40; page++)
+		CHECK_EQ(*rig_word(view, page), page + 1);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(private_pin_dropped,
+		  "5.1 truncation takes pinned private pages, unmapping as well; "
+		  "their counts are even")
+{
+	struct mkw_pin *pin, *second;
+	unsigned char *view;
+	struct rig rig;
+
+	rig_open_random(&rig, NULL, 16, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	pin = pin_pages(view, 4, 8, MKW_WRITE);
+	memset(view + 4 * PAGE, 7, 8 * PAGE);
+	CHECK_EQ(mkw_truncate(rig.handle, 8 * PAGE), 0);
+	CHECK_EQ(rig_stat(&rig).pinned_bytes, 4 * PAGE);
+	CHECK_EQ(mkw_truncate(rig.handle, 16 * PAGE), 0);
+	CHECK_EQ(view[9 * PAGE], 0);
+	CHECK_EQ(view[7 * PAGE], 7);
+	second = pin_pages(view, 9, 1, MKW_READ);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(rig_stat(&rig).pinned_bytes, PAGE);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	CHECK_EQ(rig_stat(&rig).pinned_bytes, 0);
+	CHECK_EQ(rig_stat(&rig).pins, 1);
+	CHECK_EQ(mkw_unpin(second), 0);
+	check_no_pins(&rig);
+	CHECK_EQ(rig_stat(&rig).private_bytes, 0);
+	rig_close(&rig);
+}
+
 /* ---- Ends --------------------------------------------------------------------------------- */
 
 TEST_EACH_BACKEND(pin_outlives, "2.10 a pin keeps its object when the view and the last handle are "
@@ -918,13 +1192,6 @@ static bool stored_bytes_are(struct rig *rig, unsigned char value)
 	script_get(rig->store, 0, stored, sizeof(stored));
 	return all_bytes_are(stored, value);
 }
-
-/* Syncs, evicts and invalidates as it can, until told to stop. */
-struct worrier {
-	struct rig *rig;
-	_Atomic bool stop;
-	struct test_thread thread;
-};
 
 static void *worry(void *arg)
 {
@@ -1168,5 +1435,60 @@ TEST_EACH_BACKEND(recv_into_pinned,
 	CHECK_EQ(mkw_unpin(pin), 0);
 	close(ends[0]);
 	close(ends[1]);
+	rig_close(&rig);
+}
+
+/* What is registered with the ring is the frame; what the process sees is its view. */
+static void check_same_bytes(struct ring *ring, struct device *device, unsigned char *view,
+			     unsigned char value)
+{
+	static unsigned char bytes[DEVICE_PAGES * MKW_PAGE_SIZE]
+		__attribute__((aligned(MKW_PAGE_SIZE)));
+
+	memset(view, value, DEVICE_PAGES * PAGE);
+	REQUIRE_EQ(ring_move(ring, device->fds[1], false, view, DEVICE_PAGES * PAGE),
+		   DEVICE_PAGES * PAGE);
+	REQUIRE_EQ(pread(device->fds[1], bytes, sizeof(bytes), 0), sizeof(bytes));
+	CHECK(all_bytes_are(bytes, value));
+	REQUIRE_EQ(ring_move(ring, device->fds[0], true, view, DEVICE_PAGES * PAGE),
+		   DEVICE_PAGES * PAGE);
+	CHECK(all_bytes_are(view, 1));
+}
+
+TEST_EACH_BACKEND(s3_3_protection,
+		  "S3.3 2.9 a pinned private view that is made read only, and writable "
+		  "again: the device's view is the process's, every time")
+{
+	const unsigned rounds = test_rounds(20);
+	struct device device;
+	struct mkw_pin *pin;
+	unsigned char *view;
+	struct iovec buffer;
+	struct ring ring;
+	struct rig rig;
+
+	ring_open(&ring);
+	device_open(&device);
+	rig_open(&rig, NULL, DEVICE_PAGES, MKW_RDWR);
+	view = private_map(&rig, MKW_WRITE);
+	pin = pin_pages(view, 0, DEVICE_PAGES, MKW_READ);
+	buffer = (struct iovec){view, DEVICE_PAGES * PAGE};
+	if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_BUFFERS, &buffer, 1) != 0)
+		SKIP("io_uring registers no buffer: %s", strerror(errno));
+	for (unsigned round = 0; round < rounds; round++) {
+		check_same_bytes(&ring, &device, view, (unsigned char)(10 + round % 100));
+		REQUIRE_EQ(mprotect(view, DEVICE_PAGES * PAGE, PROT_READ), 0);
+		CHECK(all_bytes_are(view, 1));
+		REQUIRE_EQ(mprotect(view, DEVICE_PAGES * PAGE, PROT_READ | PROT_WRITE), 0);
+		/* And whatever the library does in between. */
+		CHECK_EQ(mkw_advise(view, DEVICE_PAGES * PAGE, MKW_PAGEOUT), 0);
+		CHECK_EQ(mkw_advise(view, DEVICE_PAGES * PAGE, MKW_DONTNEED), 0);
+		CHECK_EQ(mkw_invalidate(rig.handle, 0, 0), 0);
+	}
+	CHECK_EQ(script_calls(rig.store, SCRIPT_MKWRITE), 0);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, DEVICE_PAGES * PAGE), 0);
+	ring_close(&ring);
+	device_close(&device);
 	rig_close(&rig);
 }

@@ -389,3 +389,26 @@ TEST_EACH_BACKEND(under_fire, "I6 2.6 private pages under eviction, sync, invali
 	CHECK(rig_space_stat(&rig).resident_peak_bytes <= 400 * PAGE);
 	rig_close(&rig);
 }
+
+TEST_EACH_BACKEND(
+	copies_refused,
+	"2.6 contract 11: copies that fill the resident limit, and no swap: the next is told so")
+{
+	const struct mkw_space_options options = {RIG_QUIET, .resident_limit_bytes = 16 * PAGE};
+	unsigned char *view;
+	struct rig rig;
+	int error = 0;
+	unsigned page;
+
+	rig_open(&rig, &options, 64, MKW_RDWR);
+	view = rig_private(&rig);
+	CHECK_EQ(mkw_advise(view, rig.pages * PAGE, MKW_RANDOM), 0);
+	for (page = 0; page < 64 && error == 0; page++)
+		error = try_write(view + page * PAGE, 1, NULL);
+	CHECK_EQ(error, -ENOMEM);
+	CHECK(page > 12);
+	while (--page > 0)
+		CHECK_EQ(get(view + (page - 1) * PAGE), 1);
+	CHECK_EQ(mkw_unmap(view, rig.pages * PAGE), 0);
+	rig_close(&rig);
+}

@@ -246,10 +246,12 @@ static void call_close(struct input *in)
 static int map_wanted(const struct handle *h, uint64_t offset, uint64_t length, unsigned protection,
 		      unsigned flags)
 {
-	if (!length || offset % PAGE || !protection || protection > 3 || flags > 1)
+	if (!length || offset % PAGE || !protection || protection > 3)
 		return -EINVAL;
 	if (length > OBJECT_BYTES || offset > OBJECT_BYTES - length)
 		return -EINVAL;
+	if (flags & MKW_PRIVATE)
+		return 0;
 	return protection & MKW_WRITE && !(h->flags & MKW_RDWR) ? -EACCES : 0;
 }
 
@@ -265,9 +267,12 @@ static void call_map(struct input *in)
 		return;
 	uint64_t offset = offset_pick(in, h->object);
 	uint64_t length = length_pick(in, h->object, offset);
+	/* A capital letter is for a private view. */
 	unsigned how = input_number(in), protection = how & 2 ? how >> 2 : 3, flags = how & 1;
 	void *address = NULL;
 
+	if (how >= 36 && protection == 3)
+		flags |= MKW_PRIVATE;
 	/* What could be mapped, and takes for ever to go through. */
 	if (length > 4 << 20 && length <= OBJECT_BYTES)
 		length %= 4 << 20;
@@ -280,8 +285,19 @@ static void call_map(struct input *in)
 	if (error)
 		return;
 	h->object->views++;
-	*v = (struct view){address,   length, (length + PAGE - 1) / PAGE * PAGE,
-			   h->object, offset, protection & MKW_WRITE};
+	*v = (struct view){
+		.address = address,
+		.given_bytes = length,
+		.length = (length + PAGE - 1) / PAGE * PAGE,
+		.object = h->object,
+		.offset = offset,
+		.writable = protection & MKW_WRITE,
+		.private = flags & MKW_PRIVATE,
+	};
+	if (how >= 48 && v->private) {
+		CHECK_RESULT(h->object, false, mkw_advise(address, length, MKW_RANDOM), 0);
+		v->exact = true;
+	}
 }
 
 static void call_unmap(struct input *in)
@@ -382,13 +398,8 @@ static void call_load(struct input *in)
 	struct object *o = v->object;
 	uint64_t offset = place_pick(in, v, &a);
 
-	if (access_run(o, &a, offset, false) || o->blind)
-		return;
-	model_read(&o->model, offset, world.wanted, a.count);
-	if (offset < o->model.size_bytes && o->model.size_bytes - offset < a.count)
-		a.count = (size_t)(o->model.size_bytes - offset);
-	if (offset < o->model.size_bytes)
-		bytes_compare(o, offset, a.count);
+	if (!access_run(o, &a, offset, false))
+		bytes_compare(o, offset, view_read(v, offset, a.count));
 }
 
 /* What is stored behind the end, in its page, is nobody's. */
@@ -396,6 +407,7 @@ static void stored(struct object *o, uint64_t offset, const unsigned char *bytes
 {
 	uint64_t size = o->model.size_bytes;
 
+	o->version++;
 	if (offset + count > size)
 		count = size > offset ? (size_t)(size - offset) : 0;
 	if (count) {
@@ -407,19 +419,57 @@ static void stored(struct object *o, uint64_t offset, const unsigned char *bytes
 	p->written = p->listed = true;
 }
 
+/* The same in a private view: the page is its own from now on. */
+static void private_stored(struct view *v, uint64_t offset, const unsigned char *bytes,
+			   size_t count)
+{
+	const uint64_t size = v->object->model.size_bytes, start = offset / PAGE * PAGE;
+	bool new = !model_find(&v->own, offset / PAGE);
+	struct model_page *p = model_page(&v->own, offset / PAGE);
+
+	if (new) {
+		model_read(&v->object->model, start, p->now, PAGE);
+		p->valid = size - start < PAGE ? (size_t)(size - start) : PAGE;
+		/* It may have been copied before, and only for this view is that known. */
+		if (v->object->blind || (!v->exact && v->version != v->object->version))
+			p->valid = 0;
+	}
+	memcpy(p->now + offset % PAGE, bytes, count);
+}
+
+static void view_stored(struct view *v, uint64_t offset, const unsigned char *bytes, size_t count)
+{
+	if (v->private)
+		private_stored(v, offset, bytes, count);
+	else
+		stored(v->object, offset, bytes, count);
+}
+
+/* It is about to be stored to. False: it must not be, or would wait for ever, or there is no memory
+ * to model so many pages. */
+static bool view_takes(struct view *v, size_t pages)
+{
+	if (!v || !v->writable || (!v->private && v->object->freezes) || !model_room(pages))
+		return false;
+	if (!v->stored)
+		v->version = v->object->version;
+	v->stored = true;
+	return true;
+}
+
 static void call_store(struct input *in)
 {
 	struct view *v = view_pick(in);
 	struct access a;
 
-	if (!v || !v->writable || v->object->freezes || !model_room(1))
+	if (!view_takes(v, 1))
 		return;
 	uint64_t offset = place_pick(in, v, &a);
 
 	bytes_make(a.bytes, a.count);
 	access_run(v->object, &a, offset, true);
 	if (a.done)
-		stored(v->object, offset, a.bytes, a.done);
+		view_stored(v, offset, a.bytes, a.done);
 }
 
 static void access_cross(void *arg)
@@ -439,7 +489,7 @@ static void call_cross(struct input *in)
 	struct mkw_refusal refusal;
 	struct access a;
 
-	if (!v || !v->writable || v->length < 2 * PAGE || v->object->freezes || !model_room(2))
+	if (!view_takes(v, 2) || v->length < 2 * PAGE)
 		return;
 	struct object *o = v->object;
 	uint64_t boundary = (input_number(in) % (v->length / PAGE - 1) + 1) * PAGE;
@@ -455,8 +505,8 @@ static void call_cross(struct input *in)
 	       wanted);
 	if (!a.done)
 		return;
-	stored(o, offset, a.bytes, 4);
-	stored(o, offset + 4, a.bytes + 4, 4);
+	view_stored(v, offset, a.bytes, 4);
+	view_stored(v, offset + 4, a.bytes + 4, 4);
 }
 
 /* ---- Reading and writing ------------------------------------------------------------------ */
@@ -516,6 +566,7 @@ static void pwritten(struct handle *h, uint64_t offset, const unsigned char *byt
 	struct object *o = h->object;
 	uint64_t size = mkw_size(h->handle), before = o->model.size_bytes;
 
+	o->version++;
 	if (got > 0)
 		model_write(&o->model, offset, bytes, (size_t)got);
 	/* Grown for more than was written, and the store would not take it back. */
@@ -560,7 +611,7 @@ static void call_pread_view(struct input *in)
 	struct view *v = view_pick(in);
 	struct access a;
 
-	if (!h || !v || !v->writable || v->object->freezes || !model_room(1))
+	if (!h || !view_takes(v, 1))
 		return;
 	struct object *from = h->object, *to = v->object;
 	uint64_t at = place_pick(in, v, &a), offset = offset_pick(in, from);
@@ -579,7 +630,7 @@ static void call_pread_view(struct input *in)
 
 	CHECK_RESULT(from, false, got, wanted);
 	if (got > 0)
-		stored(to, at, world.wanted, (size_t)got);
+		view_stored(v, at, world.wanted, (size_t)got);
 }
 
 static void call_pwrite_view(struct input *in)
@@ -598,7 +649,8 @@ static void call_pwrite_view(struct input *in)
 		return;
 	fuzz_trace("pwrite %s at %#llx from %s at %#llx, %#zx", to->uri, (unsigned long long)offset,
 		   from->uri, (unsigned long long)at, a.count);
-	model_read(&from->model, at, world.wanted, a.count);
+	if (view_read(v, at, a.count) != a.count)
+		return;
 	ssize_t got = mkw_pwrite(h->handle, (void *)(uintptr_t)a.at, a.count, offset);
 
 	CHECK_RESULT(to, false, got, (ssize_t)a.count);
@@ -606,6 +658,16 @@ static void call_pwrite_view(struct input *in)
 }
 
 /* ---- Size and ranges ---------------------------------------------------------------------- */
+
+/* Private pages behind the end are gone as well. */
+static void object_truncated(struct object *o, uint64_t size)
+{
+	o->version++;
+	model_truncate(&o->model, size);
+	for (size_t i = 0; i < VIEWS; i++)
+		if (world.views[i].address && world.views[i].object == o)
+			model_forget(&world.views[i].own, (size + PAGE - 1) / PAGE, UINT64_MAX);
+}
 
 static void call_truncate(struct input *in)
 {
@@ -624,7 +686,7 @@ static void call_truncate(struct input *in)
 
 	CHECK_RESULT(o, o->file && size >= FAR_BYTES, error, wanted);
 	if (!error)
-		model_truncate(&o->model, size);
+		object_truncated(o, size);
 	EXPECT(mkw_size(h->handle) == o->model.size_bytes, "%s: size %llu, not %llu", o->uri,
 	       (unsigned long long)mkw_size(h->handle), (unsigned long long)o->model.size_bytes);
 }
@@ -650,6 +712,7 @@ static void call_punch(struct input *in)
 	CHECK_RESULT(o, far, error, wanted);
 	if (wanted || offset >= size || !length)
 		return;
+	o->version++;
 	/* Some of it is zeros now, which is not known. */
 	if (error)
 		o->blind = true;
@@ -699,6 +762,7 @@ static void call_invalidate(struct input *in)
 /* What a page holds whose writing is taken back is known if the store got nothing meanwhile. */
 static void discarded(struct object *o, struct mkw_handle *handle, uint64_t first, uint64_t last)
 {
+	o->version++;
 	for (struct model_page *p = o->model.pages; p; p = p->next) {
 		if (p->index < first || p->index > last || !p->written)
 			continue;
@@ -805,7 +869,8 @@ static void call_msync(struct input *in)
 	int wanted = addresses_wanted(address, length);
 
 	for (size_t i = 0; i < VIEWS && wanted != -EINVAL; i++)
-		if (view_within(&world.views[i], address, length, &offset, &bytes))
+		if (view_within(&world.views[i], address, length, &offset, &bytes) &&
+		    !world.views[i].private)
 			soft |= object_soft(world.views[i].object);
 	fuzz_trace("msync %s at %#llx, %#llx", v->object->uri,
 		   (unsigned long long)(address - v->address), (unsigned long long)length);
@@ -813,9 +878,18 @@ static void call_msync(struct input *in)
 
 	CHECK_RESULT(NULL, soft, error, wanted);
 	for (size_t i = 0; i < VIEWS && wanted != -EINVAL; i++)
-		if (view_within(&world.views[i], address, length, &offset, &bytes))
+		if (view_within(&world.views[i], address, length, &offset, &bytes) &&
+		    !world.views[i].private)
 			synced(world.views[i].object, offset, bytes,
 			       error == -ENOMEM && !soft ? 0 : error);
+}
+
+static void private_advised(struct view *v, unsigned advice, uint64_t offset, uint64_t bytes)
+{
+	if (advice == MKW_DONTNEED)
+		view_drop(v, offset, bytes);
+	if (advice == MKW_SEQUENTIAL || advice == MKW_NORMAL)
+		v->exact = false;
 }
 
 static void call_advise(struct input *in)
@@ -846,6 +920,9 @@ static void call_advise(struct input *in)
 	CHECK_RESULT(v->object,
 		     error == -ENOMEM || length > v->length || v->offset >= FAR_BYTES / 2, error,
 		     wanted);
+	for (size_t i = 0; i < VIEWS && wanted != -EINVAL; i++)
+		if (view_within(&world.views[i], address, length, &offset, &bytes))
+			private_advised(&world.views[i], advice, offset, bytes);
 }
 
 static void call_reserve(struct input *in)
@@ -865,7 +942,7 @@ static void call_reserve(struct input *in)
 	for (size_t i = 0; i < OBJECTS; i++)
 		if (world.objects[i].freezes)
 			return;
-	if (!wanted && length && inside && !v->writable)
+	if (!wanted && length && inside && (!v->writable || v->private))
 		wanted = -EACCES;
 	else if (!wanted && length && inside && past_end(o, end - 1))
 		wanted = -ENXIO;

@@ -38,13 +38,12 @@ static struct model_page *page_new(void)
 	return p;
 }
 
-/* Drop the pages from first on. */
-static void pages_cut(struct model *m, uint64_t first)
+void model_forget(struct model *m, uint64_t first, uint64_t last)
 {
 	for (struct model_page **link = &m->pages; *link;) {
 		struct model_page *p = *link;
 
-		if (p->index < first) {
+		if (p->index < first || p->index > last) {
 			link = &p->next;
 			continue;
 		}
@@ -56,16 +55,23 @@ static void pages_cut(struct model *m, uint64_t first)
 
 void model_clear(struct model *m)
 {
-	pages_cut(m, 0);
+	model_forget(m, 0, UINT64_MAX);
 	m->size_bytes = 0;
+}
+
+const struct model_page *model_find(const struct model *m, uint64_t index)
+{
+	const struct model_page *p = m->pages;
+
+	while (p && p->index != index)
+		p = p->next;
+	return p;
 }
 
 struct model_page *model_page(struct model *m, uint64_t index)
 {
-	struct model_page *p = m->pages;
+	struct model_page *p = (struct model_page *)model_find(m, index);
 
-	while (p && p->index != index)
-		p = p->next;
 	if (p)
 		return p;
 	p = page_new();
@@ -108,7 +114,7 @@ void model_truncate(struct model *m, uint64_t size_bytes)
 {
 	size_t tail = size_bytes % PAGE;
 
-	pages_cut(m, size_bytes / PAGE + (tail != 0));
+	model_forget(m, size_bytes / PAGE + (tail != 0), UINT64_MAX);
 	for (struct model_page *p = m->pages; p && tail; p = p->next) {
 		if (p->index != size_bytes / PAGE)
 			continue;

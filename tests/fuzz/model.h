@@ -18,6 +18,7 @@ struct model_page {
 	bool listed;  /* must be among the dirty ranges */
 	bool unsure;  /* what the store has is not known */
 	bool kept;    /* the store may keep bytes of it, zeros perhaps */
+	size_t valid; /* of a private view: so many bytes of now are known */
 	unsigned char now[4096], stored[4096];
 };
 
@@ -30,6 +31,11 @@ void models_reset(void); /* all pages are free again */
 void model_clear(struct model *m);
 
 struct model_page *model_page(struct model *m, uint64_t index);
+
+/* NULL: it is not there. */
+const struct model_page *model_find(const struct model *m, uint64_t index);
+/* Pages [first, last] are not there any more. */
+void model_forget(struct model *m, uint64_t first, uint64_t last);
 
 /* Is there memory left to model a write? If not it is not made. */
 bool model_room(size_t pages);

@@ -117,6 +117,73 @@ void object_ended(struct object *o, int result)
 		o->blind = false;
 }
 
+/* ---- Private views ------------------------------------------------------------------------ */
+
+size_t view_read(const struct view *v, uint64_t offset, size_t count)
+{
+	const struct object *o = v->object;
+	const struct model_page *own = v->private ? model_find(&v->own, offset / PAGE) : NULL;
+	uint64_t size = o->model.size_bytes;
+	size_t in_page = offset % PAGE;
+
+	if (offset >= size)
+		return 0;
+	count = size - offset < count ? (size_t)(size - offset) : count;
+	if (own) {
+		memcpy(world.wanted, own->now + in_page, count);
+		if (in_page >= own->valid)
+			return 0;
+		return own->valid - in_page < count ? own->valid - in_page : count;
+	}
+	model_read(&o->model, offset, world.wanted, count);
+	/* Others may have been copied ahead of a stream, when the object had other bytes. */
+	if (o->blind || (v->stored && !v->exact && v->private && v->version != o->version))
+		return 0;
+	return count;
+}
+
+void view_drop(struct view *v, uint64_t offset, uint64_t length)
+{
+	model_forget(&v->own, offset / PAGE, (offset + length - 1) / PAGE);
+}
+
+struct page_load {
+	const unsigned char *from;
+};
+
+static void page_load(void *arg)
+{
+	const struct page_load *load = arg;
+
+	memcpy(world.buffer, load->from, PAGE);
+}
+
+static void view_verify(const struct view *v)
+{
+	for (const struct model_page *p = v->own.pages; p; p = p->next) {
+		uint64_t offset = p->index * PAGE;
+		struct page_load load = {v->address + (offset - v->offset)};
+		size_t count = view_read(v, offset, PAGE);
+		struct mkw_refusal refusal;
+		int error;
+
+		if (count == 0)
+			continue;
+		error = mkw_guard(page_load, &load, &refusal);
+		EXPECT(!error || (error < 0 && object_soft(v->object)), "%s: own page at %#llx: %d",
+		       v->object->uri, (unsigned long long)offset, error);
+		if (!error)
+			bytes_compare(v->object, offset, count);
+	}
+}
+
+void privates_verify(void)
+{
+	for (size_t i = 0; i < VIEWS; i++)
+		if (world.views[i].address)
+			view_verify(&world.views[i]);
+}
+
 /* ---- Ending ------------------------------------------------------------------------------- */
 
 int handle_close(struct handle *h)
@@ -139,6 +206,7 @@ int view_unmap_whole(struct view *v)
 	int error = mkw_unmap(v->address, v->given_bytes);
 
 	EXPECT(!error, "unmap: %d", error);
+	model_clear(&v->own);
 	o->views--;
 	/* Nobody is told how an object ended that had views only. */
 	if (!o->handles && !o->views)
@@ -241,6 +309,9 @@ static void gauges_verify(void)
 	EXPECT(!mkw_space_stat(world.space, &stat, sizeof(stat)), "no statistics");
 	EXPECT(!stat.resident_bytes && !stat.dirty_bytes, "nothing open; %llu resident, %llu dirty",
 	       (unsigned long long)stat.resident_bytes, (unsigned long long)stat.dirty_bytes);
+	EXPECT(!stat.private_bytes && !stat.swapped_bytes,
+	       "nothing open; %llu private, %llu swapped", (unsigned long long)stat.private_bytes,
+	       (unsigned long long)stat.swapped_bytes);
 }
 
 static void space_end(bool dead)
@@ -267,6 +338,7 @@ void world_finish(bool views_first)
 	for (size_t i = 0; i < HANDLES; i++)
 		if (world.handles[i].handle)
 			handle_settle(&world.handles[i]);
+	privates_verify();
 	if (views_first)
 		views_end();
 	handles_end();

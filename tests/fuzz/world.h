@@ -22,12 +22,13 @@ struct object {
 	uint64_t first_size_bytes; /* of mem */
 	/* while it is open */
 	bool manual, readonly;
-	bool faulty;   /* its store may refuse anything */
-	bool limited;  /* has limits of its own */
-	bool waits;    /* refused writers sleep: nothing must be refused */
-	bool blind;    /* the model has lost it */
-	bool reserved; /* by mkw_reserve, perhaps to the end */
-	bool dead;     /* an end failed: not to be opened again */
+	bool faulty;	  /* its store may refuse anything */
+	bool limited;	  /* has limits of its own */
+	bool waits;	  /* refused writers sleep: nothing must be refused */
+	bool blind;	  /* the model has lost it */
+	bool reserved;	  /* by mkw_reserve, perhaps to the end */
+	bool dead;	  /* an end failed: not to be opened again */
+	unsigned version; /* changes with its bytes and size */
 	unsigned handles, views, freezes;
 	struct model model;
 };
@@ -44,6 +45,12 @@ struct view {
 	struct object *object;
 	uint64_t offset;
 	bool writable;
+	bool private;
+	/* Of a private view: pages that were stored to; size_bytes means nothing. exact: the others
+	 * show what the object has now; else that, or what it had when version was this. */
+	struct model own;
+	bool exact, stored;
+	unsigned version;
 };
 
 struct world {
@@ -80,6 +87,14 @@ uint64_t object_dirty(struct mkw_handle *handle);
 
 /* The last handle or view has gone, and result was the answer. */
 void object_ended(struct object *o, int result);
+
+/* What the view shows, from an offset in its object on: the bytes of world.wanted. Returns for how
+ * many of count they are known; all lie in one page. */
+size_t view_read(const struct view *v, uint64_t offset, size_t count);
+/* Own pages of a private view go. */
+void view_drop(struct view *v, uint64_t offset, uint64_t length);
+/* What private views have for themselves is there. */
+void privates_verify(void);
 
 /* All that is left is ended, after a last look at all bytes. */
 void world_begin(struct input *in);

@@ -63,8 +63,10 @@ static void copy_page(void *arg)
 	memcpy(copy->to, copy->from, PAGE);
 }
 
-/* One page of a view against the model; what is past the end of the object is not compared. */
-static int page_compare(const struct model *m, const unsigned char *view, uint64_t page)
+/* One page of a view against what it must hold; what is past the end of the object is not compared.
+ */
+static int page_compare(const struct model *m, const unsigned char *view,
+			const unsigned char *wanted, uint64_t page)
 {
 	unsigned char bytes[PAGE];
 	struct copy copy = {bytes, view};
@@ -74,7 +76,7 @@ static int page_compare(const struct model *m, const unsigned char *view, uint64
 	IN_LIBRARY(error = mkw_guard(copy_page, &copy, NULL));
 	if (error)
 		return error;
-	if (!see_mem(bytes, m->bytes + page * PAGE, length, last_step))
+	if (!see_mem(bytes, wanted + page * PAGE, length, last_step))
 		test_note("that was page %llu of a view", (unsigned long long)page);
 	return 0;
 }
@@ -91,7 +93,19 @@ static int view_compare(const struct model *m, const unsigned char *view, uint64
 
 	for (uint64_t page = first > m->quiet_pages ? first : m->quiet_pages;
 	     page < first + count && page < model_pages(m) && !error; page++)
-		error = page_compare(m, view + (page - first) * PAGE, page);
+		error = page_compare(m, view + (page - first) * PAGE, m->bytes, page);
+	return error;
+}
+
+/* Its own pages, and the object's where it has none. */
+static int private_compare(const struct model *m)
+{
+	int error = 0;
+
+	for (uint64_t page = m->quiet_pages;
+	     page < m->private_pages && page < model_pages(m) && !error; page++)
+		error = page_compare(m, m->private + page * PAGE,
+				     m->own[page] ? m->own_bytes : m->bytes, page);
 	return error;
 }
 
@@ -101,6 +115,8 @@ int model_read(struct model *m)
 
 	if (!error && m->second)
 		error = view_compare(m, m->second, 1, m->view_pages - 1);
+	if (!error && m->private)
+		error = private_compare(m);
 	return error;
 }
 
@@ -224,6 +240,18 @@ int model_map_second(struct model *m)
 	return error;
 }
 
+int model_map_private(struct model *m)
+{
+	void *address;
+	int error;
+
+	m->private_pages = model_pages(m);
+	IN_LIBRARY(error = mkw_map(m->handle, m->private_pages * PAGE, MKW_READ | MKW_WRITE,
+				   MKW_PRIVATE | test_map_flags(), 0, &address));
+	m->private = error ? NULL : address;
+	return error;
+}
+
 int model_unmap(struct model *m)
 {
 	int error;
@@ -239,6 +267,16 @@ int model_unmap_second(struct model *m)
 
 	IN_LIBRARY(error = mkw_unmap(m->second, (m->view_pages - 1) * PAGE));
 	m->second = NULL;
+	return error;
+}
+
+int model_unmap_private(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_unmap(m->private, m->private_pages * PAGE));
+	m->private = NULL;
+	memset(m->own, 0, sizeof(m->own));
 	return error;
 }
 
@@ -286,18 +324,39 @@ static void store_word(void *arg)
 	__atomic_store_n(store->to, store->value, __ATOMIC_RELAXED);
 }
 
+/* A word of the page, in a view of all of it and in what that must hold. */
+static int page_write(unsigned char *view, unsigned char *wanted, uint64_t page,
+		      unsigned char value)
+{
+	size_t at = (size_t)(page * PAGE + page % 500 * 8);
+	struct store store = {(uint64_t *)(void *)(view + at), 0x0101010101010101u * value + page};
+	int error;
+
+	IN_LIBRARY(error = mkw_guard(store_word, &store, NULL));
+	if (!error)
+		memcpy(wanted + at, &store.value, sizeof(store.value));
+	return error;
+}
+
 int model_write(struct model *m, uint64_t first, uint64_t count, unsigned char value)
 {
 	int error = 0;
 
-	for (uint64_t page = first; page < first + count && !error; page++) {
-		size_t at = (size_t)(page * PAGE + page % 500 * 8);
-		struct store store = {(uint64_t *)(void *)(m->view + at),
-				      0x0101010101010101u * value + page};
+	for (uint64_t page = first; page < first + count && !error; page++)
+		error = page_write(m->view, m->bytes, page, value);
+	return error;
+}
 
-		IN_LIBRARY(error = mkw_guard(store_word, &store, NULL));
-		if (!error)
-			memcpy(m->bytes + at, &store.value, sizeof(store.value));
+int model_write_private(struct model *m, uint64_t first, uint64_t count, uint64_t step,
+			unsigned char value)
+{
+	int error = 0;
+
+	for (uint64_t page = first; page < first + count && !error; page += step) {
+		if (!m->own[page])
+			memcpy(m->own_bytes + page * PAGE, m->bytes + page * PAGE, PAGE);
+		error = page_write(m->private, m->own_bytes, page, value);
+		m->own[page] |= error == 0;
 	}
 	return error;
 }
@@ -335,6 +394,8 @@ int model_truncate(struct model *m, uint64_t size)
 		return error;
 	if (size < m->size)
 		memset(m->bytes + size, 0, m->size - size);
+	for (uint64_t page = (size + PAGE - 1) / PAGE; page < MODEL_PAGES; page++)
+		m->own[page] = false;
 	model_resize(m, size);
 	return 0;
 }
@@ -432,6 +493,8 @@ static int reread(struct model *m)
 	}
 	SEE_EQ(stat.resident_bytes, 0);
 	SEE_EQ(stat.dirty_bytes, 0);
+	SEE_EQ(stat.private_bytes, 0);
+	SEE_EQ(stat.swapped_bytes, 0);
 	return error;
 }
 
@@ -455,6 +518,8 @@ void model_end(struct model *m)
 	snprintf(last_step, sizeof(last_step), "the end");
 	if (m->handle) {
 		model_check(m);
+		if (m->private)
+			SEE_EQ(model_unmap_private(m), 0);
 		SEE_EQ(sync_at_last(m), 0);
 		SEE_EQ(reread(m), 0);
 		model_check(m);

@@ -40,7 +40,10 @@ struct model {
 	struct mkw_handle *handle;
 	unsigned char *view; /* of all of it, writable */
 	size_t view_pages;
-	unsigned char *second; /* a further view, from page 1 on, only to be read */
+	unsigned char *second;	/* a further view, from page 1 on, only to be read */
+	unsigned char *private; /* a private view of all of it, writable */
+	size_t private_pages;
+	bool own[MODEL_PAGES]; /* pages that were written there: own_bytes has them */
 	uint64_t size;
 	uint64_t quiet_pages; /* so many at the beginning are never touched, nor read by views */
 	unsigned told;	      /* errors that calls have returned */
@@ -48,6 +51,7 @@ struct model {
 	uint64_t doubt_offset, doubt_length; /* bytes that may be zero by now */
 	uint64_t most_bytes;		     /* that were ever part of it */
 	unsigned char bytes[MODEL_PAGES * MKW_PAGE_SIZE];
+	unsigned char own_bytes[MODEL_PAGES * MKW_PAGE_SIZE];
 };
 
 typedef int (*model_fn)(struct model *m);
@@ -75,8 +79,10 @@ int model_space(struct model *m);
 int model_open(struct model *m);
 int model_map(struct model *m);
 int model_map_second(struct model *m);
+int model_map_private(struct model *m);
 int model_unmap(struct model *m);
 int model_unmap_second(struct model *m);
+int model_unmap_private(struct model *m);
 int model_close(struct model *m);
 int model_destroy(struct model *m);
 int model_sync(struct model *m);
@@ -85,6 +91,9 @@ int model_read(struct model *m);
 
 /* One word in each page; a refused one ends it. */
 int model_write(struct model *m, uint64_t first, uint64_t count, unsigned char value);
+/* The same through the private view, every step-th page. */
+int model_write_private(struct model *m, uint64_t first, uint64_t count, uint64_t step,
+			unsigned char value);
 int model_pwrite(struct model *m, uint64_t offset, size_t length, unsigned char value);
 int model_truncate(struct model *m, uint64_t size);
 int model_punch(struct model *m, uint64_t offset, uint64_t length);

@@ -42,9 +42,8 @@ static _Atomic uint64_t *view_word(const struct view *v, size_t word)
 	return (_Atomic uint64_t *)(void *)v->bytes + (word - v->first * PAGE_WORDS);
 }
 
-/* Words between a buffer and memory in a view. Returns how many were moved. */
-static size_t touch(struct worker *w, const struct object *o, _Atomic uint64_t *at,
-		    uint64_t *buffer, size_t count, bool store, int *error)
+size_t touch(struct worker *w, const struct object *o, _Atomic uint64_t *at, uint64_t *buffer,
+	     size_t count, bool store, int *error)
 {
 	struct touch t = {.at = at, .buffer = buffer, .count = count, .store = store};
 	struct mkw_refusal refusal;
@@ -65,8 +64,8 @@ static void values_make(struct worker *w, const struct model *m, size_t first, s
 		w->buffer[i] = model_value(m, first + i, w->seq);
 }
 
-static void check_refusal(struct worker *w, struct access_span *s, const struct object *o,
-			  const char *doing, size_t word, int error)
+void check_refusal(struct worker *w, struct access_span *s, const struct object *o,
+		   const char *doing, size_t word, int error)
 {
 	const char *complaint = "refused for no reason that there is";
 

@@ -215,6 +215,8 @@ static void step_truncate(struct worker *w)
 		stress_fail(w->stress, r.o, "truncate to %llu: the size is %llu",
 			    (unsigned long long)to, (unsigned long long)model_size(m, r.handle));
 	zero_end(m, to, end, error == 0 ? clock : 0, from, end);
+	if (error == 0)
+		pages_cut(m, to, clock);
 	atomic_fetch_add(&m->truncates_ended, 1);
 }
 
@@ -324,7 +326,8 @@ static void step_handle(struct worker *w)
 static void step_limits(struct worker *w)
 {
 	struct object *o = &w->stress->object[worker_below(w, w->stress->objects)];
-	uint64_t resident = worker_one_in(w, 3) ? 0 : (16 + worker_below(w, 32)) * PAGE;
+	uint64_t least = 16 + private_room(w->stress);
+	uint64_t resident = worker_one_in(w, 3) ? 0 : (least + worker_below(w, 32)) * PAGE;
 	uint64_t dirty = worker_one_in(w, 3) ? 0 : (2 + worker_below(w, 16)) * PAGE;
 
 	REQUIRE_EQ(mkw_set_limits(worker_handle(w, o), resident, dirty), 0);
@@ -381,6 +384,12 @@ static const struct step {
 	{step_look, 2, 0},
 	{step_discard, 6, WITH_DISCARD},
 	{step_limits, 1, WITH_LIMITS},
+	{step_private_store, 60, WITH_PRIVATE},
+	{step_private_load, 60, WITH_PRIVATE},
+	{step_private_call, 10, WITH_PRIVATE},
+	{step_private_drop, 5, WITH_PRIVATE},
+	{step_private_advise, 4, WITH_PRIVATE},
+	{step_private_view, 6, WITH_PRIVATE},
 };
 
 void worker_step(struct worker *w)

@@ -56,6 +56,12 @@ static uint32_t value_seq(const struct model *m, size_t word, uint64_t value)
 	return (uint32_t)value == value_tag(m, word) ? (uint32_t)(value >> 32) * UNSCRAMBLE : 0;
 }
 
+/* What tells a private view's values from those of the object and of other views. */
+static uint64_t private_tag(unsigned id)
+{
+	return (uint64_t)(uint8_t)(id << 1) << 8;
+}
+
 /* Each byte is zero or that of whole. */
 static bool value_is_zeroed(uint64_t value, uint64_t whole)
 {
@@ -347,4 +353,42 @@ bool page_is_quiet(const struct model *m, size_t page)
 
 	return atomic_load(&ops->zeros_begun) == atomic_load(&ops->zeros_ended) &&
 	       atomic_load(&ops->drops_begun) == atomic_load(&ops->drops_ended);
+}
+
+void pages_cut(struct model *m, uint64_t to, uint64_t clock)
+{
+	for (size_t i = (size_t)((to + PAGE - 1) / PAGE); i < m->pages; i++) {
+		uint64_t before = atomic_load(&m->page[i].cut);
+
+		while (before < clock &&
+		       !atomic_compare_exchange_weak(&m->page[i].cut, &before, clock))
+			;
+	}
+}
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+uint64_t private_value(const struct model *m, unsigned id, size_t word, uint32_t seq)
+{
+	return model_value(m, word, seq) ^ private_tag(id);
+}
+
+uint32_t private_seq(const struct model *m, unsigned id, size_t word, uint64_t value)
+{
+	return value_seq(m, word, value ^ private_tag(id));
+}
+
+bool value_is_of_word(const struct model *m, size_t word, uint64_t value)
+{
+	return value_is_zeroed(value & UINT32_MAX, value_tag(m, word));
+}
+
+uint64_t page_cut(const struct model *m, size_t page)
+{
+	return atomic_load(&m->page[page].cut);
+}
+
+uint64_t model_now(void)
+{
+	return atomic_load(&model_clock);
 }

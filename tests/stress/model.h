@@ -51,6 +51,7 @@ struct word {
 
 struct page_ops { /* shared */
 	_Atomic uint32_t zeros_begun, zeros_ended, drops_begun, drops_ended;
+	_Atomic uint64_t cut; /* the clock when the last truncate began that took it away */
 };
 
 struct model {
@@ -118,7 +119,19 @@ void zero_end(struct model *m, uint64_t offset, uint64_t end, uint64_t clock, ui
 	      uint64_t to);
 void drop_begin(struct model *m, uint64_t offset, uint64_t end);
 void drop_end(struct model *m, uint64_t offset, uint64_t end);
+/* A truncate to that offset, begun at clock, has succeeded. */
+void pages_cut(struct model *m, uint64_t to, uint64_t clock);
 /* No op on the page of a word is under way, or has been since it was known. */
 bool page_is_quiet(const struct model *m, size_t page);
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+/* Values that are stored to a word in private view number id, from 1 on. seq 0: it is none. */
+uint64_t private_value(const struct model *m, unsigned id, size_t word, uint32_t seq);
+uint32_t private_seq(const struct model *m, unsigned id, size_t word, uint64_t value);
+/* The object may have had that value, ever. */
+bool value_is_of_word(const struct model *m, size_t word, uint64_t value);
+uint64_t page_cut(const struct model *m, size_t page);
+uint64_t model_now(void);
 
 #endif

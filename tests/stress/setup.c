@@ -197,12 +197,13 @@ static void object_make(struct stress *s, unsigned id)
 				   &o->shared[i]),
 			   0);
 	}
+	private_share(s, o);
 }
 
 /* ---- Views -------------------------------------------------------------------------------- */
 
 /* Of those of a thread, one in four is of the other kind than the test's. */
-static unsigned view_flags(struct worker *w)
+unsigned view_flags(struct worker *w)
 {
 	return worker_one_in(w, 4) ? test_map_flags() ^ MKW_INLINE : test_map_flags();
 }
@@ -241,8 +242,8 @@ void stress_make(struct stress *s)
 
 	if ((s->kind->with & WITH_LIMITS) != 0) {
 		options.dirty_limit_bytes = (4 + stress_below(s, 20)) * PAGE;
-		options.resident_limit_bytes =
-			options.dirty_limit_bytes + (12 + stress_below(s, 40)) * PAGE;
+		options.resident_limit_bytes = options.dirty_limit_bytes +
+					       (12 + stress_below(s, 40) + private_room(s)) * PAGE;
 	}
 	/* Who is denied room waits for two of these, and with manual objects that is often. */
 	options.writeback_interval_ms =
@@ -368,6 +369,8 @@ static void object_end(struct stress *s, struct object *o)
 	for (unsigned i = 0; i < SHARED_VIEWS; i++)
 		if (o->shared[i] != NULL)
 			REQUIRE_EQ(mkw_unmap(o->shared[i], o->shared_pages[i] * PAGE), 0);
+	if (o->private.bytes != NULL)
+		REQUIRE_EQ(mkw_unmap(o->private.bytes, o->private.pages * PAGE), 0);
 	sync_all(s, o, handle);
 	read_all(o, handle, bytes, size_bytes);
 	check_words(s, o, handle, bytes, size_bytes);

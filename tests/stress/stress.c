@@ -189,6 +189,9 @@ static void leave_fleeting(struct worker *w)
 		for (unsigned k = 0; k < OWN_VIEWS; k++)
 			if (w->views[k].object == o)
 				view_end(&w->views[k]);
+		for (unsigned k = 0; k < PRIVATES; k++)
+			if (w->privates[k].object == o)
+				private_end(&w->privates[k]);
 		error = w->handles[i] != NULL ? mkw_close(w->handles[i]) : 0;
 		w->handles[i] = NULL;
 		if (error != 0)
@@ -202,12 +205,17 @@ static void *worker_main(void *arg)
 
 	for (unsigned i = 0; i < OWN_VIEWS; i++)
 		view_make(w, &w->views[i]);
+	if ((w->stress->kind->with & WITH_PRIVATE) != 0)
+		private_adopt(w);
 	for (w->steps = 0; w->steps < w->stress->steps; w->steps++) {
 		worker_step(w);
+		private_keep_few(w);
 		leave_fleeting(w);
 	}
 	for (unsigned i = 0; i < OWN_VIEWS; i++)
 		view_end(&w->views[i]);
+	for (unsigned i = 0; i < PRIVATES; i++)
+		private_end(&w->privates[i]);
 	for (unsigned i = 0; i < w->stress->objects; i++)
 		if (w->handles[i] != NULL) {
 			int error = mkw_close(w->handles[i]);
@@ -369,8 +377,19 @@ TEST_EACH_BACKEND(stress_discard, "pages are dropped unwritten: what was synced 
 	stress_seeds("discard", WITH_DISCARD | WITH_MANUAL);
 }
 
+TEST_EACH_BACKEND(stress_private, "2.6 I6 private views among all the others keep what is theirs")
+{
+	stress_seeds("private", WITH_PRIVATE | WITH_MANUAL);
+}
+
+TEST_EACH_BACKEND(stress_private_limits,
+		  "S3.2 private views where little may be resident: nobody is refused for it")
+{
+	stress_seeds("private_limits", WITH_PRIVATE | WITH_LIMITS);
+}
+
 TEST_EACH_BACKEND(stress_mixed, "all of it at once")
 {
 	stress_seeds("mixed", WITH_LIMITS | WITH_ERRORS | WITH_QUOTA | WITH_MANUAL | WITH_DISCARD |
-				      WITH_POLICY);
+				      WITH_POLICY | WITH_PRIVATE);
 }

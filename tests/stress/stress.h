@@ -12,6 +12,8 @@
 #define WORKERS_MAX   8u
 #define OWN_VIEWS     5u
 #define SHARED_VIEWS  2u
+#define OWN_PRIVATES  2u			     /* private views of a thread; */
+#define PRIVATES      (OWN_PRIVATES + WORLD_OBJECTS) /* and those that all have */
 #define TRACE_ENTRIES 4096u
 #define SCRATCH_PAGES 5u /* of each thread, for the buffers of calls */
 
@@ -23,11 +25,21 @@ enum {
 	WITH_MANUAL = 0x08,  /* nothing is written but by sync */
 	WITH_DISCARD = 0x10, /* pages are dropped unwritten */
 	WITH_POLICY = 0x20,  /* refused writes wait, or go on in memory, besides */
+	WITH_PRIVATE = 0x40, /* private views, besides */
 };
 
 struct kind {
 	const char *name;
 	unsigned with;
+};
+
+struct private_view {
+	struct object *object;
+	unsigned char *bytes;
+	uint64_t first, pages; /* of the model */
+	unsigned id;	       /* tag of its values; never 0 */
+	bool is_shared, strict;
+	struct private_page *page;
 };
 
 struct object {
@@ -43,7 +55,8 @@ struct object {
 	int fd;		      /* the file beneath; -1: none */
 	void *shared[SHARED_VIEWS];
 	uint64_t shared_first[SHARED_VIEWS], shared_pages[SHARED_VIEWS];
-	_Atomic uint32_t taken; /* ops begun that take pages or reservations */
+	struct private_view private; /* of all threads; bytes NULL: none */
+	_Atomic uint32_t taken;	     /* ops begun that take pages or reservations */
 };
 
 struct view {
@@ -68,6 +81,7 @@ struct worker {
 	uint64_t steps;
 	struct mkw_handle *handles[WORLD_OBJECTS];
 	struct view views[OWN_VIEWS];
+	struct private_view privates[PRIVATES];
 	int pipe[2], file;
 	unsigned char *scratch; /* a view of its part of the scratch object */
 	uint64_t *buffer;
@@ -98,6 +112,7 @@ struct mkw_handle *object_open(struct object *o, struct mkw_space *space);
 bool object_stored(struct object *o, uint64_t offset, void *bytes, size_t count, bool quiet);
 void view_make(struct worker *w, struct view *v);
 void view_end(struct view *v);
+unsigned view_flags(struct worker *w);
 
 /* access.c and calls.c: what threads do */
 void worker_step(struct worker *w);
@@ -120,6 +135,29 @@ void step_pread(struct worker *w);
 void step_pwrite(struct worker *w);
 /* Words [first, first+count) of a view: how many could be stored; *error is 0 or of the rest. */
 size_t view_store(struct worker *w, struct view *v, size_t first, size_t count, int *error);
+
+/* access.c, for private.c: words between a buffer and memory in a view of the object. Returns how
+ * many were moved. */
+size_t touch(struct worker *w, const struct object *o, _Atomic uint64_t *at, uint64_t *buffer,
+	     size_t count, bool store, int *error);
+void check_refusal(struct worker *w, struct access_span *s, const struct object *o,
+		   const char *doing, size_t word, int error);
+
+/* private.c */
+void private_make(struct worker *w, struct private_view *v);
+void private_end(struct private_view *v);
+/* That of all threads: make it, and have it known to one of them. */
+void private_share(struct stress *s, struct object *o);
+void private_adopt(struct worker *w);
+void private_keep_few(struct worker *w);
+/* Most pages that copies take. */
+uint64_t private_room(const struct stress *s);
+void step_private_store(struct worker *w);
+void step_private_load(struct worker *w);
+void step_private_call(struct worker *w);
+void step_private_drop(struct worker *w);
+void step_private_advise(struct worker *w);
+void step_private_view(struct worker *w);
 
 /* stress.c: a line of what was done, and the end of the test. */
 void trace(struct worker *w, const struct object *o, const char *what, uint64_t from,
