@@ -26,6 +26,18 @@ bool sim_toss(uintptr_t address);
 /* The machine needs memory and takes translations of frames from private views. */
 void sim_shake(const struct frames *frames);
 
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+/* The page that was at an address when a device took hold of it: a frame, or a private copy. */
+struct sim_hold {
+	const struct frames *frames;
+	uint64_t page, copy; /* copy: its number; 0: it is a frame */
+	uint32_t born;
+};
+struct sim_hold sim_hold_at(uintptr_t address);
+/* Its bytes, and of a copy the address that shows it; NULL: it is nobody's any more. */
+char *sim_held(const struct sim_hold *hold, uintptr_t *address);
+
 /* ---- For checks --------------------------------------------------------------------------- */
 
 /* The strongest entry of a page of the frames in any view, in page tables and caches. */

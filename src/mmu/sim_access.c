@@ -124,3 +124,46 @@ int sim_store(uintptr_t address, uint64_t value, void (*commit)(void *arg), void
 		commit(arg);
 	return 0;
 }
+
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+struct sim_hold sim_hold_at(uintptr_t address)
+{
+	const struct sim_view *v = sim_view_at(address);
+	struct sim_hold hold = {.frames = NULL};
+	size_t i;
+
+	if (v == NULL)
+		return hold;
+	i = sim_index(v, address, MKW_PAGE_SIZE);
+	hold.page = sim_frame_of(v, i);
+	hold.frames = v->view->frames;
+	hold.born = hold.frames->born[hold.page];
+	hold.copy = v->view->private && v->copied[i] ? v->copy[i] : 0;
+	return hold;
+}
+
+static char *held_copy(const struct sim_hold *hold, uintptr_t *address)
+{
+	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++) {
+		const struct sim_view *v = &sim_views[n];
+
+		for (size_t i = 0; v->view != NULL && v->view->private && i < v->pages; i++)
+			if (v->copied[i] && v->copy[i] == hold->copy) {
+				*address = sim_address_of(v, i);
+				return v->copies + i * MKW_PAGE_SIZE;
+			}
+	}
+	return NULL;
+}
+
+char *sim_held(const struct sim_hold *hold, uintptr_t *address)
+{
+	if (hold->copy != 0)
+		return held_copy(hold, address);
+	*address = 0;
+	if (hold->frames == NULL || !sim_frame_exists(hold->frames, hold->page) ||
+	    hold->frames->born[hold->page] != hold->born)
+		return NULL;
+	return hold->frames->bytes + hold->page * MKW_PAGE_SIZE;
+}

@@ -33,6 +33,7 @@ struct sim_view {
 	/* Private views: */
 	char *copies; /* kept from run to run */
 	bool copied[SIM_PAGES_MAX];
+	uint64_t copy[SIM_PAGES_MAX];	     /* its number: differs from that of every other */
 	bool let[SIM_PAGES_MAX];	     /* the machine copies on the first write */
 	bool held[SIM_PAGES_MAX];	     /* the entry's lock: a copy is being put there */
 	uint32_t cached_copy[SIM_PAGES_MAX]; /* bit of each thread: what it cached is the copy */

@@ -20,6 +20,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+static uint64_t last_copy;
+
 int sim_private_map(struct sim_view *v, bool private)
 {
 	if (private && v->copies == NULL) {
@@ -89,6 +91,7 @@ static void copy_on_write(struct sim_view *v, size_t i)
 		sim_flush(v, i, 1);
 		memcpy(copy_of(v, i), bytes, MKW_PAGE_SIZE);
 		v->copied[i] = true;
+		v->copy[i] = ++last_copy;
 		v->let[i] = false;
 		v->entries[i] = SIM_RW;
 		v->held[i] = false;
@@ -175,6 +178,7 @@ int mmu_copy(struct mmu_view *view, uintptr_t address, size_t length, const void
 			break;
 		memcpy(copy_of(v, i), (const char *)src + *done, MKW_PAGE_SIZE);
 		v->copied[i] = true;
+		v->copy[i] = ++last_copy;
 		v->entries[i] = SIM_RW;
 		sim_host_copied(address + *done, copy_of(v, i), false);
 		sim_wake_threads(view, address + *done, MKW_PAGE_SIZE);

@@ -42,6 +42,11 @@ static void check_page(struct region *r, size_t slot, bool quiet)
 	if (p->state == PAGE_ABSENT && entry >= SIM_RO)
 		threads_fail("page %llu is detached and some view has it (I5)",
 			     (unsigned long long)page);
+	if (p->pins > 0 && p->state == PAGE_ABSENT)
+		threads_fail("page %llu is pinned and detached (2.10)", (unsigned long long)page);
+	if (p->write_pins > 0 && p->state != PAGE_DIRTY)
+		threads_fail("page %llu is pinned for writing and %s (2.10)",
+			     (unsigned long long)page, states[p->state]);
 	if ((p->state != PAGE_ABSENT) != sim_frame_exists(o->frames, page))
 		threads_fail("page %llu is %s and %s a frame", (unsigned long long)page,
 			     states[p->state], p->state == PAGE_ABSENT ? "has" : "lacks");

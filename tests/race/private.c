@@ -168,7 +168,7 @@ void sim_host_copied(uintptr_t address, const void *bytes, bool by_machine)
 		page_made(rv, page, bytes);
 }
 
-static bool may_be_given_up(const struct race_view *rv, unsigned page)
+bool private_may_go(const struct race_view *rv, unsigned page)
 {
 	const struct object *o = world.objects[rv->object];
 
@@ -186,7 +186,7 @@ static void view_observe(struct race_view *rv)
 		    (c != NULL && (c->pages[page].flags & PRIVATE_BUSY) != 0) ||
 		    sim_private_of(page_address(rv, page)).copy != NULL)
 			continue;
-		if (!may_be_given_up(rv, page))
+		if (!private_may_go(rv, page))
 			threads_fail("page %u of a private view was lost", page);
 		rv->own[page] = false;
 	}

@@ -7,6 +7,7 @@
 #define RACE_H
 
 #include <mkwrite/store.h>
+#include <mmu/sim.h>
 #include <vm/vm.h>
 
 #define OBJECTS	     2
@@ -99,6 +100,13 @@ struct race_view {
 	unsigned dropping[PAGES]; /* calls under way after which it need not be */
 };
 
+/* Somebody who stores to a page that is pinned, without any translation. */
+struct device {
+	struct mkw_pin *pin;
+	struct sim_hold hold;
+	unsigned made; /* of the private view's page */
+};
+
 struct world {
 	const struct scenario *scenario;
 	struct mkw_space *space;
@@ -112,8 +120,9 @@ struct world {
 	bool cuts;     /* some program truncates: accesses may be past the end */
 	bool left;     /* object 0 has no user, and could not be written */
 	bool freezes, unmaps, limited;
-	unsigned reports_max; /* for one access */
-	unsigned swap_fails;  /* writes to the swap file to come */
+	unsigned reports_max;	  /* for one access */
+	unsigned swap_fails;	  /* writes to the swap file to come */
+	struct device devices[2]; /* of the first view, of the private view */
 	uint64_t next_value;
 	uint64_t size_least; /* of object 0, at the end */
 	int64_t live_before;
@@ -126,6 +135,8 @@ void world_main(void *scenario);
 /* Run a script, words of script.c, in the calling thread. */
 void script_run(const char *script);
 bool script_has(const struct scenario *s, const char *word);
+/* Unpin, if there is a pin. */
+void device_end(struct device *d);
 /* Read a word by a view, and compare. */
 void script_look(unsigned view, unsigned word);
 /* Map a view of an object: world.views[view]. */
@@ -142,6 +153,8 @@ void private_mapped(struct race_view *v);
 /* A store of the program has reached memory; somebody read value. v may be NULL. */
 void private_commit(struct race_view *v, unsigned word, uint64_t value);
 void private_read(struct race_view *v, unsigned word, uint64_t value);
+/* May the view give up a page of its own just now? */
+bool private_may_go(const struct race_view *v, unsigned page);
 /* Which pages the views have given up since: fails where they may not. */
 void private_observe(void);
 /* What must hold in every state: returns how many pages are charged. */

@@ -21,6 +21,8 @@
  *   quit reopenN                its views and its handle; open it again, read word N, close it
  *   leave                       all views and the handle of object 0: it fails, and is written
  *                               all the same in the end
+ *   pinN deviceN unpin          pin page N of the first view for writing; store to word N as a
+ *                               device does, without a translation
  *   wake room                   the store has space again, the limit is lifted
  *   tight                       object 0 may have no more resident than it has now
  *   settle                      wait until nobody else can go on (before the others start)
@@ -32,6 +34,7 @@
  *   dropN outN coldN            page N, by MKW_DONTNEED, MKW_PAGEOUT, MKW_COLD
  *   tossN                       the same as dropN, by the program's own madvise
  *   shake                       the machine takes frames from private views, as when it swaps
+ *   ownpinN owndeviceN ownunpin the same of a page of the first
  *   part anew                   unmap the first; and map it again
  */
 #include "race.h"
@@ -500,7 +503,8 @@ static void do_drop(unsigned n)
 	if (v->serial != serial)
 		return; /* mapped anew meanwhile */
 	v->dropping[n]--;
-	if (error == 0 && v->own[n] && v->made[n] == made)
+	/* A pinned page stays. */
+	if (error == 0 && v->own[n] && v->made[n] == made && !script_has(world.scenario, "ownpin"))
 		threads_fail("page %u of a private view was dropped, and it still has it", n);
 }
 
@@ -546,6 +550,93 @@ static void do_anew(unsigned n)
 {
 	do_part(n);
 	map_view(PRIVATE_VIEW, 0);
+}
+
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+static void pin(struct device *d, unsigned view, unsigned page)
+{
+	struct race_view *v = &world.views[view];
+	uintptr_t address = v->address + (uintptr_t)page * MKW_PAGE_SIZE;
+	int error;
+
+	if (d->pin != NULL)
+		return;
+	error = mkw_pin((void *)address, MKW_PAGE_SIZE, MKW_WRITE, &d->pin);
+	expect(error, "pin", call_may_fail(error) || (error == -ENOMEM && world.unmaps));
+	if (error != 0)
+		return;
+	d->hold = sim_hold_at(address);
+	d->made = v->made[page];
+}
+
+/* It stores to the page that it has hold of, whatever the views show by now. */
+static void device_store(struct device *d, unsigned word, bool private)
+{
+	struct race_view *v = private ? &world.views[PRIVATE_VIEW] : NULL;
+	uint64_t value = ++world.next_value;
+	uintptr_t address;
+	char *bytes;
+
+	if (d->pin == NULL)
+		return;
+	thread_step("the device stores", NULL, word, NULL, NULL);
+	bytes = d->pin != NULL ? sim_held(&d->hold, &address) : NULL;
+	if (bytes == NULL) {
+		private_observe();
+		if (private && d->pin != NULL && v->mapped && v->own[word / 2] &&
+		    v->made[word / 2] == d->made && !private_may_go(v, word / 2))
+			threads_fail("a pinned page of a private view is another one (S3.1)");
+		return;
+	}
+	memcpy(bytes + (word % 2) * TAIL, &value, sizeof(value));
+	threads_note("the device wrote %llu to word %u", (unsigned long long)value, word);
+	if (!private)
+		model_commit(&world.models[0], word, value,
+			     word_offset(word) >= world.objects[0]->size_bytes);
+	else if (private_at(address, &v))
+		private_commit(v, word, value);
+}
+
+void device_end(struct device *d)
+{
+	struct mkw_pin *p = d->pin;
+
+	d->pin = NULL;
+	if (p != NULL)
+		expect(mkw_unpin(p), "unpin", false);
+}
+
+static void do_pin(unsigned n)
+{
+	pin(&world.devices[0], 0, n);
+}
+
+static void do_device(unsigned n)
+{
+	device_store(&world.devices[0], n, false);
+}
+
+static void do_unpin(unsigned n)
+{
+	(void)n;
+	device_end(&world.devices[0]);
+}
+
+static void do_ownpin(unsigned n)
+{
+	pin(&world.devices[1], PRIVATE_VIEW, n);
+}
+
+static void do_owndevice(unsigned n)
+{
+	device_store(&world.devices[1], n, true);
+}
+
+static void do_ownunpin(unsigned n)
+{
+	(void)n;
+	device_end(&world.devices[1]);
 }
 
 /* ---- Handles ------------------------------------------------------------------------------ */
@@ -643,30 +734,60 @@ static const struct {
 	void (*fn)(unsigned n);
 	bool pages; /* its number is a page's, not a word's */
 } verbs[] = {
-	{"write", do_write, false},	{"alias", do_alias, false},
-	{"read", do_read, false},	{"peek", do_peek, false},
-	{"pread", do_pread, false},	{"pwrite", do_pwrite, false},
-	{"sync", do_sync, false},	{"msync", do_msync, false},
-	{"flush", do_flush, false},	{"reclaim", do_reclaim, false},
-	{"shrink", do_shrink, false},	{"cut", do_cut, false},
-	{"grow", do_grow, false},	{"punch", do_punch, true},
-	{"discard", do_discard, true},	{"invalidate", do_invalidate, false},
-	{"reserve", do_reserve, true},	{"hold", do_hold, true},
-	{"letgo", do_letgo, true},	{"freeze", do_freeze, false},
-	{"chill", do_chill, false},	{"thaw", do_thaw, false},
-	{"unmap", do_unmap, false},	{"map", do_map, false},
-	{"mapover", do_mapover, false}, {"other", do_other, false},
-	{"quit", do_quit, false},	{"reopen", do_reopen, false},
-	{"close", do_close, false},	{"wake", do_wake, false},
-	{"room", do_room, false},	{"keep", do_keep, false},
-	{"wipe", do_wipe, false},	{"empty", do_empty, false},
-	{"leave", do_leave, false},	{"mine", do_mine, false},
-	{"look", do_look, false},	{"theirs", do_theirs, false},
-	{"spy", do_spy, false},		{"drop", do_drop, true},
-	{"toss", do_toss, true},	{"shake", do_shake, false},
-	{"part", do_part, false},	{"anew", do_anew, false},
-	{"out", do_out, true},		{"cold", do_cold, true},
-	{"tight", do_tight, false},	{"settle", do_settle, false},
+	{"write", do_write, false},
+	{"alias", do_alias, false},
+	{"read", do_read, false},
+	{"peek", do_peek, false},
+	{"pread", do_pread, false},
+	{"pwrite", do_pwrite, false},
+	{"sync", do_sync, false},
+	{"msync", do_msync, false},
+	{"flush", do_flush, false},
+	{"reclaim", do_reclaim, false},
+	{"shrink", do_shrink, false},
+	{"cut", do_cut, false},
+	{"grow", do_grow, false},
+	{"punch", do_punch, true},
+	{"discard", do_discard, true},
+	{"invalidate", do_invalidate, false},
+	{"reserve", do_reserve, true},
+	{"hold", do_hold, true},
+	{"letgo", do_letgo, true},
+	{"freeze", do_freeze, false},
+	{"chill", do_chill, false},
+	{"thaw", do_thaw, false},
+	{"unmap", do_unmap, false},
+	{"map", do_map, false},
+	{"mapover", do_mapover, false},
+	{"other", do_other, false},
+	{"quit", do_quit, false},
+	{"reopen", do_reopen, false},
+	{"close", do_close, false},
+	{"wake", do_wake, false},
+	{"room", do_room, false},
+	{"keep", do_keep, false},
+	{"wipe", do_wipe, false},
+	{"empty", do_empty, false},
+	{"leave", do_leave, false},
+	{"mine", do_mine, false},
+	{"look", do_look, false},
+	{"theirs", do_theirs, false},
+	{"spy", do_spy, false},
+	{"drop", do_drop, true},
+	{"toss", do_toss, true},
+	{"shake", do_shake, false},
+	{"part", do_part, false},
+	{"anew", do_anew, false},
+	{"pin", do_pin, true},
+	{"device", do_device, false},
+	{"unpin", do_unpin, false},
+	{"ownpin", do_ownpin, true},
+	{"owndevice", do_owndevice, false},
+	{"ownunpin", do_ownunpin, false},
+	{"out", do_out, true},
+	{"cold", do_cold, true},
+	{"tight", do_tight, false},
+	{"settle", do_settle, false},
 };
 
 void script_look(unsigned view, unsigned word)

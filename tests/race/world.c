@@ -187,8 +187,8 @@ int view_make(unsigned view, unsigned object)
 
 static void views_make(const struct scenario *sc)
 {
-	static const char *const first[] = {"mine", "look", "drop", "toss",
-					    "part", "anew", "out",  "cold"};
+	static const char *const first[] = {"mine", "look", "drop", "toss",  "part",
+					    "anew", "out",  "cold", "ownpin"};
 	static const char *const second[] = {"theirs", "spy"};
 	bool one = false, other = false;
 
@@ -394,6 +394,8 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	device_end(&world.devices[0]);
+	device_end(&world.devices[1]);
 	if (world.left && object_is_dirty(world.objects[0]))
 		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)
