@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * scenarios.c - what is explored: scenarios written for a rule each; every pair of actions from
- * three beginnings; and any number drawn by lot. Words of the scripts: script.c; options: world.c.
+ * three beginnings, and private ones from a fourth; and any number drawn by lot. Words of the
+ * scripts: script.c; options: world.c.
  */
 #include "scenarios.h"
 
@@ -424,9 +425,17 @@ static const struct {
 
 #define PAIRS (ACTIONS * (ACTIONS + 1) / 2)
 
+/* From a beginning of their own: the private ones with each other and with those after them. */
+static const char *const private_actions[] = {
+	"mine0", "drop0", "out0", "ownpin0", "part", "look0", "shrink", "punch0", "reclaim",
+};
+#define PRIVATE		5u
+#define PRIVATE_ACTIONS (sizeof(private_actions) / sizeof(*private_actions))
+#define PRIVATE_PAIRS	(PRIVATE * PRIVATE_ACTIONS - PRIVATE * (PRIVATE - 1) / 2)
+
 size_t scenario_count(void)
 {
-	return WRITTEN + BEGINNINGS * PAIRS;
+	return WRITTEN + BEGINNINGS * PAIRS + PRIVATE_PAIRS;
 }
 
 /* ---- By lot ------------------------------------------------------------------------------- */
@@ -453,6 +462,7 @@ static const char *const lot_verbs[] = {
 	"read2",  "read4",  "peek0",	  "pread0",   "pwrite0",  "pwrite2", "pwrite4", "sync",
 	"sync",	  "flush",  "flush",	  "reclaim",  "msync",	  "shrink",  "cut",	"grow",
 	"punch0", "punch1", "invalidate", "reserve0", "reserve1", "freeze",  "write0",	"write2",
+	"mine0",  "mine2",  "look0",	  "theirs0",  "drop0",	  "out0",
 };
 static const char *const lot_answers[] = {"", "early", "zero", "grow"};
 static const char *const lot_limits[] = {
@@ -474,7 +484,7 @@ static const char *const lot_failures[] = {
 	"defer holes refuse=2",
 	"fill_retries=2",
 };
-static const char *const lot_machines[] = {"", "", "inline", "workers=2"};
+static const char *const lot_machines[] = {"", "swap", "inline", "workers=2"};
 static const char *const lot_sizes[] = {"pages=2", "pages=3", "pages=4"};
 static const char *const lot_befores[] = {
 	"", "write0 write2", "read0 read2", "write0 alias2 read0", "cut write0", "write2 sync",
@@ -522,10 +532,39 @@ static const char *second_of(size_t a, size_t b)
 	return actions[b];
 }
 
-const struct scenario *scenario(size_t n)
+static const struct scenario *pair_make(const char *beginning, const char *options,
+					const char *before, const char *one, const char *two)
 {
 	static struct scenario made;
 	static char name[80];
+
+	snprintf(name, sizeof(name), "pair %s: %s, %s", beginning, one, two);
+	made = (struct scenario){
+		.name = name,
+		.options = options,
+		.before = before,
+		.programs = {one, two},
+	};
+	return &made;
+}
+
+static const struct scenario *private_pair(size_t n)
+{
+	size_t a = 0, b = n;
+	bool once;
+
+	while (b >= PRIVATE_ACTIONS - a) {
+		b -= PRIVATE_ACTIONS - a;
+		a++;
+	}
+	b += a;
+	once = a == b && strcmp(private_actions[a], "part") == 0;
+	return pair_make("private", "swap resident=5 dirty=2", "mine0 theirs2 look2",
+			 private_actions[a], once ? "mine2" : private_actions[b]);
+}
+
+const struct scenario *scenario(size_t n)
+{
 	size_t a = 0, b;
 
 	if (n < WRITTEN)
@@ -533,19 +572,14 @@ const struct scenario *scenario(size_t n)
 	if (n >= scenario_count())
 		return scenario_by_lot(n - scenario_count());
 	n -= WRITTEN;
+	if (n >= BEGINNINGS * PAIRS)
+		return private_pair(n - BEGINNINGS * PAIRS);
 	b = n % PAIRS;
 	while (b >= ACTIONS - a) {
 		b -= ACTIONS - a;
 		a++;
 	}
 	b += a;
-	snprintf(name, sizeof(name), "pair %s: %s, %s", beginnings[n / PAIRS].name, actions[a],
-		 second_of(a, b));
-	made = (struct scenario){
-		.name = name,
-		.options = beginnings[n / PAIRS].options,
-		.before = beginnings[n / PAIRS].before,
-		.programs = {actions[a], second_of(a, b)},
-	};
-	return &made;
+	return pair_make(beginnings[n / PAIRS].name, beginnings[n / PAIRS].options,
+			 beginnings[n / PAIRS].before, actions[a], second_of(a, b));
 }

@@ -504,7 +504,8 @@ static void do_drop(unsigned n)
 		return; /* mapped anew meanwhile */
 	v->dropping[n]--;
 	/* A pinned page stays. */
-	if (error == 0 && v->own[n] && v->made[n] == made && !script_has(world.scenario, "ownpin"))
+	if (error == 0 && v->mapped && v->own[n] && v->made[n] == made &&
+	    !script_has(world.scenario, "ownpin"))
 		threads_fail("page %u of a private view was dropped, and it still has it", n);
 }
 
@@ -558,14 +559,16 @@ static void pin(struct device *d, unsigned view, unsigned page)
 {
 	struct race_view *v = &world.views[view];
 	uintptr_t address = v->address + (uintptr_t)page * MKW_PAGE_SIZE;
+	struct mkw_pin *p;
 	int error;
 
-	if (d->pin != NULL)
-		return;
-	error = mkw_pin((void *)address, MKW_PAGE_SIZE, MKW_WRITE, &d->pin);
+	error = mkw_pin((void *)address, MKW_PAGE_SIZE, MKW_WRITE, &p);
 	expect(error, "pin", call_may_fail(error) || (error == -ENOMEM && world.unmaps));
-	if (error != 0)
+	if (error == 0 && d->pin != NULL)
+		expect(mkw_unpin(p), "unpin", false); /* it has another */
+	if (error != 0 || d->pin != NULL)
 		return;
+	d->pin = p;
 	d->hold = sim_hold_at(address);
 	d->made = v->made[page];
 }
