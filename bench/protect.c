@@ -74,6 +74,7 @@ static int machine_make(struct bench *bench, struct machine *machine)
 	machine->view = (struct mmu_view){.mmu = machine->mmu,
 					  .backend = MMU_UFFD,
 					  .length = bench->size,
+					  .readable = true,
 					  .writable = true,
 					  .frames = machine->frames};
 	rc = mmu_view_map(&machine->view);

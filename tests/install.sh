@@ -80,9 +80,11 @@ pkg() {
 		pkg-config "$@" mkwrite
 }
 
-compile_example() {
-	# shellcheck disable=SC2046 # flags are several words
-	cc "$source/examples/refuse.c" $(pkg --cflags --libs) -o "$work/refuse"
+compile_examples() {
+	for name in refuse index; do
+		# shellcheck disable=SC2046 # flags are several words
+		cc "$source/examples/$name.c" $(pkg --cflags --libs) -o "$work/$name" || return
+	done
 }
 
 run_example() {
@@ -96,6 +98,13 @@ example_was_refused() {
 		grep 'refused at offset')
 }
 
+# It checks its images itself; under the limit, some of it is in the swap file.
+save_example() {
+	(cd "$work" && LD_LIBRARY_PATH=$(dirname "$(find_installed /libmkwrite.so)") ./index >saved) &&
+		[ "$(grep -c '^save [1-4]: the index after [0-9]* changes, whole' "$work/saved")" = 4 ] &&
+		grep '^resident at most 6144 KiB' "$work/saved"
+}
+
 # The README's own program, as it stands there.
 readme_program() {
 	sed -n '/^```c$/,/^```$/p' "$source/README.md" | sed '1d;$d' >"$work/readme.c"
@@ -106,14 +115,15 @@ readme_program() {
 }
 
 echo "TAP version 13"
-echo "1..9"
+echo "1..10"
 check "it installs into a staging directory" install_all
 check "the public headers compile by themselves" headers_alone
 check "the soname is libmkwrite.so.0" soname_is_0
 check "no symbol but mkw_* is exported" exports_mkw_only
 check "what the public headers declare is exported, and nothing else" exports_are_declared
-check "the example compiles with pkg-config" compile_example
+check "the examples compile with pkg-config" compile_examples
 check "the example runs, and its bytes are in the file" run_example
 check "the example is refused past its quota" example_was_refused
+check "the example that saves by fork saves whole images of the instant" save_example
 check "the program in the README compiles and says what the README says" readme_program
 [ "$failures" = 0 ]

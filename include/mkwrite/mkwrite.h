@@ -315,15 +315,53 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
  * its copies count as resident pages. Pages already cached are mapped at once (about 0.3 us each).
  * With MKW_LOCKED there is no view unless all of it that the object has could be filled: ENOMEM if
  * the limits do not allow that, or what the store refuses; a private view's first write to a page
- * needs a page more, as in any other. The view is not inherited by fork.
+ * needs a page more, as in any other. Children inherit it (see Children).
  * Errors: EINVAL (range; MKW_WRITE on a store that cannot write), EACCES (MKW_WRITE on a read-only
  * handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
  */
 int mkw_map(struct mkw_handle *handle, size_t length, unsigned protection, unsigned flags,
 	    uint64_t offset, void **address);
 
-/* Unmap a view: address and length as they were mapped. Its dirty pages stay with the object. */
+/*
+ * Unmap whatever of views lies in the range, which need not be what mkw_map() gave: views whole or
+ * in part, the middle of one, several. The rest stays, and so do the object's dirty pages. address
+ * must be a multiple of MKW_PAGE_SIZE; length is rounded up to one. What is no view is left alone.
+ * Blocks. Errors: EINVAL (there is no view in the range), ENOMEM (with nothing unmapped).
+ *
+ * Views are changed by these functions only. A plain munmap, mremap or mmap over a view takes away
+ * pages without the library's knowledge, and a plain mprotect may make it writable unasked.
+ */
 int mkw_unmap(void *address, size_t length);
+
+/*
+ * Change what accesses views allow in the range: 0 (none), MKW_READ, MKW_WRITE (implies MKW_READ).
+ * An access that is not allowed is a SIGSEGV of the program's own. Nothing is asked of the store: a
+ * page that is clean when it becomes writable is asked for at its next write, and one that is dirty
+ * is not asked for again. Blocks. On an error nothing has changed. Errors: EINVAL; EACCES
+ * (MKW_WRITE, and a shared view's handle or store is read only); ENOMEM (part of the range is no
+ * view; or too many mappings: each change of protection costs one, see vm.max_map_count).
+ */
+int mkw_protect(void *address, size_t length, unsigned protection);
+
+/*
+ * Change the length of a view, or of a part of one, as mremap(2) does. It grows by further pages of
+ * the object; where there is no room, it moves if flags say MKW_MAYMOVE, and accesses to the old
+ * place are a SIGSEGV from then on. Pages keep their states, private ones their copies. *address is
+ * where it is afterwards. Blocks. On an error nothing has changed. Errors: EINVAL, ENOMEM (no room;
+ * part of the range is no view).
+ */
+#define MKW_MAYMOVE 0x1u
+int mkw_remap(void *old, size_t old_length, size_t new_length, unsigned flags, void **address);
+
+/*
+ * From now on [address, address+length) shows the object's pages from offset on: with one call for
+ * each stretch a view shows pages in any order, as with remap_file_pages. All of the range must be
+ * shared views of one object. A system call that is at these addresses meanwhile may fail with
+ * EFAULT. Each stretch costs a mapping, and what is done to all views of a page looks at all
+ * stretches. Blocks. On an error nothing has changed. Errors: EINVAL, ENOMEM (part of the range is
+ * no view; too many mappings).
+ */
+int mkw_remap_pages(void *address, size_t length, uint64_t offset);
 
 /* mkw_sync for the part of views between address and address+length. ENOMEM: not all of it is
  * mapped by views; the mapped parts are synced all the same. */
@@ -338,6 +376,8 @@ enum mkw_advice {
 	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
 	MKW_COLD,	/* not used soon: the first to go when there is no room */
 	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
+	MKW_DONTFORK,	/* children do not inherit the view, which must be named whole */
+	MKW_DOFORK,	/* they do: the default */
 };
 /*
  * Advice on a range of views. MKW_DONTNEED and MKW_PAGEOUT lose nothing in shared views: pages that
@@ -365,9 +405,11 @@ struct mkw_pin; /* pages that somebody else reads or writes in place */
  * device). The range need not be page aligned, and may cross views of one space. All of it is
  * pinned, or nothing. Blocks.
  *
- * Until mkw_unpin() the pages keep their frames: they are not evicted, nor moved, and stay mapped
- * in the view as far as the process itself leaves them so, so that no system call faults on them.
- * The pin keeps the object, not the view.
+ * Until mkw_unpin() the pages keep their frames: they are not evicted, nor moved, nor protected, so
+ * that a system call on them has nobody to wait for, also in an inline view. The pin keeps the
+ * object, not the view. A private view is given copies of its own first, for reading, too: it and
+ * the device see the same from then on. They are not swapped out; mkw_advise() leaves them,
+ * truncation and mkw_unmap() do not.
  *
  * A pin for writing asks the store as a write does, and may be refused. Its pages count as dirty
  * until the last such pin has gone, and against the dirty limit. Background write-back leaves them
@@ -389,6 +431,28 @@ struct mkw_pin; /* pages that somebody else reads or writes in place */
  */
 int mkw_pin(void *address, size_t length, unsigned access, struct mkw_pin **pin);
 int mkw_unpin(struct mkw_pin *pin);
+
+/* ---- Children ----------------------------------------------------------------------------- */
+
+/*
+ * A child made by fork() inherits views, unless they are inline or were advised MKW_DONTFORK, and
+ * may use them as its parent does: what it writes to a shared view is asked of the store, charged,
+ * written back and refused, for its own threads and handlers, by the process that made the space; a
+ * private view is copied on write in both. It may fork again, execute something else, exit or be
+ * killed at any time. An object lives until the last child's view of it is gone.
+ *
+ * If the process that made the space ends first, or the space does, accesses of the child to pages
+ * that are not mapped, and writes to pages that were not writable, are refused with -EOWNERDEAD;
+ * pages that were mapped when that process died go on as memory that nobody writes back.
+ *
+ * Calls about the parent's space, its handles and views are answered ECHILD in the child; but
+ * mkw_unmap() unmaps a whole view, mkw_guard() and mkw_last_refusal() work, and a space of its own
+ * can be made. A private view's copies in a child are charged to nobody and never swapped out.
+ *
+ * Needs CAP_SYS_PTRACE when the space is made: else, or where the child cannot be served (it is in
+ * another PID namespace; there is no memory), inherited views are SIGSEGV in it. Processes made by
+ * clone() or _Fork() inherit no view; posix_spawn(), vfork() and system() need none.
+ */
 
 /* ---- The host ----------------------------------------------------------------------------- */
 

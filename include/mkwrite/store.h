@@ -211,8 +211,8 @@ struct mkw_store_ops {
 
 	/* Write the runs; results per run. Returning a negative errno fails all of them. Without it
 	 * the store is read only. A page that is pinned for writing is written by each sync, and
-	 * page_mkwrite asked again after it. Pages for which it refused may be written all the same,
-	 * by a sync (mkw_pin) or whenever (MKW_DEFER): that may fail as it may. */
+	 * page_mkwrite asked again after it. Pages for which it refused may be written all the
+	 * same, by a sync (mkw_pin) or whenever (MKW_DEFER): that may fail as it may. */
 	int (*writepages)(void *store, struct mkw_object *object, struct mkw_writeback *writeback);
 
 	/* On failure nothing has changed. Reservations beyond the size are given back. */

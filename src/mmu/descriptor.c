@@ -5,7 +5,7 @@
  *
  * MKW_UFFD_WITHOUT in the environment names features to treat as missing, so that the paths for
  * older kernels can be run on a newer one: continue-wp, poison (never used), pagemap-scan,
- * thread-id, exact-address, syscalls.
+ * thread-id, exact-address, syscalls, fork.
  */
 #include "machine.h"
 
@@ -83,6 +83,33 @@ static bool knows_pagemap_scan(void)
 	return known;
 }
 
+/* TSan ends a child of several threads that starts one; in ASan's that waits for ever, sometimes,
+ * for a lock of its malloc that nobody holds any more. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+/* The kernel asks for CAP_SYS_PTRACE. */
+static bool may_have_forks(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_FORK};
+	bool syscalls, may;
+	int fd = open_any(&syscalls);
+
+	if (fd < 0)
+		return false;
+	may = ioctl(fd, UFFDIO_API, &api) == 0;
+	close(fd);
+	return may;
+}
+
 int features_probe(struct features *features)
 {
 	struct uffdio_api api = {.api = UFFD_API};
@@ -102,6 +129,8 @@ int features_probe(struct features *features)
 			!feature_switched_off("pagemap-scan") && knows_pagemap_scan();
 		features->exact_address = !feature_switched_off("exact-address") &&
 					  (api.features & UFFD_FEATURE_EXACT_ADDRESS);
+		features->fork = !SANITIZED && !feature_switched_off("fork") &&
+				 (api.features & UFFD_FEATURE_EVENT_FORK) && may_have_forks();
 		if (feature_switched_off("thread-id"))
 			features->bits &= ~(uint64_t)UFFD_FEATURE_THREAD_ID;
 	}

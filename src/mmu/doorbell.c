@@ -82,8 +82,15 @@ void doorbell_answer(struct mmu *mmu)
 
 	/* Whoever rang is not to wait for ever because there was no memory for a moment. EEXIST:
 	 * somebody else has answered. */
-	while (ioctl(mmu->uffd, UFFDIO_ZEROPAGE, &arg) && (errno == ENOMEM || errno == EAGAIN))
+	while (ioctl(mmu->uffd, UFFDIO_ZEROPAGE, &arg) && (errno == ENOMEM || errno == EAGAIN)) {
+		/* Nor may a reader wait here for a fork that waits for a reader: it answers. */
+		if (errno == EAGAIN && !atomic_exchange(&mmu->doorbell.owed, true))
+			continue;
+		if (errno == EAGAIN)
+			return;
 		sched_yield();
+	}
+	atomic_store(&mmu->doorbell.owed, false);
 }
 
 void doorbell_destroy(struct mmu *mmu)

@@ -32,7 +32,8 @@ static int open_descriptors(struct mmu *mmu)
 
 	if (err)
 		return err;
-	mmu->uffd = descriptor_open(&mmu->features, 0);
+	mmu->uffd =
+		descriptor_open(&mmu->features, mmu->features.fork ? UFFD_FEATURE_EVENT_FORK : 0);
 	if (mmu->uffd < 0)
 		return mmu->uffd;
 	mmu->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -55,10 +56,15 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	m->upcalls = options->upcalls;
 	m->arg = options->arg;
 	m->inline_fd = -1;
+	m->kin_socket = -1;
+	m->spare_fd = -1;
+	m->root = m;
 	err = open_descriptors(m);
 	if (err)
 		goto fail_free;
-	err = signals_install();
+	err = wakes_create();
+	if (!err)
+		err = signals_install();
 	if (!err)
 		err = workers_start(m, count,
 				    options->workers_max > count ? options->workers_max : count);

@@ -17,6 +17,8 @@
 #include <pthread.h>
 #include <signal.h>
 
+struct wakes;
+
 /* ---- Locks -------------------------------------------------------------------------------- */
 
 #define machine_lock(m) machine_lock_at((m), RANK_HERE)
@@ -42,6 +44,7 @@ struct features {
 	bool continue_wp;   /* UFFDIO_CONTINUE can map write-protected (6.4) */
 	bool pagemap_scan;  /* PAGEMAP_SCAN (6.7) */
 	bool exact_address; /* events have the address, not only its page */
+	bool fork;	    /* a child's pages can be served */
 };
 
 /* What a backend cannot do without. */
@@ -74,7 +77,6 @@ struct place {
 };
 
 struct worker {
-	uint64_t read_since; /* wake_clock before the read that brought its event */
 	struct worker *next; /* of pool.workers */
 	struct mmu *mmu;
 	pthread_t thread;
@@ -103,6 +105,7 @@ struct pool {
 	_Atomic bool stopping, kicked;
 	_Atomic bool deep;	   /* the deputy sleeps until it is called */
 	_Atomic bool lacking;	   /* there is no follower, and none could be started */
+	bool forking;		   /* guarded by lock: no thread may be started (fork.c) */
 	_Atomic uint64_t sleep_ns; /* moving average of what is between mmu_sleep_begin and _end */
 };
 
@@ -111,13 +114,20 @@ struct doorbell { /* an access that only a reader can answer (doorbell.c) */
 	pthread_t ringer;
 	bool started; /* guarded by pool.lock: ringer is to be joined */
 	_Atomic bool ringing;
+	_Atomic bool owed; /* it could not be answered during a fork */
 };
 
 struct mmu {
+	struct kin *kin;  /* it is a child's: this is part of it. NULL: this process's own */
+	struct mmu *root; /* the space's own machine, which counts */
+	_Atomic(struct mmu_fork *) fork; /* under way, its event not read yet (fork.c) */
+	_Atomic int spare_fd; /* while one is: to be closed where there is no other; -1 */
 	struct features features;
 	int uffd;	       /* reports by events; its readers block */
 	_Atomic int inline_fd; /* reports by SIGBUS; -1: no inline view yet */
 	int pagemap_fd;
+	int kin_socket; /* a child's: to its warden */
+	unsigned wakes; /* which table: 0 the process's own (wakes.c) */
 	const struct mmu_upcalls *upcalls;
 	void *arg;
 	struct mmu_counts counts;
@@ -127,7 +137,7 @@ struct mmu {
 
 static inline void count_call(struct mmu *mmu)
 {
-	atomic_fetch_add_explicit(&mmu->counts.calls, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&mmu->root->counts.calls, 1, memory_order_relaxed);
 }
 
 /* workers.c: the threads. */
@@ -160,6 +170,10 @@ void pool_reinforce(struct mmu *mmu);
 /* and it must be awake. */
 void pool_call_deputy(struct mmu *mmu);
 
+/* A thread reads, or will without starting another, until pool_end_fork. -errno: there is none. */
+int pool_begin_fork(struct mmu *mmu);
+void pool_end_fork(struct mmu *mmu);
+
 /* doorbell.c */
 int doorbell_create(struct mmu *mmu);
 void doorbell_destroy(struct mmu *mmu);
@@ -181,6 +195,7 @@ int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg);
 
 int frames_fd(const struct frames *frames);
 int view_fd(const struct mmu_view *view);
+int view_register(int fd, void *address, size_t length, bool private);
 /* Writes to the range are reported no more; wakes nobody. */
 int unprotect_range(const struct mmu_view *view, uintptr_t address, size_t length);
 /* Is a page there, in memory or where the kernel swaps to? No marker is. */
@@ -189,6 +204,85 @@ int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there);
 void fault_note(uintptr_t address, bool absent);
 /* The descriptor of inline views, opened at first use; negative errno. */
 int inline_descriptor(struct mmu *mmu);
+
+/* ---- Forks (fork.c, kin.c, warden.c) ------------------------------------------------------ */
+
+/* What the two processes tell each other, by a socket that keeps messages apart. */
+enum kin_word {
+	KIN_HELLO,   /* child: it lives; tid is its process, as it knows itself */
+	KIN_WELCOME, /* with the child's descriptor: it is served */
+	KIN_REFUSE,  /* refuse an access */
+	KIN_ZAP,     /* drop translations: refusal's address and length */
+	KIN_ZAPPED,  /* child: done; reported: which */
+	KIN_FORK,    /* child: it is about to fork; with the end of a socket to its child's */
+	KIN_GO,	     /* it may. error: its child inherits nothing */
+};
+
+struct kin_message {
+	enum kin_word word;
+	pid_t tid;
+	int error;
+	enum mmu_access access;
+	uint64_t reported;
+	struct mkw_refusal refusal;
+};
+
+/* fd -1: none. 0 or -errno; never waits. */
+int kin_send(int socket, const struct kin_message *message, int fd);
+/* 1, 0: there is none now, or -EPIPE: nobody is there any more. *fd: what came with it, or
+ * -1; *pid: the sender, as this process knows it, where the socket was told to say. */
+int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid);
+
+struct mmu_fork {
+	struct mmu *mmu;     /* whose descriptor tells of it */
+	int socket;	     /* to the child */
+	int childs;	     /* the other end, until the fork is over; -1 */
+	int arrival;	     /* eventfd: uffd is there */
+	_Atomic int uffd;    /* the child's descriptor */
+	pid_t root;	     /* the process that serves */
+	struct wakes *wakes; /* its table */
+	size_t count;
+	struct mmu_view *views;
+	size_t apart_count;
+	struct mmu_extent *apart; /* what the child gets copies of at once, */
+	char *bytes;		  /* these, one after the other */
+};
+
+/* The event of a fork was read: the child's descriptor. On the thread that read it. */
+void fork_event(struct mmu *mmu, int uffd);
+void fork_make_room(struct mmu *mmu);
+/* A child asks: its machine, and the socket to its child. NULL: no memory. */
+struct mmu_fork *fork_new(struct mmu *mmu, int socket);
+void fork_free(struct mmu_fork *fork);
+/* Let the process's children inherit the views, or not. */
+int fork_advise(const struct mmu_view *views, size_t count, bool inherit);
+
+/* The machine of the child of that fork. */
+struct mmu *kin_new(struct mmu_fork *fork);
+/* For mmu_sleep_begin: a thread of a child's machine. */
+void kin_sleep_begin(void);
+/* The child forks, or has: somebody is to read that. */
+void kin_want_reader(struct mmu *mmu);
+/* Events that wait at a child's descriptor. */
+void kin_read(struct mmu *mmu);
+/* The process of which tid is a thread, if it is a child's; 0. */
+pid_t kin_process_of(pid_t tid);
+/* In a child. */
+void kins_abandon(void);
+
+/* Of the calling thread, if it serves faults: a time before the report it serves was read. */
+void report_time_set(uint64_t time);
+
+/* In the child: have these views served by whoever is at the socket's other end. */
+void warden_start(const struct mmu_fork *fork);
+
+/* In a child. */
+void windows_abandon(void);
+void signals_abandon(void);
+/* Remember a refusal, as the VM does. */
+void signals_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
+/* Interrupt a thread's wait. False: SIGBUS is not ours to send. */
+bool signals_wake(pid_t tid);
 
 /* ---- Signals (signal.c) ------------------------------------------------------------------- */
 
@@ -215,8 +309,11 @@ void window_pass(void);
 bool refusal_is_due(pid_t tid, uintptr_t address);
 /* A signal of ours has arrived, or perhaps: false if none is under way. */
 bool signal_arrived(void);
-/* Likewise: until the window that may be open now is closed. */
-void window_await_end(void);
+/* Likewise: until the window that may be open now is closed. False: none was. */
+bool window_await_end(void);
+/* Counts the library's own changes of what mappings allow, each before and after. */
+uint64_t protection_changes(void);
+void protection_change(void);
 
 /* ---- Other threads (thread_state.c) ------------------------------------------------------- */
 
@@ -230,7 +327,8 @@ enum thread_mode {
 
 struct thread_state {
 	enum thread_mode mode;
-	long number; /* of the system call */
+	pid_t process; /* whose thread it is; 0: ours */
+	long number;   /* of the system call */
 	uint64_t argument[6];
 	char text[256]; /* as the kernel told it */
 };
@@ -251,5 +349,15 @@ int thread_signals_read(pid_t tid, struct thread_signals *signals);
 void wake_begin(const struct mmu_view *view, uintptr_t address, size_t length);
 void wake_end(const struct mmu_view *view, uintptr_t address, size_t length);
 uint64_t wake_clock(void);
+/* The process's own table, for the first machine. 0 or -errno. */
+int wakes_create(void);
+/* In a child: forget all tables; take one in that another process owns, its number then, 0: no
+ * room; the process that owns it is no more. */
+void wakes_abandon(void);
+unsigned wakes_inherit(struct wakes *wakes);
+void wakes_forget(unsigned table);
+struct wakes *wakes_get(unsigned table);
+/* A time of the table's owner, for mmu_woken_since. */
+uint64_t wakes_time(unsigned table, uint64_t time);
 
 #endif

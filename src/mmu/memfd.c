@@ -100,6 +100,12 @@ void frames_destroy(struct frames *frames)
 	free(frames);
 }
 
+void frames_abandon(struct frames *frames)
+{
+	close(frames->fd);
+	frames->fd = -1;
+}
+
 int frames_fd(const struct frames *frames)
 {
 	return frames->fd;

@@ -21,8 +21,9 @@
 #include <mkwrite/mkwrite.h>
 #include <stdatomic.h>
 
-struct mmu;    /* one space's machine: descriptors and handler threads */
-struct frames; /* one object's frames: a memfd and its alias */
+struct mmu;	 /* one space's machine: descriptors and handler threads */
+struct mmu_fork; /* a fork under way that a child comes of, whose views are to be served */
+struct frames;	 /* one object's frames: a memfd and its alias */
 
 enum mmu_access { MMU_READ, MMU_WRITE };
 enum mmu_backend { MMU_UFFD, MMU_INLINE, MMU_BACKENDS };
@@ -32,7 +33,8 @@ struct mmu_view {
 	enum mmu_backend backend;
 	uintptr_t address;
 	size_t length;
-	bool writable; /* mapped with PROT_WRITE */
+	bool readable; /* mapped with PROT_READ, */
+	bool writable; /* and with PROT_WRITE */
 	bool private;  /* writes go to copies of its own, never to the frames */
 	struct frames *frames;
 	uint64_t offset; /* of address in the frames, bytes */
@@ -46,6 +48,10 @@ struct mmu_upcalls {
 	void (*fault)(void *arg, uintptr_t address, enum mmu_access access, pid_t tid);
 	/* After mmu_kick: on a handler thread, no lock held. Once or more per kick. */
 	void (*ready)(void *arg);
+	/* Of a child's machine only. The child is no more: on its machine's last thread. */
+	void (*gone)(void *arg);
+	/* The child is about to fork itself: see mmu_fork_go. On one of its machine's threads. */
+	void (*forks)(void *arg, struct mmu_fork *fork);
 };
 
 /* Process-wide, for signals: set once by the VM before the first mmu_create. All run in a signal
@@ -58,6 +64,9 @@ struct mmu_signal_upcalls {
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */
 	bool (*allowed)(uintptr_t address, enum mmu_access access);
+	/* Remember the refusal of a thread, for refused and for mkw_last_refusal. In no signal
+	 * handler. */
+	void (*record)(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported);
 	/* The refusal recorded for the calling thread at address (0: wherever it was), for a queued
 	 * SIGBUS. */
 	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
@@ -133,15 +142,29 @@ void swap_file_drop(struct swap_file *file, uint64_t offset, uint64_t length);
 
 /* ---- Views -------------------------------------------------------------------------------- */
 
-/* Map view->length bytes of frames from view->offset somewhere (fills view->address) and report
- * its faults. Not inherited by fork. view->mmu, backend, length, writable, frames, offset are set.
- * -ENOTSUP: this backend is not available. */
+/* Map view->length bytes of frames from view->offset and report its faults: at view->address, where
+ * a place was taken or closed pages of views are replaced, or, if that is 0, somewhere (it is
+ * filled in). Not inherited by fork. All else of *view is set. -ENOTSUP: this backend is not
+ * available. After a failure nothing is mapped there that could be accessed. */
 int mmu_view_map(struct mmu_view *view);
+/* Address space that nothing else is mapped to: at *address, or if that is 0 somewhere. -EEXIST:
+ * there is something. It is given back, or replaced by mmu_view_map. */
+int mmu_place_take(uintptr_t *address, size_t length);
+void mmu_place_give(uintptr_t address, size_t length);
 /* Let threads in. Until then an access to it is a SIGSEGV: a thread that still tries an access to
  * what was mapped there before must not find a view that nobody has armed. */
 int mmu_view_open(struct mmu_view *view);
+/* Change what accesses the mapping allows at pages of it; neither allowed: they are closed. Entries
+ * stay as they are. -ENOMEM: then it may be changed for a part of them. */
+int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bool readable,
+		     bool writable);
+/* Move closed pages of a private view, copies and all, to a place that was taken: there they are
+ * closed, and any write will be reported. -ENOMEM: nothing has changed. */
+int mmu_view_move(struct mmu_view *view, uintptr_t address, size_t length, uintptr_t to);
 /* Wake whoever waits in it and unmap. */
 void mmu_view_unmap(struct mmu_view *view);
+/* The same for pages of it. */
+void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length);
 
 /* All below: [address, address+length) page aligned, within the view. They return 0 or a negative
  * errno (ENOMEM above all) and may be called under VM locks; none calls up. Those that map wake
@@ -155,7 +178,12 @@ int mmu_fill(struct mmu_view *view, uintptr_t address, size_t length, const void
 int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length);
 /* Map existing frames RW, whatever is mapped there now. */
 int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length);
-/* After this no thread writes through the range unreported; absent entries are armed. */
+/* Likewise, but what is absent is mapped when it is touched, with no report; and what is mapped
+ * stays so all the while. Cheaper where most of it is RW. */
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length);
+/* After this no thread writes through the range unreported; absent entries are armed. -ENOENT: a
+ * page is not there: somebody has unmapped it, or mapped over it; the others were protected. The
+ * calls above take no notice of such a page. */
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length);
 /* Drop translations; keeps frames. An RW entry leaves no marker behind: protect first. */
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length);
@@ -197,16 +225,85 @@ uint64_t mmu_report_time(void);
  */
 bool mmu_woken_since(uintptr_t address, uint64_t time);
 
-/* ---- Threads' system calls ---------------------------------------------------------------- */
-
-/* Is tid inside a system call that names a descriptor of the file (dev, ino)? */
-bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino);
-
 /* A stretch of memory. */
 struct mmu_extent {
 	uintptr_t address;
 	size_t length;
 };
+
+/* ---- Children made by fork ---------------------------------------------------------------- */
+
+/*
+ * A child that inherits views has them at the same addresses, with a copy of the page tables, and a
+ * descriptor of its own for their faults. The process that made the views serves it: it has a
+ * machine for each child (kin.c), and views of that machine, to which everything above applies but
+ * for what can only be done from inside of a process: mmu_view_*, and mmu_zap (-ENOTSUP);
+ * mmu_present finds nothing mapped. A child that is dead by now fails none of it.
+ *
+ * In the child a thread (the warden) does by order what can only be done there, and refuses every
+ * fault of those views when the process that serves them is no more (EOWNERDEAD).
+ */
+
+/* Can children of this machine's process be served? If not they inherit no view. */
+bool mmu_can_fork(const struct mmu *mmu);
+/*
+ * In the thread that forks, before it does: the child is to inherit these views of the machine; of
+ * the private copies in apart, which are there, it gets copies at once, so that this process keeps
+ * its frames (7.1).
+ * From here on no call changes a view of the machine until mmu_fork_end, and no upcall waits for
+ * that.
+ */
+int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
+		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork);
+/* A child that we serve forks: it may now. The views as above, of the child's machine. On failure
+ * it was told so, and the fork is no more. */
+int mmu_fork_go(struct mmu_fork *fork, struct mmu_view *const *views, size_t count);
+/* Wait for the child: its machine, which serves nothing yet; NULL: there is none to be served. */
+struct mmu *mmu_fork_end(struct mmu_fork *fork);
+/* In the child, while the frames' descriptors are open. */
+void mmu_fork_map(struct mmu_fork *fork);
+/* In the child: a view that is not inherited was there. Before anything else is mapped. */
+void mmu_fork_block(const struct mmu_view *view);
+/* As mmu_fork_end in the child, instead: its views are served when this returns, or inaccessible.
+ */
+void mmu_fork_inherit(struct mmu_fork *fork);
+
+/* Begin to serve. On failure: nothing has begun. */
+int mmu_kin_start(struct mmu *kin, const struct mmu_upcalls *upcalls, void *arg);
+/* No upcall is running when it returns, and none comes any more. */
+void mmu_kin_stop(struct mmu *kin);
+/* After mmu_kin_stop, or if it was never started. What the child does in its views is refused from
+ * here on. */
+void mmu_kin_destroy(struct mmu *kin);
+/* mmu_refuse for a view of a child. */
+void mmu_kin_refuse(struct mmu_view *view, enum mmu_access access, pid_t tid, uint64_t reported,
+		    const struct mkw_refusal *refusal);
+
+/* mmu_zap in a child, by its warden. A child that does not answer for long (it is stopped) does so
+ * later. No lock held; blocks. */
+void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length);
+
+/* In a thread that forks, and then in the parent, or in the child: what this process has itself
+ * inherited is inherited once more. */
+void mmu_wards_fork_begin(void);
+void mmu_wards_fork_end(void);
+void mmu_wards_inherit(void);
+/* Is it in an inherited view, to which the access is allowed? */
+bool mmu_ward_allows(uintptr_t address, enum mmu_access access);
+/* Unmap one that was inherited whole. False: there is none there. */
+bool mmu_ward_unmap(uintptr_t address, size_t length);
+
+/* In a child: a machine, frames of the parent. Their descriptors are closed, their memory stays. */
+void mmu_abandon(struct mmu *mmu);
+void frames_abandon(struct frames *frames);
+/* In a child, once: no lock of the parent's is held any more. */
+void mmu_abandon_all(void);
+
+/* ---- Threads' system calls ---------------------------------------------------------------- */
+
+/* Is tid inside a system call that names a descriptor of the file (dev, ino)? */
+bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino);
+
 /* Where the system call that tid is inside of may still be storing to past every protection, having
  * taken hold of the pages (O_DIRECT): at most max extents, none if it is in user mode, in no call
  * that does, or gone. A call handed to io_uring is not seen. A thread that runs is looked at

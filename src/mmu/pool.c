@@ -253,6 +253,37 @@ bool pool_follow(struct worker *worker)
 	return read;
 }
 
+/*
+ * A follower never waits for long, nor does who reads: what they read or are to serve is left alone
+ * until the fork is over (the gate of src/vm). Whoever serves may have been past that already. No
+ * thread is started meanwhile: that may take memory, and the thread that forks has malloc's locks.
+ */
+int pool_begin_fork(struct mmu *mmu)
+{
+	struct pool *pool = &mmu->pool;
+	int err = 0;
+
+	machine_lock(&pool->lock);
+	if (pool->following == 0 && !somebody_reads(mmu)) {
+		pool->max++;
+		err = worker_start(mmu);
+		pool->max--;
+	}
+	pool->forking = !err;
+	machine_unlock(&pool->lock);
+	return err;
+}
+
+void pool_end_fork(struct mmu *mmu)
+{
+	struct pool *pool = &mmu->pool;
+
+	machine_lock(&pool->lock);
+	pool->forking = false;
+	pthread_cond_signal(&pool->wake);
+	machine_unlock(&pool->lock);
+}
+
 void mmu_kick(struct mmu *mmu)
 {
 	struct pool *pool = &mmu->pool;

@@ -84,6 +84,10 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 {
 	const struct mmu *mmu = view->mmu;
 
+	if (mmu->kin) {
+		memset(present, 0, length / MKW_PAGE_SIZE * sizeof(*present));
+		return 0;
+	}
 	if (mmu->features.pagemap_scan)
 		return scan_ranges(mmu->pagemap_fd, address, length, present);
 	return read_entries(mmu->pagemap_fd, address, length, present);
@@ -94,7 +98,13 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there)
 {
 	uint64_t entry;
-	int err = read_pagemap(view->mmu->pagemap_fd, address, 1, &entry);
+	int err;
+
+	/* A child's that cannot be looked at is believed. */
+	*there = true;
+	if (view->mmu->kin && view->mmu->pagemap_fd < 0)
+		return 0;
+	err = read_pagemap(view->mmu->pagemap_fd, address, 1, &entry);
 
 	*there = !err && (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0;
 	return err;

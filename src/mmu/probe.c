@@ -76,6 +76,10 @@ static void explain_lesser(struct mkw_backend_info *info, const struct features 
 			     "kernel: about 4 times the price");
 		REMEDY(info, "use Linux 6.4 or later");
 	}
+	if (!features->fork && !inl) {
+		REASON(info, "children made by fork inherit no views");
+		REMEDY(info, "give the process CAP_SYS_PTRACE");
+	}
 	if (!features->exact_address)
 		REASON(info, "addresses of refused writes are those of their pages");
 }

@@ -111,12 +111,25 @@ static void futex_wake(_Atomic uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-void window_await_end(void)
+bool window_await_end(void)
 {
 	uint32_t ticket = atomic_load(&window.ticket);
 
 	if (ticket != 0)
 		futex_wait(&window.ticket, ticket, PASSAGE_NS);
+	return ticket != 0;
+}
+
+static _Atomic uint64_t changes;
+
+uint64_t protection_changes(void)
+{
+	return atomic_load(&changes);
+}
+
+void protection_change(void)
+{
+	atomic_fetch_add(&changes, 1);
 }
 
 /*
@@ -171,6 +184,17 @@ static int send_sigbus(pid_t tid, int code, uintptr_t value)
 		return 0;
 	signal_arrived();
 	return -errno;
+}
+
+bool signals_wake(pid_t tid)
+{
+	return signals_ours() && send_sigbus(tid, PASSED_CODE, 0) == 0;
+}
+
+void windows_abandon(void)
+{
+	pthread_mutex_init(&window.lock, NULL);
+	atomic_store(&window.ticket, 0);
 }
 
 /* What the thread is doing cannot be told now: it tries its access again, and its refusal comes
@@ -269,7 +293,7 @@ static void await_passage(struct mmu_view *view, uintptr_t page, pid_t tid,
 static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_access access,
 			     pid_t tid, uint64_t reported, const struct thread_state *blocked)
 {
-	int whole = PROT_READ | (view->writable ? PROT_WRITE : 0);
+	int whole = (view->readable ? PROT_READ : 0) | (view->writable ? PROT_WRITE : 0);
 	int less = access == MMU_WRITE ? PROT_READ : PROT_NONE;
 
 	window_lock();
@@ -283,6 +307,7 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 	window.last_ticket += window.last_ticket + 1 == 0 ? 2 : 1;
 	atomic_store(&window.ticket, window.last_ticket);
 	count_call(view->mmu);
+	protection_change();
 	if (mprotect((void *)page, MKW_PAGE_SIZE, less) == 0) {
 		let_go_note(tid, page);
 		refusal_sent(tid, page);
@@ -297,6 +322,7 @@ static void refuse_by_window(struct mmu_view *view, uintptr_t page, enum mmu_acc
 		refusal_sent(tid, page);
 		mmu_wake(view, page, MKW_PAGE_SIZE);
 	}
+	protection_change();
 	atomic_store(&window.ticket, 0);
 	futex_wake(&window.ticket);
 	window_unlock();

@@ -6,7 +6,8 @@
  *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
  * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
  *           from the opener of a protection window: passed (refuse.c)
- *   SIGSEGV from a protection window of mmu_refuse: the access is tried again
+ *   SIGSEGV from a protection window of mmu_refuse, or while a view is changed: the access is tried
+ *           again
  *
  * Everything here is async-signal-safe. No state but what installation wrote.
  */
@@ -240,16 +241,35 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+/*
+ * The view allows the access: what forbade it was a change of ours, over by now or soon. If it is
+ * forbidden again where no window is open and nothing has been changed by us since, it was not us:
+ * the program has made the view inaccessible by a plain mprotect, and meant it.
+ */
+static bool forbidden_by_us(uintptr_t address, enum mmu_access access)
+{
+	static _Thread_local struct {
+		uintptr_t address;
+		uint64_t changes;
+	} before __attribute__((tls_model("initial-exec")));
+	uint64_t changes = protection_changes();
+	bool again = before.address == address && before.changes == changes;
+
+	if (!upcalls.allowed || !upcalls.allowed(address, access) || (!window_await_end() && again))
+		return false;
+	before.address = address;
+	before.changes = changes;
+	return true;
+}
+
 static void on_sigsegv(int sig, siginfo_t *info, void *context)
 {
 	uintptr_t address = (uintptr_t)info->si_addr;
 	int saved = errno;
 	bool absent;
 
-	if (info->si_code == SEGV_ACCERR && upcalls.allowed &&
-	    upcalls.allowed(address, access_of(context, address, &absent)))
-		window_await_end();
-	else
+	if (info->si_code != SEGV_ACCERR ||
+	    !forbidden_by_us(address, access_of(context, address, &absent)))
 		chain(&before_segv, sig, info, context, info->si_code <= 0);
 	errno = saved;
 }
@@ -290,6 +310,17 @@ bool signals_ours(void)
 
 	return sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
 	       now.sa_sigaction == on_sigbus;
+}
+
+void signals_abandon(void)
+{
+	pthread_mutex_init(&install, NULL);
+}
+
+void signals_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported)
+{
+	if (upcalls.record)
+		upcalls.record(tid, refusal, reported);
 }
 
 void signals_die(uintptr_t address)

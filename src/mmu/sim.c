@@ -31,7 +31,7 @@ static uint64_t last_serial;
 void sim_reset(void)
 {
 	for (unsigned i = 0; i < SIM_VIEWS_MAX; i++)
-		sim_views[i].view = NULL;
+		sim_views[i].used = false;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		all_frames[i].used = false;
 	last_serial = 0;
@@ -44,7 +44,7 @@ unsigned sim_live(void)
 	unsigned n = sim_machines() + sim_swap_is_open();
 
 	for (unsigned i = 0; i < SIM_VIEWS_MAX; i++)
-		n += sim_views[i].view != NULL;
+		n += sim_views[i].used;
 	for (unsigned i = 0; i < FRAMES_MAX; i++)
 		n += all_frames[i].used;
 	return n;
@@ -123,20 +123,33 @@ bool sim_frame_exists(const struct frames *f, uint64_t page)
 
 /* ---- Views -------------------------------------------------------------------------------- */
 
-struct sim_view *sim_view_at(uintptr_t address)
+/* Mapped or not. */
+static struct sim_view *stretch_at(uintptr_t address)
 {
 	for (unsigned i = 0; i < SIM_VIEWS_MAX; i++)
-		if (sim_views[i].view != NULL &&
-		    address - sim_views[i].view->address < sim_views[i].view->length)
+		if (sim_views[i].used && address - sim_views[i].at.address < sim_views[i].at.length)
 			return &sim_views[i];
 	return NULL;
+}
+
+static size_t page_of(const struct sim_view *v, uintptr_t address)
+{
+	return (address - v->at.address) / MKW_PAGE_SIZE;
+}
+
+struct sim_view *sim_view_at(uintptr_t address)
+{
+	struct sim_view *v = stretch_at(address);
+
+	return v != NULL && v->mapped[page_of(v, address)] ? v : NULL;
 }
 
 struct sim_view *sim_view_of(const struct mmu_view *view)
 {
 	struct sim_view *v = sim_view_at(view->address);
 
-	if (v == NULL || v->view != view)
+	if (v == NULL || v->at.mmu != view->mmu || v->at.frames != view->frames ||
+	    v->frame[page_of(v, view->address)] != view->offset / MKW_PAGE_SIZE)
 		sim_host_fail("an operation on a view that is not mapped");
 	return v;
 }
@@ -145,18 +158,28 @@ const struct frames *sim_frames_of(uintptr_t address)
 {
 	const struct sim_view *v = sim_view_at(address);
 
-	return v != NULL ? v->view->frames : NULL;
+	return v != NULL ? v->at.frames : NULL;
 }
 
-/* The first index into entries of an address range, checked. */
-size_t sim_index(const struct sim_view *v, uintptr_t address, size_t length)
+/* The first index of an address range, checked. */
+static size_t stretch_index(const struct sim_view *v, uintptr_t address, size_t length)
 {
-	uintptr_t offset = address - v->view->address;
+	uintptr_t offset = address - v->at.address;
 
 	if (address % MKW_PAGE_SIZE != 0 || length % MKW_PAGE_SIZE != 0 || length == 0 ||
-	    offset >= v->view->length || length > v->view->length - offset)
+	    offset >= v->at.length || length > v->at.length - offset)
 		sim_host_fail("an operation on a range that is not the view's");
 	return offset / MKW_PAGE_SIZE;
+}
+
+size_t sim_index(const struct sim_view *v, uintptr_t address, size_t length)
+{
+	size_t first = stretch_index(v, address, length);
+
+	for (size_t i = first; i < first + length / MKW_PAGE_SIZE; i++)
+		if (!v->mapped[i])
+			sim_host_fail("an operation on a page that is not mapped");
+	return first;
 }
 
 void sim_flush(struct sim_view *v, size_t from, size_t count)
@@ -165,66 +188,246 @@ void sim_flush(struct sim_view *v, size_t from, size_t count)
 		memset(&v->cached[cpu][from], SIM_NONE, count);
 }
 
+/* ---- Mapping ------------------------------------------------------------------------------ */
+
 /* The lowest address that is free: what is mapped after an unmapping takes its place. */
 static uintptr_t address_find(size_t length)
 {
 	uintptr_t address = BASE;
 
 	for (unsigned i = 0; i < SIM_VIEWS_MAX; i++) {
-		if (sim_views[i].view == NULL || sim_views[i].view->address >= address + length ||
-		    address >= sim_views[i].view->address + sim_views[i].view->length)
+		const struct mmu_view *at = &sim_views[i].at;
+
+		if (!sim_views[i].used || at->address >= address + length ||
+		    address >= at->address + at->length)
 			continue;
-		address = sim_views[i].view->address + sim_views[i].view->length + MKW_PAGE_SIZE;
+		address = at->address + at->length + MKW_PAGE_SIZE;
 		i = UINT32_MAX; /* from the first again */
 	}
 	return address;
 }
 
-int mmu_view_map(struct mmu_view *view)
+static struct sim_view *stretch_make(uintptr_t address, size_t length)
 {
-	size_t pages = view->length / MKW_PAGE_SIZE;
-
-	sim_host_point("maps a view", 0);
-	for (unsigned i = 0; i < SIM_VIEWS_MAX && pages <= SIM_PAGES_MAX; i++) {
+	for (unsigned i = 0; i < SIM_VIEWS_MAX && length / MKW_PAGE_SIZE <= SIM_PAGES_MAX; i++) {
 		struct sim_view *v = &sim_views[i];
 
-		if (v->view != NULL)
+		if (v->used)
 			continue;
-		view->address = address_find(view->length);
-		if (sim_private_map(v, view->private) != 0)
-			return -ENOMEM;
-		v->open = false;
-		v->pages = pages;
-		memset(v->entries, SIM_NONE, pages);
-		sim_flush(v, 0, pages);
-		v->view = view;
-		v->serial = ++last_serial;
-		sim_count_call(view);
-		return 0;
+		v->used = true;
+		v->pages = length / MKW_PAGE_SIZE;
+		v->at = (struct mmu_view){.address = address, .length = length};
+		memset(v->taken, false, sizeof(v->taken));
+		memset(v->mapped, false, sizeof(v->mapped));
+		return v;
 	}
-	return -ENOMEM;
+	return NULL;
+}
+
+static void stretch_end(struct sim_view *v)
+{
+	if (memchr(v->mapped, true, v->pages) == NULL && memchr(v->taken, true, v->pages) == NULL)
+		v->used = false;
+}
+
+/* A mapping that ends at address has room behind it, up to the next. */
+static struct sim_view *stretch_grow(uintptr_t address, size_t length)
+{
+	struct sim_view *v = address != 0 ? stretch_at(address - MKW_PAGE_SIZE) : NULL;
+
+	for (uintptr_t at = address; at < address + length; at += MKW_PAGE_SIZE)
+		if (stretch_at(at) != NULL)
+			return NULL;
+	if (v == NULL || v->at.address + v->at.length != address ||
+	    v->pages + length / MKW_PAGE_SIZE > SIM_PAGES_MAX)
+		return NULL;
+	memset(&v->mapped[v->pages], false, length / MKW_PAGE_SIZE);
+	v->at.length += length;
+	v->pages += length / MKW_PAGE_SIZE;
+	return v;
+}
+
+int mmu_place_take(uintptr_t *address, size_t length)
+{
+	struct sim_view *v;
+
+	sim_host_point("takes a place", *address);
+	if (*address != 0) {
+		v = stretch_grow(*address, length);
+		if (v == NULL)
+			return -EEXIST;
+	} else {
+		*address = address_find(length);
+		v = stretch_make(*address, length);
+		if (v == NULL)
+			return -ENOMEM;
+	}
+	memset(&v->taken[page_of(v, *address)], true, length / MKW_PAGE_SIZE);
+	return 0;
+}
+
+void mmu_place_give(uintptr_t address, size_t length)
+{
+	struct sim_view *v = stretch_at(address);
+
+	sim_host_point("gives a place back", address);
+	if (v == NULL)
+		sim_host_fail("a place is given back that was not taken");
+	memset(&v->taken[stretch_index(v, address, length)], false, length / MKW_PAGE_SIZE);
+	stretch_end(v);
+}
+
+/* The first mapping of a stretch says what it is. */
+static int stretch_begin(struct sim_view *v, const struct mmu_view *view)
+{
+	if (v->at.mmu == NULL) {
+		uintptr_t address = v->at.address;
+		size_t length = v->at.length;
+
+		if (sim_private_make(v, view->private) != 0)
+			return -ENOMEM;
+		v->at = *view;
+		v->at.address = address;
+		v->at.length = length;
+	}
+	if (v->at.mmu != view->mmu || v->at.frames != view->frames ||
+	    v->at.private != view->private)
+		sim_host_fail("a place gets two kinds of views");
+	return 0;
+}
+
+static void pages_map(struct sim_view *v, size_t from, size_t count, uint64_t frame)
+{
+	last_serial++;
+	for (size_t i = from; i < from + count; i++) {
+		v->taken[i] = false;
+		v->mapped[i] = true;
+		v->allowed[i] = 0;
+		v->frame[i] = (uint32_t)(frame + i - from);
+		v->serial[i] = last_serial;
+		v->entries[i] = SIM_NONE;
+		v->copied[i] = v->let[i] = false;
+	}
+	sim_flush(v, from, count);
+}
+
+/* To a place that was taken, or over closed pages, which show something else from then on. */
+static struct sim_view *place_of(uintptr_t address, size_t length)
+{
+	struct sim_view *v = stretch_at(address);
+	size_t first;
+
+	if (v == NULL)
+		sim_host_fail("a view is mapped where there is no place for it");
+	first = stretch_index(v, address, length);
+	for (size_t i = first; i < first + length / MKW_PAGE_SIZE; i++)
+		if (!v->taken[i] && (!v->mapped[i] || v->allowed[i] != 0))
+			sim_host_fail("pages that are not closed are mapped over");
+	return v;
+}
+
+int mmu_view_map(struct mmu_view *view)
+{
+	struct sim_view *v;
+
+	sim_host_point("maps a view", view->address);
+	sim_count_call(view);
+	if (view->address != 0) {
+		v = place_of(view->address, view->length);
+	} else {
+		view->address = address_find(view->length);
+		v = stretch_make(view->address, view->length);
+	}
+	if (v == NULL)
+		return -ENOMEM;
+	if (stretch_begin(v, view) != 0) {
+		stretch_end(v);
+		return -ENOMEM;
+	}
+	pages_map(v, page_of(v, view->address), view->length / MKW_PAGE_SIZE,
+		  view->offset / MKW_PAGE_SIZE);
+	return 0;
+}
+
+/* What an entry lets through stays as it is: the mapping's protection comes before it. */
+int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bool readable,
+		     bool writable)
+{
+	struct sim_view *v = sim_view_of(view);
+	size_t first = sim_index(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	sim_host_point("changes the protection of the view", address);
+	sim_count_call(view);
+	sim_copiers_wait(v);
+	memset(&v->allowed[first], (readable ? MKW_READ : 0) | (writable ? MKW_WRITE : 0), count);
+	sim_host_point("flushes the view", address);
+	sim_flush(v, first, count);
+	return 0;
 }
 
 int mmu_view_open(struct mmu_view *view)
 {
-	sim_host_point("opens the view", view->address);
-	sim_view_of(view)->open = true;
+	return mmu_view_protect(view, view->address, view->length, view->readable, view->writable);
+}
+
+/* One page of a private view goes to its new place, its entry as it is but for its protection,
+ * which Linux would lose. */
+static void page_move(struct sim_view *from, size_t i, struct sim_view *to, size_t k)
+{
+	if (from->copied[i])
+		memcpy(to->copies + k * MKW_PAGE_SIZE, from->copies + i * MKW_PAGE_SIZE,
+		       MKW_PAGE_SIZE);
+	to->copied[k] = from->copied[i];
+	to->copy[k] = from->copy[i];
+	to->entries[k] = from->entries[i] == SIM_RW ? SIM_RO : from->entries[i];
+	to->serial[k] = from->serial[i];
+	from->mapped[i] = from->copied[i] = from->let[i] = false;
+	from->entries[i] = SIM_NONE;
+}
+
+int mmu_view_move(struct mmu_view *view, uintptr_t address, size_t length, uintptr_t to)
+{
+	struct sim_view *v = sim_view_of(view), *place = place_of(to, length);
+	size_t first = sim_index(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	sim_host_point("moves the view", address);
+	sim_count_call(view);
+	sim_copiers_wait(v);
+	if (stretch_begin(place, view) != 0)
+		return -ENOMEM;
+	for (size_t i = first; i < first + count; i++)
+		if (v->allowed[i] != 0)
+			sim_host_fail("pages that are not closed are moved");
+	pages_map(place, page_of(place, to), count, v->frame[first]);
+	for (size_t i = 0; i < count; i++)
+		page_move(v, first + i, place, page_of(place, to) + i);
+	sim_flush(v, first, count);
+	stretch_end(v);
+	sim_host_point("has moved the view", to);
+	mmu_wake(view, address, length);
 	return 0;
+}
+
+void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	struct sim_view *v = sim_view_of(view);
+	size_t first = sim_index(v, address, length), count = length / MKW_PAGE_SIZE;
+
+	sim_host_point("unmaps pages", address);
+	sim_copiers_wait(v);
+	/* Who faults from here on finds no mapping. */
+	memset(&v->allowed[first], 0, count);
+	memset(&v->entries[first], SIM_NONE, count);
+	sim_host_point("flushes the pages", address);
+	sim_flush(v, first, count);
+	memset(&v->mapped[first], false, count);
+	stretch_end(v);
+	mmu_wake(view, address, length);
 }
 
 void mmu_view_unmap(struct mmu_view *view)
 {
-	struct sim_view *v = sim_view_of(view);
-
-	sim_host_point("unmaps the view", view->address);
-	while (view->private && v->copiers > 0)
-		sim_host_wait("waits for a copy under way", &v->copiers);
-	v->open = false; /* who faults from here on finds no mapping */
-	memset(v->entries, SIM_NONE, v->pages);
-	sim_host_point("flushes the view", view->address);
-	sim_flush(v, 0, v->pages);
-	v->view = NULL;
-	mmu_wake(view, view->address, view->length);
+	mmu_view_cut(view, view->address, view->length);
 }
 
 /* ---- Operations on entries ---------------------------------------------------------------- */
@@ -288,6 +491,11 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return 0;
 }
 
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return mmu_map_rw(view, address, length);
+}
+
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	struct sim_view *v = sim_view_of(view);
@@ -335,12 +543,12 @@ int frames_drop(struct frames *f, uint64_t offset, uint64_t length)
 	f->drop_from = from;
 	f->drop_to = to;
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++)
-		if (sim_views[n].view != NULL && sim_views[n].view->frames == f)
+		if (sim_views[n].used && sim_views[n].at.frames == f)
 			sim_lose(&sim_views[n], from, to);
 	sim_host_point("flushes page", from);
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++)
-		for (size_t i = 0; sim_views[n].view != NULL && i < sim_views[n].pages; i++)
-			if (sim_views[n].view->frames == f &&
+		for (size_t i = 0; sim_views[n].used && i < sim_views[n].pages; i++)
+			if (sim_views[n].at.frames == f && sim_views[n].mapped[i] &&
 			    sim_frame_of(&sim_views[n], i) - from < to - from)
 				sim_flush(&sim_views[n], i, 1);
 	for (uint64_t page = from; page < to && page < f->top; page++)
@@ -364,23 +572,34 @@ int mmu_present(struct mmu_view *view, uintptr_t address, size_t length, bool *p
 
 /* ---- For checks --------------------------------------------------------------------------- */
 
+/* What the view shows of the page, from index i on; false: nothing more. */
+static bool find_frame(const struct sim_view *v, const struct frames *f, uint64_t page, size_t *i)
+{
+	if (!v->used || v->at.private || v->at.frames != f)
+		return false;
+	while (*i < v->pages && (!v->mapped[*i] || v->frame[*i] != page))
+		++*i;
+	return *i < v->pages;
+}
+
 enum sim_entry sim_strongest(const struct frames *f, uint64_t page, bool caches)
 {
 	uint8_t strongest = SIM_NONE;
 
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++) {
 		const struct sim_view *v = &sim_views[n];
-		size_t i;
 
-		if (v->view == NULL || v->view->private || v->view->frames != f ||
-		    page < sim_frame_of(v, 0) || page - sim_frame_of(v, 0) >= v->pages)
-			continue;
-		i = page - sim_frame_of(v, 0);
-		if (v->entries[i] > strongest)
-			strongest = v->entries[i];
-		for (unsigned cpu = 0; caches && cpu < SIM_CPUS; cpu++)
-			if (v->cached[cpu][i] > strongest)
-				strongest = v->cached[cpu][i];
+		for (size_t i = 0; find_frame(v, f, page, &i); i++) {
+			uint8_t entry = v->entries[i];
+
+			if (entry == SIM_RW && (v->allowed[i] & MKW_WRITE) == 0)
+				entry = SIM_RO;
+			if (entry > strongest)
+				strongest = entry;
+			for (unsigned cpu = 0; caches && cpu < SIM_CPUS; cpu++)
+				if (v->cached[cpu][i] > strongest)
+					strongest = v->cached[cpu][i];
+		}
 	}
 	return strongest;
 }
@@ -390,10 +609,9 @@ bool sim_unarmed(const struct frames *f, uint64_t page)
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++) {
 		const struct sim_view *v = &sim_views[n];
 
-		if (v->view != NULL && v->open && v->view->writable && !v->view->private &&
-		    v->view->frames == f && page - sim_frame_of(v, 0) < v->pages &&
-		    v->entries[page - sim_frame_of(v, 0)] == SIM_NONE)
-			return true;
+		for (size_t i = 0; find_frame(v, f, page, &i); i++)
+			if ((v->allowed[i] & MKW_WRITE) != 0 && v->entries[i] == SIM_NONE)
+				return true;
 	}
 	return false;
 }

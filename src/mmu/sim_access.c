@@ -14,10 +14,10 @@ static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
 {
 	enum sim_entry need = access == MMU_WRITE ? SIM_RW : SIM_RO;
 
-	if (!sim_frame_exists(v->view->frames, sim_frame_of(v, i)))
+	if (!sim_frame_exists(v->at.frames, sim_frame_of(v, i)))
 		return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
 	if (v->entries[i] == SIM_NONE)
-		v->entries[i] = v->view->writable ? SIM_RW : SIM_RO;
+		v->entries[i] = SIM_RW; /* as far as the mapping allows it, now or later */
 	else if (v->entries[i] == SIM_MARKER && access == MMU_READ)
 		v->entries[i] = SIM_RO;
 	return v->entries[i] >= need ? (enum sim_entry)v->entries[i] : SIM_NONE;
@@ -27,20 +27,27 @@ static enum sim_entry walk(struct sim_view *v, size_t i, enum mmu_access access)
  * no such fault. */
 static bool is_dropped(const struct sim_view *v, size_t i, uint8_t need)
 {
-	const struct frames *f = v->view->frames;
+	const struct frames *f = v->at.frames;
 
-	return v->entries[i] < (v->view->private ? SIM_RO : need) &&
+	return v->entries[i] < (v->at.private ? SIM_RO : need) &&
 	       sim_frame_of(v, i) >= f->drop_from && sim_frame_of(v, i) < f->drop_to;
 }
 
 /* What the running thread has cached. */
 static uint64_t *word_at(const struct sim_view *v, size_t i, uintptr_t address)
 {
-	uintptr_t offset = address - v->view->address;
-	bool copy = v->view->private && (v->cached_copy[i] >> sim_host_self() & 1) != 0;
-	char *bytes = copy ? v->copies + offset : v->view->frames->bytes + v->view->offset + offset;
+	uintptr_t offset = address - v->at.address;
+	bool copy = v->at.private && (v->cached_copy[i] >> sim_host_self() & 1) != 0;
+	char *bytes = copy ? v->copies + offset
+			   : v->at.frames->bytes + sim_frame_of(v, i) * MKW_PAGE_SIZE +
+				      offset % MKW_PAGE_SIZE;
 
 	return (uint64_t *)(void *)bytes;
+}
+
+static bool is_allowed(const struct sim_view *v, size_t i, enum mmu_access access)
+{
+	return (v->allowed[i] & (access == MMU_WRITE ? MKW_WRITE : MKW_READ)) != 0;
 }
 
 /* False: the machine was at work, the access is to be tried again. */
@@ -50,9 +57,11 @@ static bool cache(struct sim_view *v, size_t i, enum mmu_access access)
 	enum sim_entry entry;
 	bool again = false;
 
-	entry = v->view->private ? sim_private_walk(v, i, access, &again) : walk(v, i, access);
+	entry = v->at.private ? sim_private_walk(v, i, access, &again) : walk(v, i, access);
 	if (again)
 		return false;
+	if (entry == SIM_RW && !is_allowed(v, i, MMU_WRITE))
+		entry = SIM_RO;
 	v->cached[self][i] = (uint8_t)entry;
 	v->cached_copy[i] &= ~(1u << self);
 	v->cached_copy[i] |= (uint32_t)v->copied[i] << self;
@@ -76,14 +85,19 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 		if (*error != 0)
 			return NULL;
 		v = sim_view_at(address);
-		i = v != NULL ? (address - v->view->address) / MKW_PAGE_SIZE : 0;
+		i = v != NULL ? (address - v->at.address) / MKW_PAGE_SIZE : 0;
 		/* What is cached needs nothing else to be there still. */
 		if (v == NULL || v->cached[self][i] < need) {
 			*error = -EACCES;
-			if (v == NULL || !v->open || (access == MMU_WRITE && !v->view->writable))
+			if (v == NULL)
 				return NULL;
+			if (!is_allowed(v, i, access)) {
+				if (!sim_allowed(address, access))
+					return NULL;
+				continue;
+			}
 			if (is_dropped(v, i, need)) {
-				sim_host_wait("waits for the frame to go", v->view->frames);
+				sim_host_wait("waits for the frame to go", v->at.frames);
 				continue;
 			}
 			if (!cache(v, i, access))
@@ -91,7 +105,7 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 		}
 		if (v->cached[self][i] >= need)
 			return word_at(v, i, address);
-		*error = sim_report(v->view, address, access, refusal);
+		*error = sim_report(&v->at, address, access, refusal);
 		if (*error != 0)
 			return NULL;
 	}
@@ -137,9 +151,9 @@ struct sim_hold sim_hold_at(uintptr_t address)
 		return hold;
 	i = sim_index(v, address, MKW_PAGE_SIZE);
 	hold.page = sim_frame_of(v, i);
-	hold.frames = v->view->frames;
+	hold.frames = v->at.frames;
 	hold.born = hold.frames->born[hold.page];
-	hold.copy = v->view->private && v->copied[i] ? v->copy[i] : 0;
+	hold.copy = v->at.private && v->copied[i] ? v->copy[i] : 0;
 	return hold;
 }
 
@@ -148,7 +162,7 @@ static char *held_copy(const struct sim_hold *hold, uintptr_t *address)
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++) {
 		const struct sim_view *v = &sim_views[n];
 
-		for (size_t i = 0; v->view != NULL && v->view->private && i < v->pages; i++)
+		for (size_t i = 0; v->used && v->at.private && i < v->pages; i++)
 			if (v->copied[i] && v->copy[i] == hold->copy) {
 				*address = sim_address_of(v, i);
 				return v->copies + i * MKW_PAGE_SIZE;

@@ -23,10 +23,16 @@ struct frames {
 	uint64_t drop_from, drop_to; /* pages that are being dropped: who faults there waits */
 };
 
+/* A stretch of addresses that was mapped, or taken as a place, at once. What has become of it since
+ * is known page by page: the library may look at it through other, smaller views. */
 struct sim_view {
-	struct mmu_view *view; /* NULL: free */
-	uint64_t serial;       /* differs from that of every other view */
-	bool open;
+	bool used;
+	struct mmu_view at;	   /* as it was mapped */
+	bool taken[SIM_PAGES_MAX]; /* a place where nothing is mapped yet */
+	bool mapped[SIM_PAGES_MAX];
+	uint8_t allowed[SIM_PAGES_MAX]; /* MKW_READ, MKW_WRITE */
+	uint32_t frame[SIM_PAGES_MAX];	/* the page of the frames that it shows */
+	uint64_t serial[SIM_PAGES_MAX]; /* of its mapping: differs from that of every other */
 	uint8_t entries[SIM_PAGES_MAX];
 	uint8_t cached[SIM_CPUS][SIM_PAGES_MAX]; /* SIM_NONE, SIM_RO, SIM_RW */
 	size_t pages;
@@ -53,16 +59,18 @@ void sim_count_call(struct mmu_view *view);
 /* Which page of the frames a page of a view shows. */
 static inline uint64_t sim_frame_of(const struct sim_view *v, size_t i)
 {
-	return v->view->offset / MKW_PAGE_SIZE + i;
+	return v->frame[i];
 }
 static inline uintptr_t sim_address_of(const struct sim_view *v, size_t i)
 {
-	return v->view->address + i * MKW_PAGE_SIZE;
+	return v->at.address + i * MKW_PAGE_SIZE;
 }
 
 /* ---- sim_private.c ------------------------------------------------------------------------ */
 
-int sim_private_map(struct sim_view *v, bool private);
+int sim_private_make(struct sim_view *v, bool private);
+/* Until no copy is under way in the mapping. No point after that. */
+void sim_copiers_wait(const struct sim_view *v);
 /* Until no entry of the range is locked. No point after that. */
 void sim_entries_wait(const struct sim_view *v, size_t from, size_t count);
 /* The view's entries that show pages [from, to) of the frames go. */
@@ -89,6 +97,8 @@ int sim_report(const struct mmu_view *view, uintptr_t address, enum mmu_access a
 /* Signals that were queued to the running thread arrive. An errno: it was refused, at this access.
  */
 int sim_take_signals(uintptr_t address, struct mkw_refusal *refusal);
+/* Is it only a window of a change that forbids the access? */
+bool sim_allowed(uintptr_t address, enum mmu_access access);
 /* The running thread begins an access. */
 void sim_reports_reset(void);
 

@@ -22,7 +22,7 @@
 
 static uint64_t last_copy;
 
-int sim_private_map(struct sim_view *v, bool private)
+int sim_private_make(struct sim_view *v, bool private)
 {
 	if (private && v->copies == NULL) {
 		v->copies = mmap(NULL, SIM_PAGES_MAX * MKW_PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -32,16 +32,20 @@ int sim_private_map(struct sim_view *v, bool private)
 			return -ENOMEM;
 		}
 	}
-	memset(v->copied, 0, sizeof(v->copied));
-	memset(v->let, 0, sizeof(v->let));
 	memset(v->held, 0, sizeof(v->held));
 	v->copiers = 0;
 	return 0;
 }
 
+void sim_copiers_wait(const struct sim_view *v)
+{
+	while (v->at.private && v->copiers > 0)
+		sim_host_wait("waits for a copy under way", &v->copiers);
+}
+
 void sim_entries_wait(const struct sim_view *v, size_t from, size_t count)
 {
-	while (v->view->private && memchr(&v->held[from], true, count) != NULL)
+	while (v->at.private && memchr(&v->held[from], true, count) != NULL)
 		sim_host_wait("waits for the lock of an entry", v->held);
 }
 
@@ -49,7 +53,7 @@ void sim_lose(struct sim_view *v, uint64_t from, uint64_t to)
 {
 	sim_entries_wait(v, 0, v->pages);
 	for (size_t i = 0; i < v->pages; i++) {
-		if (v->copied[i] || sim_frame_of(v, i) - from >= to - from)
+		if (!v->mapped[i] || v->copied[i] || sim_frame_of(v, i) - from >= to - from)
 			continue;
 		v->entries[i] = SIM_NONE;
 		v->let[i] = false;
@@ -71,7 +75,7 @@ static bool is_base(const struct sim_view *v, size_t i)
 /* The entry is a frame that may be copied. */
 static void copy_on_write(struct sim_view *v, size_t i)
 {
-	struct frames *f = v->view->frames;
+	struct frames *f = v->at.frames;
 	uint64_t frame = sim_frame_of(v, i);
 	uint32_t born = f->born[frame];
 	char bytes[MKW_PAGE_SIZE];
@@ -124,7 +128,7 @@ bool sim_toss(uintptr_t address)
 
 	sim_host_point("drops the page behind the library's back", address);
 	v = sim_view_at(address);
-	if (v == NULL || !v->view->private)
+	if (v == NULL || !v->at.private)
 		return false;
 	i = sim_index(v, address, MKW_PAGE_SIZE);
 	sim_entries_wait(v, i, 1);
@@ -141,7 +145,7 @@ void sim_shake(const struct frames *f)
 	for (unsigned n = 0; n < SIM_VIEWS_MAX; n++) {
 		struct sim_view *v = &sim_views[n];
 
-		if (v->view == NULL || !v->view->private || v->view->frames != f)
+		if (!v->used || !v->at.private || v->at.frames != f)
 			continue;
 		sim_entries_wait(v, 0, v->pages);
 		for (size_t i = 0; i < v->pages; i++) {
@@ -263,9 +267,9 @@ struct sim_private sim_private_of(uintptr_t address)
 	struct sim_private p = {0};
 	size_t i;
 
-	if (v == NULL || !v->view->private)
+	if (v == NULL || !v->at.private)
 		return p;
-	i = (address - v->view->address) / MKW_PAGE_SIZE;
+	i = (address - v->at.address) / MKW_PAGE_SIZE;
 	p.entry = (enum sim_entry)v->entries[i];
 	for (unsigned cpu = 0; cpu < SIM_CPUS; cpu++)
 		if (v->cached[cpu][i] > p.entry)
@@ -279,5 +283,6 @@ uint64_t sim_serial_of(uintptr_t address)
 {
 	const struct sim_view *v = sim_view_at(address);
 
-	return v != NULL && v->view->private ? v->serial : 0;
+	return v != NULL && v->at.private ? v->serial[(address - v->at.address) / MKW_PAGE_SIZE]
+					  : 0;
 }

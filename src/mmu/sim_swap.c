@@ -85,7 +85,7 @@ static const void *bytes_at(const char *src)
 	if (v->entries[i] <= SIM_MARKER)
 		return NULL;
 	return v->copied[i] ? v->copies + i * MKW_PAGE_SIZE
-			    : v->view->frames->bytes + sim_frame_of(v, i) * MKW_PAGE_SIZE;
+			    : v->at.frames->bytes + sim_frame_of(v, i) * MKW_PAGE_SIZE;
 }
 
 int swap_file_write(struct swap_file *f, uint64_t offset, const void *src, size_t length,

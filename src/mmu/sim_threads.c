@@ -317,6 +317,11 @@ int sim_report(const struct mmu_view *view, uintptr_t address, enum mmu_access a
 	return 0;
 }
 
+bool sim_allowed(uintptr_t address, enum mmu_access access)
+{
+	return signals.allowed(address, access);
+}
+
 void sim_reports_reset(void)
 {
 	cpus[sim_host_self()].reports = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * thread_state.c - what other threads of this process are doing, from /proc/self/task/TID. A
- * process may always read its own threads there.
+ * thread_state.c - what other threads are doing, from /proc/self/task/TID. A process may always
+ * read its own threads there. Those of children whose views it serves are looked up in /proc/PID.
  */
 #include "machine.h"
 
@@ -26,13 +26,17 @@
 
 /* The length of the text read. -ESRCH: the thread is gone; another negative errno: it may be there.
  */
-static ssize_t read_file(pid_t tid, const char *name, char *text, size_t size)
+static ssize_t read_file_of(pid_t process, pid_t tid, const char *name, char *text, size_t size)
 {
-	char path[64];
+	char path[64] = "/proc/self";
 	ssize_t n;
+	size_t at;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, name);
+	if (process)
+		snprintf(path, sizeof(path), "/proc/%d", (int)process);
+	at = strlen(path);
+	snprintf(path + at, sizeof(path) - at, "/task/%d/%s", (int)tid, name);
 	do {
 		fd = open(path, O_RDONLY | O_CLOEXEC);
 	} while (fd < 0 && errno == EINTR);
@@ -48,6 +52,15 @@ static ssize_t read_file(pid_t tid, const char *name, char *text, size_t size)
 	return n;
 }
 
+/* *process: whose thread it is, if it is a child's. */
+static ssize_t read_file(pid_t tid, const char *name, char *text, size_t size, pid_t *process)
+{
+	ssize_t n = read_file_of(0, tid, name, text, size);
+
+	*process = n == -ESRCH ? kin_process_of(tid) : 0;
+	return *process ? read_file_of(*process, tid, name, text, size) : n;
+}
+
 void thread_state_read(pid_t tid, struct thread_state *state)
 {
 	uint64_t *a = state->argument;
@@ -55,7 +68,7 @@ void thread_state_read(pid_t tid, struct thread_state *state)
 	int n;
 
 	memset(state, 0, sizeof(*state));
-	length = read_file(tid, "syscall", state->text, sizeof(state->text));
+	length = read_file(tid, "syscall", state->text, sizeof(state->text), &state->process);
 	if (length < 0) {
 		state->mode = length == -ESRCH ? THREAD_GONE : THREAD_UNKNOWN;
 		return;
@@ -82,7 +95,8 @@ static const char *skip_fields(const char *p, unsigned n)
 int thread_signals_read(pid_t tid, struct thread_signals *signals)
 {
 	char text[1024];
-	ssize_t length = read_file(tid, "stat", text, sizeof(text));
+	pid_t process;
+	ssize_t length = read_file(tid, "stat", text, sizeof(text), &process);
 	const char *p;
 
 	if (length < 0)
@@ -106,17 +120,41 @@ int thread_signals_read(pid_t tid, struct thread_signals *signals)
 
 /* Whatever the number stands for by now. Not by fstat: to TSan that is a use of a descriptor that
  * another thread may be closing. */
-static bool descriptor_stat(uint64_t descriptor, struct stat *st)
+static bool descriptor_stat(int fd, struct stat *st)
 {
-	return descriptor <= INT32_MAX &&
-	       syscall(SYS_newfstatat, (int)descriptor, "", st, AT_EMPTY_PATH) == 0;
+	return syscall(SYS_newfstatat, fd, "", st, AT_EMPTY_PATH) == 0;
 }
 
-static bool descriptor_is(uint64_t descriptor, uint64_t dev, uint64_t ino)
+/* A descriptor of the thread's process, to look at here; -1: there is none. */
+static int descriptor_borrow(const struct thread_state *state, uint64_t descriptor)
 {
-	struct stat st;
+	int process, fd = descriptor <= INT32_MAX ? (int)descriptor : -1;
 
-	return descriptor_stat(descriptor, &st) && st.st_dev == dev && st.st_ino == ino;
+	if (!state->process || fd < 0)
+		return fd;
+	process = (int)syscall(SYS_pidfd_open, state->process, 0);
+	if (process < 0)
+		return -1;
+	fd = (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+	close(process);
+	return fd;
+}
+
+static void descriptor_return(const struct thread_state *state, int fd)
+{
+	if (state->process && fd >= 0)
+		close(fd);
+}
+
+static bool descriptor_is(const struct thread_state *state, uint64_t descriptor, uint64_t dev,
+			  uint64_t ino)
+{
+	int fd = descriptor_borrow(state, descriptor);
+	struct stat st;
+	bool is = fd >= 0 && descriptor_stat(fd, &st) && st.st_dev == dev && st.st_ino == ino;
+
+	descriptor_return(state, fd);
+	return is;
 }
 
 /* Does the system call name the file? Which arguments are descriptors depends on the call; where
@@ -136,8 +174,8 @@ static bool syscall_names(const struct thread_state *state, uint64_t dev, uint64
 	default:
 		break;
 	}
-	return descriptor_is(state->argument[0], dev, ino) ||
-	       (second >= 0 && descriptor_is(state->argument[second], dev, ino));
+	return descriptor_is(state, state->argument[0], dev, ino) ||
+	       (second >= 0 && descriptor_is(state, state->argument[second], dev, ino));
 }
 
 void thread_state_settle(pid_t tid, struct thread_state *state)
@@ -175,23 +213,24 @@ bool mmu_thread_in_syscall_on(pid_t tid, uint64_t dev, uint64_t ino)
 	}
 }
 
-/* Read this process's memory at an address that another thread handed to the kernel: it may be
+/* Read memory of the thread's process at an address that it handed to the kernel: it may be
  * anything. */
-static bool peek(uint64_t address, void *to, size_t length)
+static bool peek(const struct thread_state *state, uint64_t address, void *to, size_t length)
 {
 	struct iovec local = {to, length}, remote = {(void *)(uintptr_t)address, length};
 
-	return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)length;
+	return process_vm_readv(state->process ? state->process : getpid(), &local, 1, &remote, 1,
+				0) == (ssize_t)length;
 }
 
-static size_t vector_extents(uint64_t address, uint64_t count, struct mmu_extent *extents,
-			     size_t max)
+static size_t vector_extents(const struct thread_state *state, uint64_t address, uint64_t count,
+			     struct mmu_extent *extents, size_t max)
 {
 	struct iovec vector[16];
 	size_t n = count < 16 ? (size_t)count : 16;
 
 	n = n < max ? n : max;
-	if (n == 0 || !peek(address, vector, n * sizeof(vector[0])))
+	if (n == 0 || !peek(state, address, vector, n * sizeof(vector[0])))
 		return 0;
 	for (size_t i = 0; i < n; i++)
 		extents[i] = (struct mmu_extent){(uintptr_t)vector[i].iov_base, vector[i].iov_len};
@@ -227,12 +266,12 @@ static bool socket_copies(int fd)
 
 /* Does a read of it copy into the memory it is given, and so fault again where that is protected?
  * In doubt no: then it keeps hold of the pages, and a device stores to them later. */
-static bool descriptor_copies(uint64_t descriptor)
+static bool descriptor_copies(int fd)
 {
 	struct stat st;
-	int fd = descriptor <= INT32_MAX ? (int)descriptor : -1, flags = fcntl(fd, F_GETFL);
+	int flags = fcntl(fd, F_GETFL);
 
-	if (flags < 0 || !descriptor_stat(descriptor, &st))
+	if (flags < 0 || !descriptor_stat(fd, &st))
 		return false;
 	if (S_ISSOCK(st.st_mode))
 		return socket_copies(fd);
@@ -246,8 +285,11 @@ static size_t syscall_stores(const struct thread_state *state, struct mmu_extent
 {
 	const uint64_t *a = state->argument;
 	struct msghdr message;
+	int fd = descriptor_borrow(state, a[0]);
+	bool copies = descriptor_copies(fd);
 
-	if (descriptor_copies(a[0]))
+	descriptor_return(state, fd);
+	if (copies)
 		return 0;
 	switch (state->number) {
 	case SYS_read:
@@ -258,11 +300,12 @@ static size_t syscall_stores(const struct thread_state *state, struct mmu_extent
 	case SYS_readv:
 	case SYS_preadv:
 	case SYS_preadv2:
-		return vector_extents(a[1], a[2], extents, max);
+		return vector_extents(state, a[1], a[2], extents, max);
 	case SYS_recvmsg:
-		if (!peek(a[1], &message, sizeof(message)))
+		if (!peek(state, a[1], &message, sizeof(message)))
 			return 0;
-		return vector_extents((uintptr_t)message.msg_iov, message.msg_iovlen, extents, max);
+		return vector_extents(state, (uintptr_t)message.msg_iov, message.msg_iovlen,
+				      extents, max);
 	default:
 		return 0;
 	}

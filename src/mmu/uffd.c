@@ -53,8 +53,22 @@ static void wake(struct mmu_view *view, uintptr_t address, size_t length)
 	(void)ioctl(view_fd(view), UFFDIO_WAKE, &arg);
 }
 
-static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
-			 uint64_t mode)
+/* The view is another process's, which can be dead, and may have mapped something else there. */
+static bool is_childs(const struct mmu_view *view)
+{
+	return view->mmu->kin != NULL;
+}
+
+/* A child that was given up (fork.c) may be forking all the same, and who would read that may be
+ * waiting for us. */
+static void try_later(const struct mmu_view *view)
+{
+	if (is_childs(view))
+		kin_want_reader(view->mmu);
+}
+
+static int protect_once(const struct mmu_view *view, uintptr_t address, size_t length,
+			uint64_t mode)
 {
 	struct uffdio_writeprotect arg = {
 		.range = {.start = address, .len = length},
@@ -67,7 +81,23 @@ static int protect_range(const struct mmu_view *view, uintptr_t address, size_t 
 			return 0;
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 	}
+}
+
+/* What a child has unmapped, or mapped over, is no view any more; what is behind it may be. */
+static int protect_range(const struct mmu_view *view, uintptr_t address, size_t length,
+			 uint64_t mode)
+{
+	int err = protect_once(view, address, length, mode);
+	size_t half = length / MKW_PAGE_SIZE / 2 * MKW_PAGE_SIZE;
+
+	if (!is_childs(view) || (err != -ESRCH && err != -ENOENT))
+		return err;
+	if (err == -ESRCH || half == 0)
+		return 0;
+	err = protect_range(view, address, half, mode);
+	return err ? err : protect_range(view, address + half, length - half, mode);
 }
 
 /* Returns 0 or a negative errno, with *done bytes mapped in either case. */
@@ -88,6 +118,7 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 		}
 		if (errno != EAGAIN)
 			return -errno;
+		try_later(view);
 		/* Cut short: the rest is asked for again, which tells why. */
 		if (arg.mapped > 0)
 			*done += (size_t)arg.mapped;
@@ -95,25 +126,57 @@ static int continue_range(const struct mmu_view *view, uintptr_t address, size_t
 	return 0;
 }
 
+static size_t half_of(size_t length)
+{
+	return length / MKW_PAGE_SIZE / 2 * MKW_PAGE_SIZE;
+}
+
+/*
+ * What the program has unmapped behind our back, or mapped over, is no view any more; and kernels
+ * before 6.3 take no range across two of their mappings. So the rest is served by halves. -ENOENT:
+ * a page was not there.
+ */
+static int by_halves(int (*fn)(struct mmu_view *, uintptr_t, size_t), struct mmu_view *view,
+		     uintptr_t address, size_t length)
+{
+	int err = fn(view, address, length), other;
+	size_t half = half_of(length);
+
+	if (err != -ENOENT || half == 0)
+		return err;
+	err = by_halves(fn, view, address, half);
+	if (err && err != -ENOENT)
+		return err;
+	other = by_halves(fn, view, address + half, length - half);
+	return other ? other : err;
+}
+
 static int copy_range(struct mmu_view *view, uintptr_t address, size_t length, const void *src,
 		      uint64_t mode, size_t *done)
 {
+	size_t most = length;
+
 	*done = 0;
 	while (*done < length) {
 		struct uffdio_copy arg = {
 			.dst = address + *done,
 			.src = (uintptr_t)src + *done,
-			.len = length - *done,
+			.len = length - *done < most ? length - *done : most,
 			.mode = mode,
 		};
 
 		count_call(view->mmu);
 		if (ioctl(view_fd(view), UFFDIO_COPY, &arg) == 0) {
-			*done = length;
-			return 0;
+			*done += (size_t)arg.len;
+			continue;
+		}
+		if (errno == ENOENT && half_of(arg.len) > 0) {
+			most = half_of(arg.len);
+			continue;
 		}
 		if (errno != EAGAIN)
 			return errno == ENOSPC ? -ENOMEM : -errno;
+		try_later(view);
 		if (arg.copy > 0)
 			*done += (size_t)arg.copy;
 	}
@@ -260,7 +323,9 @@ static int map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	bool woken = false;
 	int err;
 
-	if (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length)
+	/* A child's entries cannot be dropped from here. */
+	if (is_childs(view) ||
+	    (length < REMAP_MIN_PAGES * MKW_PAGE_SIZE && absent_page - address >= length))
 		return protect_range(view, address, length, 0); /* wakes */
 	err = remap_rw(view, address, length, &woken);
 	if (!woken)
@@ -268,13 +333,25 @@ static int map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return err;
 }
 
-int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
+static int protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	return protect_range(view, address, length, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
+static int let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return protect_range(view, address, length, 0);
+}
+
+int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return by_halves(protect, view, address, length);
+}
+
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	if (is_childs(view))
+		return -ENOTSUP;
 	count_call(view->mmu);
 	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
 }
@@ -325,7 +402,9 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = map_ro(view, address, length);
+	err = by_halves(map_ro, view, address, length);
+	if (err == -ENOENT)
+		err = 0; /* whoever waited there meets what is there now */
 	wake_end(view, address, length);
 	return err;
 }
@@ -335,7 +414,25 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = map_rw(view, address, length);
+	err = by_halves(map_rw, view, address, length);
+	if (err == -ENOENT) {
+		wake(view, address, length);
+		err = 0;
+	}
+	wake_end(view, address, length);
+	return err;
+}
+
+int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err;
+
+	wake_begin(view, address, length);
+	err = by_halves(let_rw, view, address, length);
+	if (err == -ENOENT) {
+		wake(view, address, length);
+		err = 0;
+	}
 	wake_end(view, address, length);
 	return err;
 }

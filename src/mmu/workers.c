@@ -25,6 +25,8 @@
 
 /* Read in signal handlers, too: its place must be there without an allocation. */
 static _Thread_local struct worker *self __attribute__((tls_model("initial-exec")));
+/* wake_clock before the read that brought the report that it serves, and 1; 0: it serves none. */
+static _Thread_local uint64_t report_time __attribute__((tls_model("initial-exec")));
 
 static uint64_t now_ns(void)
 {
@@ -65,11 +67,18 @@ static void read_events(struct worker *worker)
 	struct uffd_msg message;
 
 	while (reading) {
-		worker->read_since = wake_clock();
+		report_time_set(wake_clock());
 		/* One message: a further one would wait behind this one's operation. */
-		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message))
+		if (read(mmu->uffd, &message, sizeof(message)) != sizeof(message)) {
+			if (errno == EMFILE || errno == ENFILE)
+				fork_make_room(mmu);
 			continue;
+		}
 		atomic_fetch_add_explicit(&mmu->counts.wakeups, 1, memory_order_relaxed);
+		if (message.event == UFFD_EVENT_FORK) {
+			fork_event(mmu, (int)message.arg.fork.ufd);
+			continue;
+		}
 		rung = (message.arg.pagefault.address & ~(uint64_t)(MKW_PAGE_SIZE - 1)) ==
 		       mmu->doorbell.page;
 		if (!rung && message.event == UFFD_EVENT_PAGEFAULT) {
@@ -109,7 +118,12 @@ static void *worker_run(void *arg)
 
 uint64_t mmu_report_time(void)
 {
-	return self ? self->read_since : UINT64_MAX;
+	return report_time > 0 ? report_time - 1 : UINT64_MAX;
+}
+
+void report_time_set(uint64_t time)
+{
+	report_time = time + 1;
 }
 
 int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg)
@@ -132,7 +146,7 @@ int worker_start(struct mmu *mmu)
 	struct worker *worker;
 	int err;
 
-	if (pool->count >= pool->max || atomic_load(&pool->stopping))
+	if (pool->count >= pool->max || pool->forking || atomic_load(&pool->stopping))
 		return -EBUSY;
 	worker = calloc(1, sizeof(*worker));
 	if (!worker)
@@ -216,6 +230,7 @@ void mmu_sleep_begin(struct mmu *mmu)
 	struct pool *pool = &mmu->pool;
 	uint64_t word;
 
+	kin_sleep_begin();
 	if (!self || self->mmu != mmu || self->asleep++ > 0)
 		return;
 	self->asleep_since_ns = now_ns();

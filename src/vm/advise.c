@@ -71,11 +71,64 @@ int view_fill(struct view *v, uint64_t first, uint64_t count)
 	return error;
 }
 
-/* This view's translations go; clean pages keep their markers, dirty ones need none. */
+/* This view's translations go; clean pages keep their markers, dirty ones need none. => views_lock
+ * held. */
+static int dontneed_range(struct view *v, uint64_t first, uint64_t count)
+{
+	int error = v->mmu.writable ? view_protect_pages(v, first, count) : 0;
+
+	if (error == 0)
+		error = view_zap_pages(v, first, count);
+	/* A racing reader may have lost a marker to the zap. */
+	if (error == 0 && v->mmu.writable)
+		error = view_protect_pages(v, first, count);
+	return error;
+}
+
+/* What of [first, end) is not pinned. => views_lock, region->lock held. */
+static int dontneed_unpinned(struct view *v, const struct region *r, uint64_t first, uint64_t end)
+{
+	int error = 0;
+
+	for (uint64_t page = first; page < end && error == 0;) {
+		uint64_t from = page;
+
+		while (page < end && r->pages[page - r->first].pins == 0)
+			page++;
+		if (page > from)
+			error = dontneed_range(v, from, page - from);
+		else
+			page++;
+	}
+	return error;
+}
+
+/* => views_lock held. Of all of it, whether there are pins is to be looked at. */
+static int dontneed_regions(struct view *v, uint64_t first, uint64_t end)
+{
+	int error = 0;
+
+	for (uint64_t page = first, next; page < end && error == 0; page = next) {
+		struct region *r = region_next(v->object, page);
+
+		next = r != NULL && r->first < end ? r->first : end;
+		if (next > page) {
+			error = dontneed_range(v, page, next - page);
+		} else {
+			next = r->first + REGION_PAGES < end ? r->first + REGION_PAGES : end;
+			env_lock(&r->lock);
+			error = dontneed_unpinned(v, r, page, next);
+			env_unlock(&r->lock);
+		}
+		if (r != NULL)
+			region_put(r);
+	}
+	return error;
+}
+
 static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 {
 	struct object *o = v->object;
-	uintptr_t address = view_address(v, first);
 	int error;
 
 	if (v->locked)
@@ -85,14 +138,24 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 		return 0;
 	}
 	env_read_lock(&o->views_lock);
-	error = v->mmu.writable ? mmu_protect(&v->mmu, address, count << PAGE_SHIFT) : 0;
-	if (error == 0)
-		error = mmu_zap(&v->mmu, address, count << PAGE_SHIFT);
-	/* A racing reader may have lost a marker to the zap. */
-	if (error == 0 && v->mmu.writable)
-		error = mmu_protect(&v->mmu, address, count << PAGE_SHIFT);
+	error = atomic_load(&o->pin_parts) > 0 ? dontneed_regions(v, first, first + count)
+					       : dontneed_range(v, first, count);
 	env_read_unlock(&o->views_lock);
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
+}
+
+/* 7.2. An inline view's child would serve itself, and has nothing to do that with. */
+static int advise_fork(struct view *v, uint64_t first, uint64_t count, bool inherit)
+{
+	if (first != v->first || count != v->count)
+		return mkw_set_error(-EINVAL, "a view is inherited whole or not: %zu bytes at %p",
+				     v->mmu.length, (void *)v->mmu.address);
+	if (inherit && v->mmu.backend != MMU_UFFD)
+		return mkw_set_error(-EINVAL, "an inline view cannot be inherited");
+	env_write_lock(&v->object->views_lock);
+	v->dontfork = !inherit;
+	env_write_unlock(&v->object->views_lock);
+	return 0;
 }
 
 /* What write-back fails with is told like any other write-back's (6.5). */
@@ -124,6 +187,9 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 		return view_fill(v, first, count);
 	case MKW_DONTNEED:
 		return advise_dontneed(v, first, count);
+	case MKW_DONTFORK:
+	case MKW_DOFORK:
+		return advise_fork(v, first, count, *(enum mkw_advice *)arg == MKW_DOFORK);
 	case MKW_FREE:
 		return advise_free(v, first, count);
 	case MKW_COLD:
@@ -143,7 +209,7 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 	int error;
 
 	error_clear();
-	if ((unsigned)advice > MKW_PAGEOUT)
+	if ((unsigned)advice > MKW_DOFORK)
 		return mkw_set_error(-EINVAL, "unknown advice %d", (int)advice);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
@@ -158,8 +224,9 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 /* Pages that one mkw_reserve has come to hold, to let go if it fails: those that were held before
  * are an older call's. */
 struct reserved {
-	struct view *view; /* to find the part again */
-	uint64_t region;   /* first page of the region */
+	const struct object *object; /* the views may be others by then */
+	uint64_t id;		     /* of it */
+	uint64_t region;	     /* first page of the region */
 	uint64_t held[REGION_PAGES / 64];
 };
 
@@ -169,12 +236,12 @@ struct reserve {
 };
 
 /* Where the next pages from page on are noted; NULL: no memory. */
-static struct reserved *reserve_note(struct reserve *reserve, struct view *v, uint64_t page)
+static struct reserved *reserve_note(struct reserve *reserve, const struct object *o, uint64_t page)
 {
 	const uint64_t region = page & ~(uint64_t)(REGION_PAGES - 1);
 	struct reserved *part = reserve->count > 0 ? &reserve->parts[reserve->count - 1] : NULL;
 
-	if (part != NULL && part->view == v && part->region == region)
+	if (part != NULL && part->object == o && part->id == o->id && part->region == region)
 		return part;
 	if (reserve->count == reserve->capacity) {
 		size_t capacity = reserve->capacity == 0 ? 8 : reserve->capacity * 2;
@@ -185,7 +252,7 @@ static struct reserved *reserve_note(struct reserve *reserve, struct view *v, ui
 		reserve->capacity = capacity;
 	}
 	part = &reserve->parts[reserve->count++];
-	*part = (struct reserved){.view = v, .region = region};
+	*part = (struct reserved){.object = o, .id = o->id, .region = region};
 	return part;
 }
 
@@ -198,7 +265,7 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	if (!view_is_notified(v))
 		return mkw_set_error(-EACCES, "the view is not writable, or private");
 	for (uint64_t page = first; page < end && error == 0;) {
-		struct reserved *part = reserve_note(reserve, v, page);
+		struct reserved *part = reserve_note(reserve, v->object, page);
 		struct fault f;
 		if (part == NULL)
 			return mkw_set_error(-ENOMEM, "no memory to note a reservation");
@@ -269,16 +336,18 @@ static int unreserve_part(struct view *v, uint64_t first, uint64_t count, void *
 	return 0;
 }
 
-/* The call failed: what it has come to hold of this view is let go. */
+/* The call failed: what it has come to hold of this view's object is let go, and not twice. */
 static int reserve_undo_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
-	const struct reserve *reserve = arg;
+	struct reserve *reserve = arg;
 
 	(void)first;
 	(void)count;
 	for (size_t i = 0; i < reserve->count; i++) {
-		const struct reserved *part = &reserve->parts[i];
-		for (size_t slot = 0; part->view == v && slot < REGION_PAGES;) {
+		struct reserved *part = &reserve->parts[i];
+		if (part->object != v->object || part->id != v->object->id)
+			continue;
+		for (size_t slot = 0; slot < REGION_PAGES;) {
 			size_t n = 0;
 			while (slot + n < REGION_PAGES &&
 			       (part->held[(slot + n) / 64] >> ((slot + n) % 64) & 1) != 0)
@@ -287,6 +356,7 @@ static int reserve_undo_part(struct view *v, uint64_t first, uint64_t count, voi
 				unreserve_part(v, part->region + slot, n, NULL);
 			slot += n > 0 ? n : 1;
 		}
+		part->object = NULL;
 	}
 	return 0;
 }

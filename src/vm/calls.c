@@ -7,7 +7,8 @@
  *
  * A page remembers the thread that faulted it in. What that thread's call may be storing to is
  * looked up after the page was protected: a call made later has to fault again. A call whose pages
- * were writable before it began is not known, nor is one that io_uring runs: mkwrite(7) says so.
+ * were writable before it began is not known, nor is one that io_uring runs: pins (pin.c) are for
+ * these.
  * A call that copies is none of these: it faults again, and need not be waited for. It could not
  * be, either: the room or the thaw that it waits for may only come when its first pages are
  * written.

@@ -83,6 +83,14 @@ void flusher_kick_for_space(struct space *s)
 	env_unlock(&s->charge_lock);
 }
 
+void flusher_kick_for_torn(struct space *s, uintptr_t address)
+{
+	env_lock(&s->charge_lock);
+	s->torn_at = address;
+	flusher_kick_locked(s);
+	env_unlock(&s->charge_lock);
+}
+
 void reclaimer_kick(struct space *s)
 {
 	env_lock(&s->charge_lock);

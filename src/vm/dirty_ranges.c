@@ -59,6 +59,8 @@ ssize_t mkw_dirty_ranges(struct mkw_handle *h, uint64_t offset, uint64_t length,
 	error_clear();
 	if (h == NULL || (ranges == NULL && capacity > 0))
 		return mkw_set_error(-EINVAL, "no handle, or no place for ranges");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	error = object_range(h->object, offset, length, &first, &last);
 	if (error != 0)
 		return error > 0 ? 0 : error;

@@ -64,6 +64,13 @@ void env_read_unlock(struct env_rwlock *l);
 void env_write_lock_at(struct env_rwlock *l, const char *where);
 void env_write_unlock(struct env_rwlock *l);
 
+/* For a thread that forks: it takes locks of one rank in many places, which nobody else does, and
+ * gives them back here, or in the child not at all. */
+void env_hold(struct env_mutex *m);
+void env_let_go(struct env_mutex *m);
+void env_hold_writing(struct env_rwlock *l);
+void env_let_go_writing(struct env_rwlock *l);
+
 void env_cond_init(struct env_cond *c);
 void env_cond_destroy(struct env_cond *c);
 void env_wait_at(struct env_cond *c, struct env_mutex *m, const char *where);
@@ -80,6 +87,12 @@ void env_assert_unlocked(void);
 int env_thread_start(env_thread *t, const char *name, void (*fn)(void *), void *arg);
 void env_thread_join(env_thread t);
 pid_t env_tid(void);
+
+/* Around fork() in any thread of the process: before it, after it in the parent, in the child. 0 or
+ * -errno. */
+int env_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+/* In the child, once: its thread has another number. */
+void env_child(void);
 
 /* Sleep. */
 void env_nap(uint64_t ns);

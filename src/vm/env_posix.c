@@ -107,6 +107,26 @@ void env_write_unlock(struct env_rwlock *l)
 	rank_drop(l);
 }
 
+void env_hold(struct env_mutex *m)
+{
+	pthread_mutex_lock(&m->mutex);
+}
+
+void env_let_go(struct env_mutex *m)
+{
+	pthread_mutex_unlock(&m->mutex);
+}
+
+void env_hold_writing(struct env_rwlock *l)
+{
+	pthread_rwlock_wrlock(&l->lock);
+}
+
+void env_let_go_writing(struct env_rwlock *l)
+{
+	pthread_rwlock_unlock(&l->lock);
+}
+
 /* ---- Waits -------------------------------------------------------------------------------- */
 
 void env_cond_init(struct env_cond *c)
@@ -209,11 +229,20 @@ void env_thread_join(env_thread t)
 	pthread_join(t, NULL);
 }
 
+static _Thread_local pid_t tid;
+
+int env_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	return -pthread_atfork(prepare, parent, child);
+}
+
+void env_child(void)
+{
+	tid = 0;
+}
+
 pid_t env_tid(void)
 {
-	static _Thread_local pid_t tid;
-
-	/* Views are not inherited by fork, so a stale number in a child meets nothing of ours. */
 	if (tid == 0)
 		tid = (pid_t)syscall(SYS_gettid);
 	return tid;

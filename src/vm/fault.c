@@ -152,7 +152,7 @@ enum step fault_park_object(struct fault *f, bool (*holds)(const struct fault *f
 
 bool fault_is_frozen(const struct fault *f)
 {
-	return atomic_load(&f->object->frozen) != 0;
+	return atomic_load(&f->object->frozen) != 0 && !f->freezes;
 }
 
 /* => object->lock held. */
@@ -337,7 +337,31 @@ static bool run_disturbs(const struct fault *f, size_t slot, size_t n)
 {
 	const struct page *pages = f->region->pages;
 
-	return f->view != NULL && (pages[slot].pins > 0 || pages[slot + n].pins > 0);
+	return f->view != NULL && !fault_is_pin(f) &&
+	       (pages[slot].pins > 0 || pages[slot + n].pins > 0);
+}
+
+/* The first n pages can be written: they are mapped, counted, or held, as the fault wants them. =>
+ * fault_lock held. */
+static int fault_take_charged(struct fault *f, size_t n)
+{
+	struct region *r = f->region;
+	size_t slot = f->page & (REGION_PAGES - 1);
+	uintptr_t address = view_address(f->view, f->page);
+	int error;
+
+	if (f->kind == FAULT_RESERVE)
+		fault_hold(f, slot, n);
+	else if (f->kind != FAULT_PIN_WRITE)
+		page_change(r, slot, PAGE_WRITE);
+	for (size_t i = 0; i < n; i++)
+		r->pages[slot + i].writer = f->tid;
+	if (f->kind != FAULT_PIN_WRITE)
+		return view_map_rw(f->view, f->page, n);
+	error = mmu_let_rw(&f->view->mmu, address, n << PAGE_SHIFT);
+	if (error != 0)
+		fault_pin_undo(f, n);
+	return error;
 }
 
 /* Notified since it was last cleaned: no second question (S1.5). => fault_lock held, dropped. */
@@ -354,28 +378,18 @@ static enum step fault_write_charged(struct fault *f)
 	       !run_disturbs(f, slot, n) && !object_in_range_op(f->object, f->page + n))
 		n++;
 	r->referenced = true;
-	for (size_t i = 0; f->kind == FAULT_PIN_WRITE && i < n; i++)
+	for (size_t i = 0; (f->kind == FAULT_PIN_WRITE || f->kind == FAULT_WRITE) && i < n; i++)
 		page_change(r, slot + i, PAGE_WRITE);
 	if (f->kind == FAULT_PIN_WRITE && (n = fault_pin(f, slot, n)) == 0)
 		return fault_cannot_pin(f);
 	f->served = n;
 	if (f->kind == FAULT_WRITE) {
-		for (size_t i = 0; i < n; i++) {
-			page_change(r, slot + i, PAGE_WRITE);
+		for (size_t i = 0; i < n; i++)
 			page_lock(r, slot + i);
-		}
 		f->locked = n;
 	} else {
-		if (f->kind == FAULT_RESERVE)
-			fault_hold(f, slot, n);
-		else
-			page_change(r, slot, PAGE_WRITE);
-		for (size_t i = 0; i < n; i++)
-			r->pages[slot + i].writer = f->tid;
-		error = mmu_map_rw(&f->view->mmu, view_address(f->view, f->page), n << PAGE_SHIFT);
+		error = fault_take_charged(f, n);
 	}
-	if (error != 0 && f->kind == FAULT_PIN_WRITE)
-		fault_pin_undo(f, n);
 	fault_unlock(f);
 	if (error == 0)
 		return STEP_DONE;
@@ -430,14 +444,17 @@ static enum step fault_look(struct fault *f)
 	return fault_write_charged(f);
 }
 
-/* The view is being unmapped: the access is tried again, and meets the kernel's answer in the end;
- * a call is told now. */
-static enum step fault_gone(struct fault *f)
+/* The view is being unmapped or reshaped: the access, or the call, is tried again and meets what
+ * has become of it. Likewise where the view does not allow the access any more: a fault that was
+ * reported before it was forbidden. */
+static bool fault_is_obsolete(const struct fault *f)
 {
-	if (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE)
-		return STEP_DROPPED;
-	mkw_set_error(-ENOMEM, "the view is being unmapped");
-	return fault_refuse(f, -ENOMEM);
+	if (f->view == NULL)
+		return false;
+	if (view_is_dying(f->view))
+		return true;
+	return (f->kind == FAULT_EVENT || f->kind == FAULT_INLINE) &&
+	       !(f->access == MMU_READ ? f->view->mmu.readable : f->view->mmu.writable);
 }
 
 /* There will be no room for it. */
@@ -466,10 +483,8 @@ static enum step fault_step(struct fault *f)
 	int deny = fault_waiter(f)->deny;
 
 	error_clear();
-	if (fault_is_void(f))
+	if (fault_is_void(f) || fault_is_obsolete(f))
 		return STEP_DROPPED;
-	if (f->view != NULL && view_is_dying(f->view))
-		return fault_gone(f);
 	if (deny != 0)
 		return fault_denied(f, deny);
 	if (f->inside == OP_INSIDE_PERHAPS)
@@ -544,7 +559,10 @@ static bool fault_deliver(struct fault *f)
 		return true;
 	}
 	mmu_sleep_begin(s->mmu);
-	mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
+	if (f->view->child != NULL)
+		mmu_kin_refuse(&f->view->mmu, f->access, f->tid, f->reported, &f->refusal);
+	else
+		mmu_refuse(&f->view->mmu, f->address, f->access, f->tid, f->reported);
 	mmu_sleep_end(s->mmu);
 	return true;
 }
@@ -584,30 +602,14 @@ static void fault_init(struct fault *f, struct view *v, enum fault_kind kind, ui
 		COUNT(v->object, read_faults, 1);
 }
 
-void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid)
+/* Its view is known from here on. */
+static void fault_meet(struct fault *f, struct view *v)
 {
-	struct space *s = space;
-	struct view *v = view_find(address);
-	struct fault *f;
-
-	/* No view: it is being unmapped, which wakes the thread. */
-	if (v == NULL)
-		return;
-	f = slab_fault(s);
-	if (f == NULL) {
-		mmu_wake(&v->mmu, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
-		view_put(v);
-		return;
-	}
-	list_init(&f->waiter.link);
-	f->waiter.wake = fault_resume;
-	f->tid = tid;
-	f->reported = mmu_report_time();
-	fault_init(f, v, FAULT_EVENT, address, access);
+	fault_init(f, v, FAULT_EVENT, f->address, f->access);
 	/* While a thread has a signal pending it faults over and over inside its call, and a report
 	 * may be read after the wake that let it go to its refusal: then it is elsewhere, and a
 	 * second refusal would meet it there. If it is here it comes again. */
-	if (!fault_set_latest(f) || fault_came_again_old(f)) {
+	if (f->stale || fault_came_again_old(f)) {
 		fault_wake(f);
 		fault_free(f);
 		return;
@@ -615,23 +617,99 @@ void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t t
 	fault_run(f);
 }
 
+/* False: no fork is under way. Else it is left until that is over: whoever would serve it now might
+ * wait for the thread that forks, which waits for its event to be read. */
+static bool fault_leave(struct space *s, struct fault *f)
+{
+	bool leave;
+
+	if (!atomic_load(&s->gate))
+		return false;
+	env_lock(&s->ready_lock);
+	leave = atomic_load(&s->gate);
+	if (leave)
+		list_push_back(&s->ready, &f->waiter.link);
+	env_unlock(&s->ready_lock);
+	return leave;
+}
+
+/* v: NULL if it has to be looked up, which may wait for the thread that forks. */
+static void fault_report(struct space *s, struct view *v, uintptr_t address, enum mmu_access access,
+			 pid_t tid)
+{
+	struct fault *f = slab_fault(s);
+
+	if (f == NULL) {
+		if (v == NULL)
+			v = view_find(address);
+		if (v == NULL)
+			return;
+		mmu_wake(&v->mmu, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
+		view_put(v);
+		return;
+	}
+	list_init(&f->waiter.link);
+	f->waiter.wake = fault_resume;
+	f->tid = tid;
+	f->address = address;
+	f->access = access;
+	f->reported = mmu_report_time();
+	f->stale = !fault_set_latest(f);
+	f->view = v;
+	if (fault_leave(s, f))
+		return;
+	if (v == NULL)
+		v = view_find(address);
+	/* No view: it is being unmapped or reshaped, which wakes the thread in the end. */
+	if (v == NULL)
+		slab_fault_free(s, f);
+	else
+		fault_meet(f, v);
+}
+
+void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid)
+{
+	fault_report(space, NULL, address, access, tid);
+}
+
+void fault_child(void *child, uintptr_t address, enum mmu_access access, pid_t tid)
+{
+	struct view *v = child_view(child, address);
+
+	if (v != NULL)
+		fault_report(child_space(child), v, address, access, tid);
+}
+
+/* One of the ready queue. NULL: it is empty, or to be left alone. */
+static struct fault *fault_next_ready(struct space *s)
+{
+	struct list *node = NULL;
+
+	env_lock(&s->ready_lock);
+	if (!atomic_load(&s->gate))
+		node = list_pop(&s->ready);
+	env_unlock(&s->ready_lock);
+	return node == NULL ? NULL : container_of(node, struct fault, waiter.link);
+}
+
 void fault_ready(void *space)
 {
 	struct space *s = space;
+	struct fault *f;
 
-	for (;;) {
-		struct list *node;
-		struct fault *f;
+	while ((f = fault_next_ready(s)) != NULL) {
+		struct view *v = f->view;
 
-		env_lock(&s->ready_lock);
-		node = list_pop(&s->ready);
-		if (node == NULL) {
-			env_unlock(&s->ready_lock);
-			return;
+		if (f->object != NULL) {
+			fault_run(f);
+			continue;
 		}
-		f = container_of(node, struct fault, waiter.link);
-		env_unlock(&s->ready_lock);
-		fault_run(f);
+		if (v == NULL)
+			v = view_find(f->address);
+		if (v == NULL)
+			slab_fault_free(s, f);
+		else
+			fault_meet(f, v);
 	}
 }
 
@@ -703,8 +781,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 	bool allowed;
 
 	if (v == NULL)
-		return false;
-	allowed = access == MMU_READ || v->mmu.writable;
+		return view_await_gone(address);
+	allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
 	view_put(v);
 	return allowed;
 }
@@ -712,6 +790,8 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want)
 {
+	enum step step;
+
 	*f = (struct fault){
 		.object = o,
 		.view = v,
@@ -719,14 +799,16 @@ int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kin
 		.kind = kind,
 		.want = want,
 		.held = kind == FAULT_RESERVE ? f->held : NULL,
+		.freezes = kind == FAULT_ASK && f->freezes,
 		.part = kind == FAULT_PIN_READ || kind == FAULT_PIN_WRITE ? f->part : NULL,
 		.access = kind == FAULT_READ || kind == FAULT_FILL || kind == FAULT_PIN_READ
 				  ? MMU_READ
 				  : MMU_WRITE,
 	};
 	sleeper_init(&f->sleeper);
-	if (fault_run_here(f) == STEP_DONE)
-		return 0;
+	step = fault_run_here(f);
+	if (step != STEP_REFUSED)
+		return step == STEP_DROPPED ? VIEW_GONE : 0;
 	f->refusal.address = NULL;
 	if (kind != FAULT_ASK)
 		refusal_record(env_tid(), &f->refusal, UINT64_MAX);

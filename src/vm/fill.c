@@ -130,6 +130,8 @@ static enum step fill_settle(struct fault *f, size_t count, const struct mkw_run
 		f->served = done;
 		return fill_maps(f) || f->kind == FAULT_FILL ? STEP_DONE : STEP_AGAIN;
 	}
+	if (error == -ENOENT) /* its page is no view's any more: somebody has unmapped it */
+		return STEP_DROPPED;
 	if (error != 0) {
 		mkw_set_error(error, "no memory for a page: errno %d", -error);
 		return error == -ENOMEM ? fault_answer(f, MKW_FAULT_OOM) : fault_refuse(f, error);

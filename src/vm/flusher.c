@@ -69,6 +69,23 @@ static void space_waiters_wake(struct space *s)
 	}
 }
 
+static void torn_tell(struct space *s)
+{
+	uintptr_t address;
+
+	env_lock(&s->charge_lock);
+	address = s->torn_at;
+	s->torn_at = 0;
+	env_unlock(&s->charge_lock);
+	if (address != 0)
+		space_log(
+			s, MKW_LOG_WARNING,
+			"a part of the view at %p is mapped no more, or something else is mapped "
+			"there: change views by mkw_unmap, mkw_remap and mkw_remap_pages, never by "
+			"munmap, mremap or mmap",
+			(void *)address);
+}
+
 /* => charge_lock held. Sleep until kicked or until. */
 static void flusher_sleep(struct space *s, uint64_t until_ns)
 {
@@ -101,6 +118,7 @@ void flusher_main(void *space)
 		round.wanted = account_pass_begin(&s->account);
 		env_unlock(&s->charge_lock);
 
+		torn_tell(s);
 		now_ns = env_now_ns();
 		next_ns = fault_tick(s, now_ns);
 		round_run(s, &round);

@@ -64,7 +64,7 @@ static int io_check(const struct mkw_handle *h, const void *buffer, size_t count
 		return mkw_set_error(-EINVAL, "the range overflows");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(h->object->space);
 }
 
 /* Shielded: a handler that came in while the slab's lock is held could want it too. */

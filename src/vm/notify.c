@@ -515,7 +515,9 @@ static int run_map(struct fault *f, const struct vm_run *vr)
 		served = fault_pin(f, f->page & (REGION_PAGES - 1),
 				   served < f->want ? served : f->want);
 	f->served = served;
-	if (fault_has_view(f) && !vr->hold_only)
+	if (fault_is_pin(f))
+		error = view_let_rw(f->view, vr->run.first, vr->run.count);
+	else if (fault_has_view(f) && !vr->hold_only)
 		error = view_map_rw(f->view, vr->run.first, vr->run.count);
 	if (error != 0 && fault_is_pin(f))
 		fault_pin_undo(f, served);

@@ -21,7 +21,7 @@ int handle_check(const struct mkw_handle *h)
 		return mkw_set_error(-EINVAL, "no handle");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(h->object->space);
 }
 
 /* ---- Waking ------------------------------------------------------------------------------- */
@@ -262,7 +262,7 @@ static int open_check(struct mkw_space *space, unsigned flags, struct mkw_handle
 				     flags);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(space_of(space));
 }
 
 /* One try: as object_open. */
@@ -327,10 +327,16 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
  * nobody released. */
 static void region_unreserve(struct region *r)
 {
+	bool reserved[REGION_PAGES];
+
+	/* Reclaim may be evicting others. */
+	env_lock(&r->lock);
+	for (size_t i = 0; i < REGION_PAGES; i++)
+		reserved[i] = page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0;
+	env_unlock(&r->lock);
 	for (size_t i = 0; i < REGION_PAGES;) {
 		size_t from = i;
-		while (i < REGION_PAGES &&
-		       (page_is_charged(&r->pages[i]) || (r->pages[i].flags & PAGE_HELD) != 0))
+		while (i < REGION_PAGES && reserved[i])
 			i++;
 		if (i > from)
 			op_unreserve(r->object, r->first + from, i - from);
@@ -472,6 +478,8 @@ int mkw_close(struct mkw_handle *h)
 	error_clear();
 	if (h == NULL)
 		return mkw_set_error(-EINVAL, "no handle");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	env_shield(&shield);

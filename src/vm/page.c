@@ -178,6 +178,20 @@ static bool private_is_charged(uint8_t state)
 	return state == PRIVATE_GRANTED || state == PRIVATE_COPY;
 }
 
+void private_inherit(struct region *r, const struct private_chunk *from, struct private_chunk *to,
+		     size_t slot)
+{
+	uint8_t state = from->pages[slot].state;
+
+	assert(to->pages[slot].state == PRIVATE_NONE);
+	to->pages[slot] = from->pages[slot];
+	to->pages[slot].flags = 0;
+	to->pages[slot].pins = 0;
+	to->charged += private_is_charged(state);
+	to->swapped += state == PRIVATE_SWAPPED;
+	r->private += state != PRIVATE_NONE;
+}
+
 void private_change(struct region *r, struct private_chunk *c, size_t slot,
 		    enum private_event event)
 {
@@ -190,9 +204,9 @@ void private_change(struct region *r, struct private_chunk *c, size_t slot,
 	assert(p->pins == 0 || to == PRIVATE_COPY || event == PRIVATE_DROP);
 	c->charged += (uint32_t)charged;
 	c->swapped += (uint32_t)swapped;
-	if (charged != 0)
+	if (charged != 0 && !c->childs)
 		COUNT(r->object, pages_private, (uint64_t)charged);
-	if (swapped != 0)
+	if (swapped != 0 && !c->childs)
 		COUNT(r->object, pages_swapped, (uint64_t)swapped);
 	r->private += (uint32_t)(to != PRIVATE_NONE) - (uint32_t)(p->state != PRIVATE_NONE);
 	p->state = to;

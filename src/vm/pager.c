@@ -109,13 +109,16 @@ enum step pager_in(struct fault *f)
 	void *buffer;
 	int error;
 
-	count = charge_resident(o, in_extent(f, c));
+	count = in_extent(f, c);
+	if (!c->childs)
+		count = charge_resident(o, count);
 	if (count == 0)
 		return private_no_room(f);
 	for (size_t i = slot; i < slot + count; i++)
 		private_busy(r, c, i);
 	fault_unlock(f);
 
+	atomic_fetch_add(&s->swapping_in, 1);
 	buffer = slab_buffer(s);
 	read = in_read(s, first, count, buffer, &error);
 	fault_lock(f);
@@ -123,8 +126,10 @@ enum step pager_in(struct fault *f)
 	fault_unlock(f);
 	if (buffer != NULL)
 		slab_buffer_free(s, buffer);
-	uncharge_resident(o, count - done);
+	if (!c->childs)
+		uncharge_resident(o, count - done);
 	pager_put(s, first, done);
+	atomic_fetch_sub(&s->swapping_in, 1);
 	if (done > 0) {
 		f->served = done;
 		stream_done(f->view, f->page, done, f->access);
@@ -325,8 +330,8 @@ static bool out_run(struct out *out, size_t want, size_t *gone)
 	env_unlock(&out->region->lock);
 	env_read_unlock(&o->views_lock);
 	out_give_back(out, written);
-	uncharge_resident(o, written + lost);
 	COUNT(o, swap_outs, written);
+	uncharge_resident(o, written + lost);
 	*gone += written + lost;
 	return true;
 }
@@ -388,7 +393,7 @@ static size_t views_collect(struct region *r, struct view **views)
 	for (struct list *l = o->views.next; l != &o->views && n < VIEWS_AT_A_TIME; l = l->next) {
 		struct view *v = container_of(l, struct view, link);
 
-		if (v->private != NULL && !v->locked &&
+		if (v->private != NULL && !v->locked && v->child == NULL &&
 		    private_clip(v, r, r->first, REGION_PAGES, &from, &to) &&
 		    private_chunk(v, r) != NULL && private_chunk(v, r)->charged > 0 &&
 		    view_try_get(v))

@@ -87,7 +87,7 @@ void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slo
 
 /* ---- Asking again ------------------------------------------------------------------------- */
 
-void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused)
+void pins_ask_region(struct region *r, size_t from, size_t to, bool freezes, bool *refused)
 {
 	for (size_t i = from; i < to; i++) {
 		struct fault f;
@@ -98,6 +98,7 @@ void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused)
 		env_unlock(&r->lock);
 		if (!unasked)
 			continue;
+		f.freezes = freezes;
 		refused[i] = fault_call(&f, r->object, NULL, FAULT_ASK, r->first + i, 1) != 0;
 		fault_call_end(&f);
 	}
@@ -115,7 +116,7 @@ void pins_ask(struct object *o, uint64_t first, uint64_t last)
 		if (r->first <= last)
 			pins_ask_region(r, r->first > first ? 0 : (size_t)(first - r->first),
 					last < next ? (size_t)(last - r->first) + 1 : REGION_PAGES,
-					refused);
+					false, refused);
 		region_put(r);
 	}
 }
@@ -200,9 +201,20 @@ static int pin_check_view(struct view *v, uint64_t first, uint64_t count, void *
 	return 0;
 }
 
+static void pin_shorten(struct mkw_pin *pin, const struct pin_part *to)
+{
+	struct pin_part *part;
+
+	while ((part = pin->parts) != to) {
+		pin->parts = part->next;
+		part_end(part);
+	}
+}
+
 static int pin_view(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
 	struct mkw_pin *pin = arg;
+	const struct pin_part *before = pin->parts;
 	uint64_t page = first, end = first + count;
 	int error = 0;
 
@@ -215,6 +227,8 @@ static int pin_view(struct view *v, uint64_t first, uint64_t count, void *arg)
 				     : part_fill(part, v, page, want);
 		page += want;
 	}
+	if (error == VIEW_GONE) /* all of it will be asked for again */
+		pin_shorten(pin, before);
 	return error;
 }
 
@@ -234,12 +248,7 @@ static void pin_count(const struct mkw_pin *pin, uint64_t by)
 
 static void pin_free(struct mkw_pin *pin)
 {
-	struct pin_part *part;
-
-	while ((part = pin->parts) != NULL) {
-		pin->parts = part->next;
-		part_end(part);
-	}
+	pin_shorten(pin, NULL);
 	free(pin);
 }
 

@@ -68,6 +68,8 @@ static struct private_chunk *private_chunk_make(const struct view *v, const stru
 
 	if (*place == NULL)
 		*place = slab_private(v->object->space);
+	if (*place != NULL)
+		(*place)->childs = v->child != NULL;
 	return *place;
 }
 
@@ -126,6 +128,8 @@ static size_t private_charge(struct fault *f, const struct private_chunk *c, siz
 {
 	size_t slot = f->page & (REGION_PAGES - 1), fresh = 0, room, i;
 
+	if (c->childs)
+		return n;
 	for (i = 0; i < n; i++)
 		fresh += c->pages[slot + i].state == PRIVATE_NONE;
 	room = f->room;
@@ -150,7 +154,8 @@ enum step private_no_room(struct fault *f)
 	return charge_resident_park(f);
 }
 
-/* There is no room for a copy, while the object's page is there. => fault_lock held, dropped. */
+/* There is no room for a copy, while the object's page is there. If that is all that can go, room
+ * comes of it for nothing but to have it back: private_fill. => fault_lock held, dropped. */
 static enum step private_no_copy(struct fault *f)
 {
 	f->lacked = true;
@@ -224,9 +229,11 @@ static enum step private_grant(struct fault *f)
  * the kernel alone had been asked. => fault_lock held, dropped. */
 static enum step private_lost(struct fault *f, struct private_chunk *c)
 {
+	size_t charged = c->childs ? 0 : 1;
+
 	private_change(f->region, c, f->page & (REGION_PAGES - 1), PRIVATE_DROP);
 	fault_unlock(f);
-	uncharge_resident(f->object, 1);
+	uncharge_resident(f->object, charged);
 	space_log(f->object->space, MKW_LOG_WARNING,
 		  "a private page at %p was dropped behind the library's back; use mkw_advise",
 		  (void *)f->address);
@@ -259,6 +266,21 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 		return private_lost(f, c);
 	fault_unlock(f);
 	return error == 0 ? STEP_DONE : private_failed(f, error);
+}
+
+/* The object's page is absent. If there was no room for the copy, that comes first: else the page
+ * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
+ * held, dropped. */
+static enum step private_fill(struct fault *f)
+{
+	if (f->lacked && f->room == 0) {
+		f->room = charge_private_of_pair(f->object);
+		if (f->room == 0) {
+			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
+			return private_no_room(f);
+		}
+	}
+	return fault_fill(f);
 }
 
 /* ---- Pins --------------------------------------------------------------------------------- */
@@ -370,21 +392,6 @@ static enum step private_pin_copies(struct fault *f, struct private_chunk *c)
 
 /* ---- Looking ------------------------------------------------------------------------------ */
 
-/* The object's page is absent. If there was no room for the copy, that comes first: else the page
- * would take the only room there is, be evicted to make some, and so on for ever. => fault_lock
- * held, dropped. */
-static enum step private_fill(struct fault *f)
-{
-	if (f->lacked && f->room == 0) {
-		f->room = charge_private_of_pair(f->object);
-		if (f->room == 0) {
-			fault_waiter(f)->grows = fault_waiter(f)->pair = true;
-			return private_no_room(f);
-		}
-	}
-	return fault_fill(f);
-}
-
 enum step private_look(struct fault *f)
 {
 	struct region *r = f->region;
@@ -435,7 +442,8 @@ static void chunk_drop(struct region *r, struct private_chunk *c, size_t from, s
 		if (c->pages[i].state != PRIVATE_NONE)
 			private_change(r, c, i, PRIVATE_DROP);
 	}
-	dropped->uncharged += charged - c->charged;
+	if (!c->childs)
+		dropped->uncharged += charged - c->charged;
 }
 
 /* => no lock held. */
@@ -496,8 +504,7 @@ static bool view_drop(struct view *v, struct region *r, uint64_t first, uint64_t
 		while (i < to && (pinned_too || c->pages[i].pins == 0))
 			i++;
 		if (i > start) {
-			mmu_zap(&v->mmu, view_address(v, r->first + start),
-				(i - start) << PAGE_SHIFT);
+			view_zap_pages(v, r->first + start, i - start);
 			chunk_drop(r, c, start, i, dropped);
 		} else {
 			i++;
@@ -568,23 +575,25 @@ void private_drop(struct view *v, uint64_t first, uint64_t count)
 
 void private_truncate(struct object *o, uint64_t first)
 {
+	atomic_fetch_add(&o->cuts, 1);
 	object_drop_private(o, NULL, first, OBJECT_PAGES_MAX - first);
+	children_cut(o, first);
 }
 
-/* The pages of a view that is mapped no more. */
-static void private_forget(struct view *v)
+void private_forget(struct view *v, uint64_t first, uint64_t count)
 {
 	struct region *r;
-	uint64_t next = v->first, end = v->first + v->count;
+	uint64_t next = first, end = first + count;
 
+	if (v->private == NULL)
+		return;
 	while (next < end && (r = region_next(v->object, next)) != NULL) {
 		struct dropped dropped = {.count = 0};
 		size_t from, to;
 
 		next = r->first + REGION_PAGES;
 		env_lock(&r->lock);
-		if (private_clip(v, r, v->first, v->count, &from, &to) &&
-		    private_chunk(v, r) != NULL)
+		if (private_clip(v, r, first, count, &from, &to) && private_chunk(v, r) != NULL)
 			chunk_drop(r, private_chunk(v, r), from, to, &dropped);
 		env_unlock(&r->lock);
 		dropped_give_back(v->object, &dropped);
@@ -608,8 +617,70 @@ void private_put(struct view *v)
 
 	if (p == NULL)
 		return;
-	private_forget(v);
 	private_unref(v->object->space, p);
+}
+
+/* ---- Children ----------------------------------------------------------------------------- */
+
+/* => region->lock held. */
+static int region_fork(const struct view *v, const struct private_chunk *from,
+		       struct private_chunk *to, struct region *r)
+{
+	struct swap *swap = &v->object->space->swap;
+	size_t slot, end;
+
+	if (!private_clip(v, r, v->first, v->count, &slot, &end))
+		return 0;
+	for (; slot < end; slot++) {
+		int error = 0;
+
+		if (from->pages[slot].state == PRIVATE_SWAPPED)
+			error = swap_get(swap, from->pages[slot].slot);
+		if (error != 0)
+			return error;
+		private_inherit(r, from, to, slot);
+	}
+	return 0;
+}
+
+/*
+ * The kernel has both copy what either writes to; which pages are whose own is the same for both
+ * at first. One that is being swapped out is in the child as it was; one that is being read back
+ * is not there yet, and the child reads it for itself.
+ */
+struct private *private_fork(const struct view *v)
+{
+	struct view copy = {.object = v->object, .first = v->first, .count = v->count};
+	uint64_t next = v->first, end = v->first + v->count;
+	struct region *r;
+	int error = 0;
+
+	copy.private = private_new(v->first, v->count);
+	if (copy.private == NULL)
+		return NULL;
+	while (error == 0 && next < end && (r = region_next(v->object, next)) != NULL) {
+		const struct private_chunk *from;
+		struct private_chunk *to;
+
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		from = r->first < end ? private_chunk(v, r) : NULL;
+		if (from != NULL) {
+			to = private_chunk_make(&copy, r);
+			error = to == NULL ? -ENOMEM : 0;
+			if (to != NULL) {
+				to->childs = true;
+				error = region_fork(v, from, to, r);
+			}
+		}
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	if (error == 0)
+		return copy.private;
+	private_forget(&copy, v->first, v->count);
+	private_put(&copy);
+	return NULL;
 }
 
 /* ---- Taking back -------------------------------------------------------------------------- */
@@ -651,7 +722,9 @@ size_t private_take_back(struct view *v, struct region *r)
 	uint32_t charged;
 	size_t from, to;
 
-	if (c == NULL || c->charged == 0 || !private_clip(v, r, r->first, REGION_PAGES, &from, &to))
+	/* A child's count for nothing. */
+	if (c == NULL || c->childs || c->charged == 0 ||
+	    !private_clip(v, r, r->first, REGION_PAGES, &from, &to))
 		return 0;
 	charged = c->charged;
 	/* Pinned pages are written to without a report: they are not protected. */
@@ -685,13 +758,14 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 
 	while (next < first + count && (r = region_next(v->object, next)) != NULL) {
 		struct private_chunk *c;
-		size_t from, to;
+		size_t from, to, freed = 0;
 
 		next = r->first + REGION_PAGES;
 		env_read_lock(&v->object->views_lock);
 		env_lock(&r->lock);
 		c = private_clip(v, r, first, count, &from, &to) ? private_chunk(v, r) : NULL;
 		if (c != NULL && c->charged > 0) {
+			freed = private_take_back(v, r);
 			c->referenced = false;
 			c->hand = (uint16_t)from;
 			/* Who goes on writing is seen to. */
@@ -699,6 +773,7 @@ void private_cool(struct view *v, uint64_t first, uint64_t count)
 		}
 		env_unlock(&r->lock);
 		env_read_unlock(&v->object->views_lock);
+		uncharge_resident(v->object, freed);
 		region_put(r);
 	}
 }

@@ -26,6 +26,8 @@ int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t
 	error_clear();
 	if (h == NULL)
 		return mkw_set_error(-EINVAL, "no handle");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	if (limits_check(resident_limit_bytes, dirty_limit_bytes) != 0)
 		return -EINVAL;
 	s = h->object->space;
@@ -52,6 +54,8 @@ int mkw_set_policy(struct mkw_handle *h, enum mkw_policy policy, mkw_policy_fn f
 	if (h == NULL || (unsigned)policy > MKW_DEFER)
 		return mkw_set_error(-EINVAL, "no handle, or unknown policy");
 	o = h->object;
+	if (process_check(o->space) != 0)
+		return -ECHILD;
 	env_shield(&shield);
 	env_lock(&o->lock);
 	o->policy = policy;

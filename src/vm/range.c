@@ -319,7 +319,7 @@ int handle_check_write(const struct mkw_handle *h)
 		return mkw_set_error(-EBADF, "the handle was not opened with MKW_RDWR");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return 0;
+	return process_check(h->object->space);
 }
 
 int mkw_truncate(struct mkw_handle *h, uint64_t size_bytes)
@@ -451,6 +451,8 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	error_clear();
 	if (h == NULL || op_running())
 		return mkw_set_error(-EINVAL, "no handle, or inside a store operation");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
 	error = object_range(h->object, offset, length, &first, &last);
 	if (error != 0)
 		return error > 0 ? 0 : error;

@@ -185,8 +185,8 @@ static void region_reclaim(struct region *r, uint64_t want, struct turn *turn)
 	private = r->private > 0;
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	uncharge_resident(o, evicted + freed);
 	COUNT(o, pages_evicted, evicted);
+	uncharge_resident(o, evicted + freed);
 	freed += evicted;
 	if (private && turn->swap && freed < want)
 		freed += pager_out_region(r, want - freed, turn->hard, &turn->pager);
@@ -209,23 +209,50 @@ static void region_cool(struct region *r, size_t from, size_t to)
 	region_clock_first(r);
 }
 
+/* Somebody who is at a page of slots [from, to), and will have done with it, has: true, and it is
+ * worth another look. */
+static bool region_await(struct region *r, size_t from, size_t to)
+{
+	struct sleeper sleeper;
+	bool busy = false;
+
+	sleeper_init(&sleeper);
+	env_lock(&r->lock);
+	for (size_t i = from; i < to && !busy; i++)
+		busy = (r->pages[i].flags & PAGE_LOCKED) != 0 || r->pages[i].ask != 0 ||
+		       r->pages[i].state == PAGE_WRITEBACK;
+	if (busy)
+		list_push_back(&r->waiters, &sleeper.waiter.link);
+	env_unlock(&r->lock);
+	if (busy)
+		sleeper_sleep(&sleeper);
+	sleeper_destroy(&sleeper);
+	return busy;
+}
+
+/* Against writers there is no end to that. */
+#define AWAIT_ROUNDS 4
+
 /* Whatever of slots [from, to) can go goes now. */
 static void region_empty(struct region *r, size_t from, size_t to)
 {
 	bool present[REGION_PAGES] = {false};
 	struct object *o = r->object;
+	unsigned rounds = 0;
 	size_t evicted;
 
-	if (!object_is_manual(o))
-		writeback_range(o, r->first + from, r->first + to - 1, MKW_WB_RECLAIM);
+	do {
+		if (!object_is_manual(o))
+			writeback_range(o, r->first + from, r->first + to - 1, MKW_WB_RECLAIM);
+	} while (++rounds < AWAIT_ROUNDS && region_await(r, from, to));
 	env_read_lock(&o->views_lock);
 	env_lock(&r->lock);
 	region_keep(r, present);
 	evicted = region_evict(r, from, to, present);
 	env_unlock(&r->lock);
 	env_read_unlock(&o->views_lock);
-	uncharge_resident(o, evicted);
 	COUNT(o, pages_evicted, evicted);
+	uncharge_resident(o, evicted);
 }
 
 void reclaim_range(struct object *o, uint64_t first, uint64_t last, bool now)
@@ -318,6 +345,8 @@ static int turn_denial(const struct turn *turn)
 static void reclaim_run(struct space *s, struct turn *turn)
 {
 	pager_serve(s, &turn->pager);
+	/* Their threads run on before the slots are back, and may be waiting again. */
+	turn->busy = atomic_load(&s->swapping_in) > 0;
 	clock_turn(s, turn);
 	if (turn->gone == 0)
 		clock_turn(s, turn);

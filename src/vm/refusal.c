@@ -106,6 +106,13 @@ int mkw_last_refusal(struct mkw_refusal *refusal)
 	return found ? 0 : -ENOENT;
 }
 
+void refusals_abandon(void)
+{
+	static const struct env_mutex fresh = {PTHREAD_MUTEX_INITIALIZER, RANK_LEAF};
+
+	records_lock = fresh;
+}
+
 /* ---- Guards ------------------------------------------------------------------------------- */
 
 void guard_push(struct guard *g)

@@ -35,12 +35,18 @@ static bool signal_refused(uintptr_t address, struct mkw_refusal *refusal)
 	return refusal_take(env_tid(), address, refusal);
 }
 
+static void signal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported)
+{
+	refusal_record(tid, refusal, reported);
+}
+
 static const struct mmu_signal_upcalls signal_upcalls = {
 	.inline_fault = fault_inline,
 	.allowed = fault_allowed,
 	.refused = signal_refused,
 	.deliver = refusal_deliver,
 	.bad_address = guard_bad_address,
+	.record = signal_record,
 };
 
 static const struct mmu_upcalls upcalls = {
@@ -101,6 +107,8 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	env_mutex_init(&s->lock, RANK_SPACE);
 	env_cond_init(&s->closed);
 	list_init(&s->objects);
+	list_init(&s->link);
+	list_init(&s->children);
 	list_init(&s->pins);
 	s->interval_ms = o->writeback_interval_ms;
 	s->swap_limit_bytes = o->swap_limit_bytes;
@@ -195,6 +203,8 @@ int mkw_space_create(const struct mkw_space_options *options, struct mkw_space *
 	env_shield(&shield);
 	space_init(s, &o);
 	error = space_start(s, &o);
+	if (error == 0)
+		error = process_add(s);
 	if (error != 0) {
 		space_stop(s);
 		space_free(s);
@@ -303,6 +313,8 @@ static void space_end(struct space *s, struct error_record *first)
 	bool gone;
 
 	first->error = 0;
+	process_remove(s);
+	children_end(s);
 	while ((v = view_steal(s)) != NULL) {
 		int error = view_unmap(v);
 		if (first->error == 0)
@@ -326,9 +338,11 @@ static int destroy_check(struct mkw_space *space, unsigned flags)
 
 	if (space == NULL || (flags & ~MKW_DISCARD) != 0)
 		return mkw_set_error(-EINVAL, "no space, or unknown flags");
+	s = space_of(space);
+	if (process_check(s) != 0)
+		return -ECHILD;
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	s = space_of(space);
 	env_lock(&s->lock);
 	handles = s->handles;
 	env_unlock(&s->lock);
@@ -425,6 +439,8 @@ int mkw_space_stat(struct mkw_space *space, struct mkw_stat *stat, size_t stat_s
 	if (space == NULL || stat == NULL || stat_size > sizeof(full))
 		return mkw_set_error(-EINVAL, "no space, no place, or a struct of a wrong size");
 	s = space_of(space);
+	if (process_check(s) != 0)
+		return -ECHILD;
 	env_shield(&shield);
 	env_lock(&s->charge_lock);
 	stat_fill(&full, &s->counters, &s->account);
@@ -450,6 +466,8 @@ int mkw_object_stat(struct mkw_handle *h, struct mkw_stat *stat, size_t stat_siz
 	if (h == NULL || stat == NULL || stat_size > sizeof(full))
 		return mkw_set_error(-EINVAL, "no handle, no place, or a struct of a wrong size");
 	o = h->object;
+	if (process_check(o->space) != 0)
+		return -ECHILD;
 	env_shield(&shield);
 	env_lock(&o->space->charge_lock);
 	stat_fill(&full, &o->counters, &o->account);

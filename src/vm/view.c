@@ -5,7 +5,8 @@
  *
  * A view that is being unmapped is first taken from the table, so that no new fault finds it, and
  * marked dying; parked faults are resumed and end; when the last has gone it is unmapped, and only
- * then leaves the object's list: until the munmap a thread may still write through it.
+ * then leaves the object's list: until the munmap a thread may still write through it. Views that
+ * are to become others (reshape.c) go the same way, but those take their place in one step.
  */
 #include "vm.h"
 
@@ -13,10 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROTECT_AGAIN_NS 1000000u
+
 static struct env_rwlock table_lock = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
 				       RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
 static size_t table_count, table_capacity;
+static size_t table_promised; /* places for views that are to come back, whatever happens */
 /* Views taken from it that are not unmapped yet, and who waits for that; table_lock for writing. */
 static struct list leaving = {&leaving, &leaving},
 		   leaving_waiters = {&leaving_waiters, &leaving_waiters};
@@ -93,72 +97,182 @@ void view_put(struct view *v)
 	env_unlock(&o->lock);
 }
 
-static int table_insert(struct view *v)
+/* => table_lock held for writing. Room for so many views beyond those that have been promised
+ * theirs. */
+static int table_promise(size_t places)
 {
-	size_t i;
+	size_t needed = table_count + table_promised + places, capacity = table_capacity;
+	struct view **grown;
 
-	env_write_lock(&table_lock);
-	if (table_count == table_capacity) {
-		size_t capacity = table_capacity == 0 ? 16 : table_capacity * 2;
-		struct view **grown = realloc(table, capacity * sizeof(struct view *));
-		if (grown == NULL) {
-			env_write_unlock(&table_lock);
+	if (needed > capacity) {
+		for (capacity = capacity == 0 ? 16 : capacity; capacity < needed;)
+			capacity *= 2;
+		grown = realloc(table, capacity * sizeof(struct view *));
+		if (grown == NULL)
 			return -ENOMEM;
-		}
 		table = grown;
 		table_capacity = capacity;
 	}
-	i = table_search(v->mmu.address);
+	table_promised += places;
+	return 0;
+}
+
+/* => table_lock held for writing; there is room. */
+static void table_put(struct view *v)
+{
+	size_t i = table_search(v->mmu.address);
+
 	memmove(&table[i + 1], &table[i], (table_count - i) * sizeof(struct view *));
 	table[i] = v;
 	table_count++;
+}
+
+/* => table_lock held for writing. */
+static void table_take(size_t i)
+{
+	list_push_back(&leaving, &table[i]->leaving);
+	memmove(&table[i], &table[i + 1], (table_count - i - 1) * sizeof(struct view *));
+	table_count--;
+}
+
+/* => table_lock held for writing. */
+static void table_trim(void)
+{
+	if (table_count + table_promised > 0)
+		return;
+	free(table);
+	table = NULL;
+	table_capacity = 0;
+}
+
+static int table_insert(struct view *v)
+{
+	int error;
+
+	env_write_lock(&table_lock);
+	error = table_promise(1);
+	if (error == 0) {
+		table_promised--;
+		table_put(v);
+	}
 	env_write_unlock(&table_lock);
-	return 0;
+	return error;
 }
 
 /* False: somebody else was first. */
 static bool table_remove(struct view *v)
 {
-	bool found = false;
+	size_t i;
+	bool found;
 
 	env_write_lock(&table_lock);
-	for (size_t i = 0; i < table_count && !found; i++) {
-		if (table[i] != v)
-			continue;
-		memmove(&table[i], &table[i + 1], (table_count - i - 1) * sizeof(struct view *));
-		table_count--;
-		list_push_back(&leaving, &v->leaving);
-		found = true;
-	}
-	if (table_count == 0) {
-		free(table);
-		table = NULL;
-		table_capacity = 0;
-	}
+	i = table_search(v->mmu.address);
+	found = i < table_count && table[i] == v;
+	if (found)
+		table_take(i);
+	table_trim();
 	env_write_unlock(&table_lock);
 	return found;
 }
 
-/* Only inline faults ask: the kernel still raises SIGBUS for the address, and would have raised
- * SIGSEGV a moment later. */
-bool view_await_gone(uintptr_t address)
+/* => table_lock held. */
+static bool is_leaving(uintptr_t start, uintptr_t end)
+{
+	for (struct list *n = leaving.next; n != &leaving; n = n->next) {
+		const struct view *v = container_of(n, struct view, leaving);
+		if (v->mmu.address < end && start < v->mmu.address + v->mmu.length)
+			return true;
+	}
+	return false;
+}
+
+/* => table_lock held for writing; dropped and taken again until nobody else is at the range. */
+static void await_others(uintptr_t start, uintptr_t end)
 {
 	struct sleeper sleeper;
-	bool found = false;
 
 	sleeper_init(&sleeper);
-	env_write_lock(&table_lock);
-	for (struct list *n = leaving.next; n != &leaving && !found; n = n->next) {
-		const struct view *v = container_of(n, struct view, leaving);
-		found = address - v->mmu.address < v->mmu.length;
-	}
-	if (found)
+	while (is_leaving(start, end)) {
 		list_push_back(&leaving_waiters, &sleeper.waiter.link);
-	env_write_unlock(&table_lock);
-	if (found)
+		env_write_unlock(&table_lock);
 		sleeper_sleep(&sleeper);
+		env_write_lock(&table_lock);
+	}
 	sleeper_destroy(&sleeper);
+}
+
+int views_claim(struct claim *c, bool (*joins)(const struct view *, const struct view *, void *),
+		void *arg)
+{
+	struct view **tail = &c->views;
+	size_t from, to, taken, more;
+	int error;
+
+	c->views = NULL;
+	env_write_lock(&table_lock);
+	await_others(c->start, c->end);
+	from = to = table_search(c->start);
+	while (to < table_count && table[to]->mmu.address < c->end)
+		to++;
+	if (from < to && from > 0 && joins(table[from - 1], table[from], arg))
+		from--;
+	if (from < to && to < table_count && joins(table[to - 1], table[to], arg))
+		to++;
+	taken = to - from;
+	/* The first and the last may leave a piece besides. What goes whole needs no memory. */
+	more = c->elsewhere > 0 ? taken + c->elsewhere : 0;
+	if (taken > 0 && table[from]->mmu.address < c->start)
+		more++;
+	if (taken > 0 && table[to - 1]->mmu.address + table[to - 1]->mmu.length > c->end)
+		more++;
+	error = table_promise(more);
+	for (size_t left = error == 0 ? taken : 0; left > 0; left--) {
+		*tail = table[from];
+		atomic_store(&table[from]->claimed, true);
+		tail = &table[from]->next;
+		table_take(from);
+		table_promised++;
+	}
+	*tail = NULL;
+	c->places = error == 0 ? taken + more : 0;
+	env_write_unlock(&table_lock);
+	return error;
+}
+
+void views_settle(struct claim *c, struct view *made)
+{
+	env_write_lock(&table_lock);
+	table_promised -= c->places;
+	for (struct view *v = c->views; v != NULL; v = v->next)
+		list_remove(&v->leaving);
+	/* A fault that was reported meanwhile has found no view. */
+	for (struct view *v = made; v != NULL; v = v->next) {
+		atomic_store(&v->claimed, false);
+		table_put(v);
+		mmu_wake(&v->mmu, v->mmu.address, v->mmu.length);
+	}
+	table_trim();
+	waiters_wake(&leaving_waiters);
+	env_write_unlock(&table_lock);
+}
+
+/* True: there was a view that left, or was reshaped, and it is over now. */
+static bool views_await(uintptr_t start, uintptr_t end)
+{
+	bool found;
+
+	env_write_lock(&table_lock);
+	found = is_leaving(start, end);
+	await_others(start, end);
+	env_write_unlock(&table_lock);
 	return found;
+}
+
+/* For an access, the kernel still raises SIGBUS for the address, and would have raised SIGSEGV a
+ * moment later; or it did raise SIGSEGV, while what is there is being changed. */
+bool view_await_gone(uintptr_t address)
+{
+	return views_await(address, address + 1);
 }
 
 static void view_set_gone(struct view *v)
@@ -172,11 +286,11 @@ static void view_set_gone(struct view *v)
 /* ---- All views of an object --------------------------------------------------------------- */
 
 /* The part of [first, first+count) that the view shows. */
-static bool view_clip(const struct view *v, uint64_t *first, uint64_t *count)
+static bool clip(uint64_t low, uint64_t high, uint64_t *first, uint64_t *count)
 {
-	uint64_t end = *first + *count, view_end = v->first + v->count;
-	uint64_t from = *first > v->first ? *first : v->first;
-	uint64_t to = end < view_end ? end : view_end;
+	uint64_t end = *first + *count;
+	uint64_t from = *first > low ? *first : low;
+	uint64_t to = end < high ? end : high;
 
 	if (from >= to)
 		return false;
@@ -185,18 +299,58 @@ static bool view_clip(const struct view *v, uint64_t *first, uint64_t *count)
 	return true;
 }
 
+static bool view_clip(const struct view *v, uint64_t *first, uint64_t *count)
+{
+	return clip(v->first, v->first + v->count, first, count);
+}
+
+/* Nobody writes through a page that is not there, so there is nothing to be held up for. */
+int view_protect_pages(struct view *v, uint64_t first, uint64_t count)
+{
+	int error = mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+
+	if (error != -ENOENT)
+		return error;
+	if (!atomic_exchange(&v->torn, true))
+		flusher_kick_for_torn(v->object->space, v->mmu.address);
+	return 0;
+}
+
+/* Whatever else is mapped there by now is not ours to drop. */
+int view_zap_pages(struct view *v, uint64_t first, uint64_t count)
+{
+	int error = 0;
+
+	if (!atomic_load(&v->torn))
+		return mmu_zap(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	for (uint64_t page = first; page < first + count && error == 0; page++)
+		if (mmu_protect(&v->mmu, view_address(v, page), MKW_PAGE_SIZE) == 0)
+			error = mmu_zap(&v->mmu, view_address(v, page), MKW_PAGE_SIZE);
+	return error;
+}
+
 static int view_protect(struct view *v, uint64_t first, uint64_t count)
 {
 	if (!view_is_notified(v) || !view_clip(v, &first, &count))
 		return 0;
-	return mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	return view_protect_pages(v, first, count);
 }
 
 int view_map_rw(struct view *v, uint64_t first, uint64_t count)
 {
 	if (!view_clip(v, &first, &count))
 		return 0;
+	/* That may drop what is there, and not all of it may be ours. */
+	if (atomic_load(&v->torn))
+		return mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 	return mmu_map_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+}
+
+int view_let_rw(struct view *v, uint64_t first, uint64_t count)
+{
+	if (!view_clip(v, &first, &count))
+		return 0;
+	return mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 }
 
 int views_protect(struct object *o, uint64_t first, uint64_t count)
@@ -217,7 +371,7 @@ void views_zap(struct object *o, uint64_t first, uint64_t count)
 		struct view *v = container_of(n, struct view, link);
 		uint64_t from = first, pages = count;
 		if (v->private == NULL && view_clip(v, &from, &pages))
-			mmu_zap(&v->mmu, view_address(v, from), pages << PAGE_SHIFT);
+			view_zap_pages(v, from, pages);
 	}
 }
 
@@ -274,9 +428,7 @@ static int view_arm_region(struct view *v, struct region *r, uint64_t first, uin
 		memset(r->unarmed, 0xff, sizeof(r->unarmed));
 		return 0;
 	}
-	return view_is_notified(v)
-		       ? mmu_protect(&v->mmu, view_address(v, first), count << PAGE_SHIFT)
-		       : 0;
+	return view_is_notified(v) ? view_protect_pages(v, first, count) : 0;
 }
 
 /* Map what is there: cheaper in runs than by the kernel, page by page. => region->lock held. */
@@ -297,20 +449,21 @@ static int view_map_region(struct view *v, struct region *r, uint64_t first, uin
 	return error;
 }
 
-static int view_each_region(struct view *v,
+/* Of the view's pages [first, first+count). */
+static int view_each_region(struct view *v, uint64_t first, uint64_t count,
 			    int (*fn)(struct view *, struct region *, uint64_t, uint64_t))
 {
 	struct region *r;
-	uint64_t next = v->first;
+	uint64_t next = first;
 	int error = 0;
 
 	while (error == 0 && (r = region_next(v->object, next)) != NULL) {
-		uint64_t first = r->first, count = REGION_PAGES;
-		bool inside = view_clip(v, &first, &count);
+		uint64_t from = r->first, pages = REGION_PAGES;
+		bool inside = clip(first, first + count, &from, &pages);
 
 		if (inside) {
 			env_lock(&r->lock);
-			error = fn(v, r, first, count);
+			error = fn(v, r, from, pages);
 			env_unlock(&r->lock);
 		}
 		next = r->first + REGION_PAGES;
@@ -319,6 +472,16 @@ static int view_each_region(struct view *v,
 			break;
 	}
 	return error;
+}
+
+int view_arm(struct view *v, uint64_t first, uint64_t count)
+{
+	return view_each_region(v, first, count, view_arm_region);
+}
+
+void view_map_cached(struct view *v, uint64_t first, uint64_t count)
+{
+	view_each_region(v, first, count, view_map_region);
 }
 
 static int map_check(const struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,
@@ -344,134 +507,120 @@ static int map_check(const struct mkw_handle *h, size_t length, unsigned protect
 	return 0;
 }
 
-static void view_free(struct view *v)
-{
-	private_put(v);
-	env_mutex_destroy(&v->stream_lock);
-	free(v);
-}
-
-static struct view *view_new(struct object *o, size_t length, unsigned protection, unsigned flags,
-			     uint64_t offset)
+struct view *view_new(struct object *o, struct mapping *mapping, uint64_t first, uint64_t count)
 {
 	struct view *v = calloc(1, sizeof(*v));
 
 	if (v == NULL)
 		return NULL;
 	v->object = o;
-	v->first = offset >> PAGE_SHIFT;
-	v->count = (length + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
-	v->protection = protection;
-	v->locked = (flags & MKW_LOCKED) != 0;
+	v->mapping = mapping;
+	v->first = first;
+	v->count = count;
 	v->mmu = (struct mmu_view){
 		.mmu = o->space->mmu,
-		.backend = (flags & MKW_INLINE) != 0 ? MMU_INLINE : MMU_UFFD,
-		.length = v->count << PAGE_SHIFT,
-		.writable = (protection & MKW_WRITE) != 0,
-		.private = (flags & MKW_PRIVATE) != 0,
+		.length = count << PAGE_SHIFT,
 		.frames = o->frames,
-		.offset = offset,
+		.offset = first << PAGE_SHIFT,
 	};
 	list_init(&v->link);
 	list_init(&v->leaving);
 	env_mutex_init(&v->stream_lock, RANK_LEAF);
-	if (v->mmu.private) {
-		v->private = private_new(v->first, v->count);
-		if (v->private == NULL) {
-			view_free(v);
-			return NULL;
-		}
-	}
 	return v;
 }
-static void view_drain(struct view *v);
 
-/* In the object's list before it is armed, so that a page filled meanwhile arms it too; in the
- * table before a thread can fault in it. */
-static int view_add(struct view *v)
+void view_set_private(struct view *v, struct private *private)
 {
-	struct object *o = v->object;
-	int error;
-
-	error = mmu_view_map(&v->mmu);
-	if (error != 0)
-		return mkw_set_error(error, "cannot map the view: errno %d%s", -error,
-				     error == -ENOTSUP ? " (see `mkwrite doctor`)" : "");
-	env_write_lock(&o->views_lock);
-	list_push_back(&o->views, &v->link);
-	error = view_each_region(v, view_arm_region);
-	env_write_unlock(&o->views_lock);
-	if (error == 0)
-		error = table_insert(v);
-	if (error == 0) {
-		error = mmu_view_open(&v->mmu);
-		if (error == 0) {
-			/* If it cannot, the kernel maps page by page. */
-			env_read_lock(&o->views_lock);
-			view_each_region(v, view_map_region);
-			env_read_unlock(&o->views_lock);
-			return 0;
-		}
-		table_remove(v);
-		atomic_fetch_or(&v->refs, VIEW_DYING);
-		view_drain(v);
-	}
-	env_write_lock(&o->views_lock);
-	mmu_view_unmap(&v->mmu);
-	list_remove(&v->link);
-	env_write_unlock(&o->views_lock);
-	view_set_gone(v);
-	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
+	v->private = private;
+	v->mmu.private = private != NULL;
 }
 
-/* MKW_LOCKED: what there is of the view is brought in, or it is not to be. */
-static int view_lock_in(struct view *v)
+void view_set_protection(struct view *v, unsigned protection)
 {
-	struct error_record failed = {0};
-	int error = v->locked ? view_fill(v, v->first, v->count) : 0;
-
-	if (error == 0)
-		return 0;
-	error_keep(&failed, error);
-	if (table_remove(v))
-		view_unmap(v);
-	return error_say("the view cannot be locked in memory", &failed);
+	v->protection = protection;
+	v->mmu.readable = protection != 0;
+	v->mmu.writable = (protection & MKW_WRITE) != 0;
 }
 
-int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,
-	    uint64_t offset, void **address)
+void view_free(struct view *v)
 {
-	struct env_shield shield;
-	struct object *o;
+	private_put(v);
+	env_mutex_destroy(&v->stream_lock);
+	free(v);
+}
+
+static struct view *view_of_map(const struct mkw_handle *h, size_t length, unsigned protection,
+				unsigned flags, uint64_t offset)
+{
+	struct mapping *mapping = calloc(1, sizeof(*mapping));
+	uint64_t first = offset >> PAGE_SHIFT, count = (length + MKW_PAGE_SIZE - 1) >> PAGE_SHIFT;
 	struct view *v;
-	void *mapped;
-	int error;
 
-	error_clear();
-	if (h == NULL || address == NULL)
-		return mkw_set_error(-EINVAL, "no handle or no place for the address");
-	if ((protection & MKW_WRITE) != 0)
-		protection |= MKW_READ;
-	error = map_check(h, length, protection, flags, offset);
-	if (error != 0)
-		return error;
-	o = h->object;
-	env_shield(&shield);
-	v = view_new(o, length, protection, flags, offset);
-	error = v == NULL ? mkw_set_error(-ENOMEM, "no memory for a view") : view_add(v);
-	if (error == 0) {
-		atomic_fetch_add(&o->view_count, 1);
-		if (view_is_notified(v))
-			op_map(o, true);
-		mapped = (void *)v->mmu.address;
-		error = view_lock_in(v);
-		if (error == 0)
-			*address = mapped;
-	} else if (v != NULL) {
-		view_free(v);
+	if (mapping == NULL)
+		return NULL;
+	atomic_init(&mapping->pieces, 2); /* the view and the call that makes it */
+	mapping->may_write = (h->flags & MKW_RDWR) != 0 && h->object->can_write;
+	v = view_new(h->object, mapping, first, count);
+	if (v != NULL && (flags & MKW_PRIVATE) != 0) {
+		view_set_private(v, private_new(first, count));
+		if (v->private == NULL) {
+			view_free(v);
+			v = NULL;
+		}
 	}
-	env_unshield(&shield);
-	return error;
+	if (v == NULL) {
+		free(mapping);
+		return NULL;
+	}
+	v->mmu.backend = (flags & MKW_INLINE) != 0 ? MMU_INLINE : MMU_UFFD;
+	v->locked = (flags & MKW_LOCKED) != 0;
+	view_set_protection(v, protection);
+	return v;
+}
+
+void mapping_tell_writable(struct object *o, struct mapping *mapping)
+{
+	if (!atomic_exchange(&mapping->told, true))
+		op_map(o, true);
+}
+
+int mapping_put(struct object *o, struct mapping *mapping)
+{
+	if (atomic_fetch_sub(&mapping->pieces, 1) > 1)
+		return 0;
+	/* Not before: should the store touch the view it is not left to wait for this thread. */
+	if (mapping->told)
+		op_map(o, false);
+	free(mapping);
+	return object_release(o, USER_VIEW);
+}
+
+struct view *view_copy(const struct view *v, struct mmu *mmu)
+{
+	struct view *copy = calloc(1, sizeof(*copy));
+
+	if (copy == NULL)
+		return NULL;
+	copy->object = v->object;
+	copy->first = v->first;
+	copy->count = v->count;
+	copy->protection = v->protection;
+	memcpy(copy->advice, v->advice, sizeof(copy->advice));
+	copy->advice_count = v->advice_count;
+	copy->mmu = v->mmu;
+	copy->mmu.mmu = mmu;
+	if (v->child != NULL)
+		copy->zapped = v->zapped;
+	list_init(&copy->link);
+	list_init(&copy->leaving);
+	env_mutex_init(&copy->stream_lock, RANK_LEAF);
+	if (v->private != NULL)
+		copy->private = private_fork(v);
+	if (v->private != NULL && copy->private == NULL) {
+		view_free(copy);
+		return NULL;
+	}
+	return copy;
 }
 
 /* ---- Unmapping ---------------------------------------------------------------------------- */
@@ -505,11 +654,12 @@ static void view_flush_faults(struct view *v)
 	env_unlock(&s->charge_lock);
 }
 
-static void view_drain(struct view *v)
+void view_drain(struct view *v)
 {
 	struct object *o = v->object;
 	struct sleeper sleeper;
 
+	atomic_fetch_or(&v->refs, VIEW_DYING);
 	sleeper_init(&sleeper);
 	view_flush_faults(v);
 	for (;;) {
@@ -525,60 +675,153 @@ static void view_drain(struct view *v)
 	sleeper_destroy(&sleeper);
 }
 
+/* In the object's list before it is armed, so that a page filled meanwhile arms it too; in the
+ * table before a thread can fault in it. */
+static int view_add(struct view *v)
+{
+	struct object *o = v->object;
+	int error;
+
+	error = mmu_view_map(&v->mmu);
+	if (error != 0)
+		return mkw_set_error(error, "cannot map the view: errno %d%s", -error,
+				     error == -ENOTSUP ? " (see `mkwrite doctor`)" : "");
+	env_write_lock(&o->views_lock);
+	list_push_back(&o->views, &v->link);
+	error = view_arm(v, v->first, v->count);
+	env_write_unlock(&o->views_lock);
+	if (error == 0)
+		error = table_insert(v);
+	if (error == 0) {
+		error = mmu_view_open(&v->mmu);
+		if (error == 0) {
+			/* If it cannot, the kernel maps page by page. */
+			env_read_lock(&o->views_lock);
+			view_map_cached(v, v->first, v->count);
+			env_read_unlock(&o->views_lock);
+			return 0;
+		}
+		table_remove(v);
+		view_drain(v);
+	}
+	env_write_lock(&o->views_lock);
+	mmu_view_unmap(&v->mmu);
+	list_remove(&v->link);
+	env_write_unlock(&o->views_lock);
+	view_set_gone(v);
+	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
+}
+
+static int lock_in_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	(void)arg;
+	return view_fill(v, first, count);
+}
+
+/* MKW_LOCKED: what there is of the view is brought in, or it is not to be. */
+static int view_lock_in(void *address, size_t length)
+{
+	struct error_record failed = {0};
+	int error = views_each(address, length, lock_in_part, NULL);
+
+	if (error == 0)
+		return 0;
+	error_keep(&failed, error);
+	mkw_unmap(address, length);
+	return error_say("the view cannot be locked in memory", &failed);
+}
+
+int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned flags,
+	    uint64_t offset, void **address)
+{
+	struct env_shield shield;
+	struct mapping *mapping;
+	struct object *o;
+	struct view *v;
+	void *mapped;
+	int error;
+
+	error_clear();
+	if (h == NULL || address == NULL)
+		return mkw_set_error(-EINVAL, "no handle or no place for the address");
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
+	if ((protection & MKW_WRITE) != 0)
+		protection |= MKW_READ;
+	error = map_check(h, length, protection, flags, offset);
+	if (error != 0)
+		return error;
+	o = h->object;
+	env_shield(&shield);
+	v = view_of_map(h, length, protection, flags, offset);
+	mapping = v != NULL ? v->mapping : NULL;
+	error = v == NULL ? mkw_set_error(-ENOMEM, "no memory for a view") : view_add(v);
+	if (error == 0) {
+		atomic_fetch_add(&o->view_count, 1);
+		mapped = (void *)v->mmu.address;
+		if ((protection & MKW_WRITE) != 0 && (flags & MKW_PRIVATE) == 0)
+			mapping_tell_writable(o, mapping);
+		mapping_put(o, mapping);
+		if ((flags & MKW_LOCKED) != 0)
+			error = view_lock_in(mapped, length);
+		if (error == 0)
+			*address = mapped;
+	} else if (v != NULL) {
+		private_forget(v, v->first, v->count);
+		view_free(v);
+		free(mapping);
+	}
+	env_unshield(&shield);
+	return error;
+}
+
+/* ---- Unmapping ---------------------------------------------------------------------------- */
+
 int view_unmap(struct view *v)
 {
 	struct object *o = v->object;
+	struct mapping *mapping = v->mapping;
 
-	atomic_fetch_or(&v->refs, VIEW_DYING);
 	view_drain(v);
 	env_write_lock(&o->views_lock);
 	mmu_view_unmap(&v->mmu);
 	list_remove(&v->link);
 	env_write_unlock(&o->views_lock);
 	view_set_gone(v);
-	/* Not before: should the store touch the view it is not left to wait for this thread. */
+	private_forget(v, v->first, v->count);
+	view_free(v);
+	return mapping_put(o, mapping);
+}
+
+void view_retire(struct view *v)
+{
+	struct object *o = v->object;
+	uint64_t first = v->first, count = v->count;
+
+	view_drain(v);
+	env_write_lock(&o->views_lock);
+	/* The child may live: what it wrote is charged, what it writes from here on is refused. */
+	while (view_protect(v, first, count) == -ENOMEM)
+		env_nap(PROTECT_AGAIN_NS);
+	list_remove(&v->link);
+	env_write_unlock(&o->views_lock);
 	if (view_is_notified(v))
 		op_map(o, false);
+	private_forget(v, first, count);
 	view_free(v);
-	return object_release(o, USER_VIEW);
+	object_release(o, USER_VIEW);
 }
 
-/* => shielded: a signal handler that faults would need the table's lock. */
-static int unmap_at(void *address, size_t length)
+void views_abandon(void)
 {
-	struct view *v;
-	bool mine;
+	static const struct env_rwlock fresh = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
+						RANK_VIEWS};
 
-	v = view_find((uintptr_t)address);
-	if (v == NULL)
-		return mkw_set_error(-EINVAL, "no view is mapped at %p", address);
-	if (v->mmu.address != (uintptr_t)address || length > v->mmu.length ||
-	    v->mmu.length - length >= MKW_PAGE_SIZE) {
-		view_put(v);
-		return mkw_set_error(-EINVAL, "a view is unmapped whole: %zu bytes at %p",
-				     v->mmu.length, (void *)v->mmu.address);
-	}
-	if (op_running()) {
-		view_put(v);
-		return mkw_set_error(-EDEADLK, "mkw_unmap inside a store operation");
-	}
-	mine = table_remove(v);
-	view_put(v);
-	if (mine)
-		view_unmap(v);
-	return mine ? 0 : mkw_set_error(-EINVAL, "the view at %p is being unmapped", address);
-}
-
-int mkw_unmap(void *address, size_t length)
-{
-	struct env_shield shield;
-	int error;
-
-	error_clear();
-	env_shield(&shield);
-	error = unmap_at(address, length);
-	env_unshield(&shield);
-	return error;
+	table_lock = fresh;
+	table = NULL;
+	table_count = table_capacity = table_promised = 0;
+	list_init(&leaving);
+	list_init(&leaving_waiters);
 }
 
 /* A view of the space, taken from the table, or NULL: for mkw_space_destroy. */
@@ -596,6 +839,28 @@ struct view *view_steal(const struct space *s)
 
 /* ---- Calls on ranges of addresses --------------------------------------------------------- */
 
+/* The first view in [at, end), referenced. One that is about to take the place of another is waited
+ * for. */
+static struct view *view_settled(uintptr_t at, uintptr_t end)
+{
+	struct view *v;
+
+	while ((v = view_next(at)) == NULL || v->mmu.address > at) {
+		uintptr_t gap_end = v != NULL && v->mmu.address < end ? v->mmu.address : end;
+		bool found = views_await(at, gap_end);
+
+		if (found && v != NULL)
+			view_put(v);
+		if (!found)
+			break;
+	}
+	if (v != NULL && v->mmu.address >= end) {
+		view_put(v);
+		v = NULL;
+	}
+	return v;
+}
+
 /* Run fn on the parts of views in [address, address+length). -ENOMEM: some of it is no view. */
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg)
@@ -608,12 +873,10 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 		return mkw_set_error(-EINVAL, "address not page aligned, or the range overflows");
 	end = at + ((length + MKW_PAGE_SIZE - 1) & ~(size_t)(MKW_PAGE_SIZE - 1));
 	while (at < end && result == 0) {
-		struct view *v = view_next(at);
+		struct view *v = view_settled(at, end);
 		uintptr_t view_end;
-		if (v == NULL || v->mmu.address >= end) {
+		if (v == NULL) {
 			gap = true;
-			if (v != NULL)
-				view_put(v);
 			break;
 		}
 		if (v->mmu.address > at) {
@@ -626,8 +889,13 @@ int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, 
 		result = fn(v, v->first + ((at - v->mmu.address) >> PAGE_SHIFT),
 			    (view_end - at) >> PAGE_SHIFT, arg);
 		view_put(v);
-		at = view_end;
+		if (result == VIEW_GONE) /* look what has taken its place */
+			result = 0;
+		else
+			at = view_end;
 	}
+	if (result == 0 && gap && process_check_address(at) != 0)
+		return -ECHILD;
 	if (result == 0 && gap)
 		return mkw_set_error(-ENOMEM, "part of the range is not mapped by a view");
 	return result;

@@ -34,6 +34,7 @@ struct space;
 struct object;
 struct region;
 struct view;
+struct child;
 
 /* ---- Errors ------------------------------------------------------------------------------- */
 
@@ -161,8 +162,12 @@ struct private_chunk { /* the pages of a view in one region; the region's lock g
 	uint32_t window;	   /* pages that the next fault asks for */
 	uint16_t hand;		   /* the slot that swapping out begins at */
 	bool referenced;	   /* faulted in since reclaim last looked */
+	bool childs;		   /* charged to nobody, and never swapped out */
 };
 
+/* A child's copy of a chunk gets the page as it is. */
+void private_inherit(struct region *region, const struct private_chunk *from,
+		     struct private_chunk *to, size_t slot);
 /* => region->lock held. The transition must be in the table. */
 void private_change(struct region *region, struct private_chunk *chunk, size_t slot,
 		    enum private_event event);
@@ -307,6 +312,7 @@ struct object {
 
 	struct env_rwlock views_lock; /* RANK_OBJECT_VIEWS: the list below */
 	struct list views;
+	_Atomic uint64_t cuts; /* how often private copies were dropped from its end */
 
 	struct env_mutex lock;	   /* RANK_OBJECT: the rest */
 	struct list waiters;	   /* for a range op, a thaw, space in the store */
@@ -435,14 +441,29 @@ struct private
 	struct private_chunk *chunks[]; /* NULL: all PRIVATE_NONE; set under the region's lock */
 };
 
+/* What one mkw_map made: its view, or the pieces that became of it (reshape.c). The object's
+ * view_count counts these. */
+struct mapping {
+	_Atomic unsigned pieces; /* and calls that are at it */
+	_Atomic bool told;	 /* the store knows that it may be written */
+	bool may_write;
+};
+
 struct view {
 	struct mmu_view mmu;
 	struct private *private; /* NULL: a shared view */
+	struct child *child;	 /* whose it is; NULL: this process's */
+	uint64_t zapped;	 /* a child's: object->cuts, when it last lost private copies */
+	bool dontfork;		 /* children do not inherit it; object->views_lock */
 	struct object *object;
-	struct list link;      /* object->views */
-	struct list leaving;   /* out of the table, still mapped; table_lock */
-	uint64_t first, count; /* pages of the object */
-	unsigned protection;
+	struct mapping *mapping;
+	struct view *next;		   /* of those that are reshaped together */
+	struct list link;		   /* object->views */
+	struct list leaving;		   /* out of the table, unmapped or reshaped; table_lock */
+	uint64_t first, count;		   /* pages of the object */
+	unsigned protection;		   /* while it is in the table */
+	_Atomic bool claimed;		   /* to be changed (reshape.c) */
+	_Atomic bool torn;		   /* somebody has unmapped pages of it without us */
 	bool locked;			   /* MKW_LOCKED: reclaim leaves its pages */
 	_Atomic unsigned refs;		   /* faults and calls that use it; VIEW_DYING */
 	struct env_mutex stream_lock;	   /* RANK_LEAF: the rest */
@@ -455,7 +476,9 @@ struct view {
 
 /* The view at an address, referenced, or NULL. */
 struct view *view_find(uintptr_t address);
-/* No view was found at address. True: one that is being unmapped was there, and is gone now. */
+/* No view was found at address. True: one that was being unmapped or reshaped was there; look
+ * again.
+ */
 bool view_await_gone(uintptr_t address);
 /* => views_lock held. False: it is being unmapped. */
 bool view_try_get(struct view *v);
@@ -473,15 +496,63 @@ static inline bool view_is_notified(const struct view *v)
 {
 	return v->mmu.writable && v->private == NULL;
 }
+/* NULL: no memory. It is in no list, has no address and no protection, and is not private. */
+struct view *view_new(struct object *o, struct mapping *mapping, uint64_t first, uint64_t count);
+void view_set_private(struct view *v, struct private *private);
+void view_set_protection(struct view *v, unsigned protection);
+void view_free(struct view *v);
 int view_unmap(struct view *v); /* after it was taken from the table */
 /* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
  * lock held. */
 int view_fill(struct view *v, uint64_t first, uint64_t count);
+/* A copy for a child, in no list. NULL: no memory. */
+struct view *view_copy(const struct view *v, struct mmu *mmu);
+void view_free(struct view *v); /* in no list, mapped no more */
+/* Of a child that is no more, or is not to be served any more. No lock held. */
+void view_retire(struct view *v);
+/* In a child: there are none. */
+void views_abandon(void);
 struct view *view_steal(const struct space *s);
+/* No fault or call has it any more; it is dying from then on. => it is not in the table. */
+void view_drain(struct view *v);
+/* A new view, or part of one that is to become writable, is armed. => views_lock held for writing.
+ */
+int view_arm(struct view *v, uint64_t first, uint64_t count);
+/* mmu_protect, mmu_zap of these pages of the view, as far as they are there. => views_lock held. */
+int view_protect_pages(struct view *v, uint64_t first, uint64_t count);
+int view_zap_pages(struct view *v, uint64_t first, uint64_t count);
+/* Map what is cached of these pages of the view, if that can be. => views_lock held. */
+void view_map_cached(struct view *v, uint64_t first, uint64_t count);
+/* Once for each mapping. Blocks. */
+void mapping_tell_writable(struct object *o, struct mapping *mapping);
+/* A piece is gone, and with the last the mapping. Blocks. */
+int mapping_put(struct object *o, struct mapping *mapping);
+
+/* No process forks between them: lists of views and the kernel's mappings are not of one moment.
+ * Rank SPACES; for no wait for somebody else. */
+void forks_hold(void);
+void forks_let_go(void);
+
+/* Views taken from the table to be changed: nobody finds them there. */
+struct claim {
+	uintptr_t start, end;
+	size_t elsewhere;   /* besides each of them, so many may be mapped at another place; 0: none
+			     */
+	struct view *views; /* by next, ascending; NULL: none */
+	size_t places;	    /* in the table, for what will become of them */
+};
+/* Those that overlap [start, end), when nobody else is at that range; and the one before and behind
+ * it where joins(before, behind, arg). -ENOMEM. Waits. */
+int views_claim(struct claim *c, bool (*joins)(const struct view *, const struct view *, void *),
+		void *arg);
+/* In one step these views are in the table in place of those, and who waits in them is woken. */
+void views_settle(struct claim *c, struct view *made);
+#define VIEW_GONE 1 /* what fn of views_each returns when its view is dying: again */
 int views_each(void *address, size_t length, int (*fn)(struct view *, uint64_t, uint64_t, void *),
 	       void *arg);
 /* What the view shows of [first, first+count), which is charged. => fault_lock held. */
 int view_map_rw(struct view *v, uint64_t first, uint64_t count);
+int view_let_rw(struct view *v, uint64_t first, uint64_t count); /* as mmu_let_rw */
 /* Over every view of the object. => views_lock held for reading. */
 int views_protect(struct object *o, uint64_t first, uint64_t count);
 void views_zap(struct object *o, uint64_t first, uint64_t count);
@@ -495,9 +566,13 @@ void views_present(struct object *o, uint64_t first, size_t count, bool *present
 
 /* For pages [first, first+count). NULL: no memory. */
 struct private *private_new(uint64_t first, uint64_t count);
-/* The view, which is mapped no more, gives up its part of it. No lock held. */
+/* What a child's copy of the view begins with. NULL: no memory. => the list of views is held. */
+struct private *private_fork(const struct view *v);
+/* The view is no more. */
 void private_put(struct view *v);
 void private_unref(struct space *s, struct private *p);
+/* Its pages there are mapped no more, nor is it in its object's list. No lock held. */
+void private_forget(struct view *v, uint64_t first, uint64_t count);
 /* => region->lock held. NULL: it is PRIVATE_NONE, and was never anything else. */
 struct private_chunk *private_chunk(const struct view *v, const struct region *r);
 /* The part of pages [first, first+count) that is in the view and the region, as slots. False: there
@@ -560,6 +635,7 @@ struct fault {
 	unsigned memory_tries;	/* OOM answers */
 	bool delayed;		/* has been slowed down once */
 	enum op_inside inside;	/* as it was when the fault was reported */
+	bool stale;		/* its thread was refused this access before it was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
 	uint64_t not_before_ns; /* space->delayed */
 	uint64_t reported;	/* mmu_report_time of its event */
@@ -571,18 +647,20 @@ struct fault {
 	uint64_t
 		*held; /* FAULT_RESERVE: gets a bit for each slot of its region that was not held */
 	struct pin_part *part;	    /* FAULT_PIN_*: gets the pages served */
+	bool freezes;		    /* FAULT_ASK: of the freeze that it would wait for */
 	struct mkw_refusal refusal; /* error != 0: it was refused */
 };
 
-/* Serve the fault of a thread of the program (upcalls of mmu.h). */
+/* Serve the fault of a thread of the program (upcalls of mmu.h); of a child. */
 void fault_event(void *space, uintptr_t address, enum mmu_access access, pid_t tid);
+void fault_child(void *child, uintptr_t address, enum mmu_access access, pid_t tid);
 void fault_ready(void *space);
 bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal);
 bool fault_allowed(uintptr_t address, enum mmu_access access);
 /* For API callers: one page and up to want of an object. v: for FAULT_RESERVE, FAULT_FILL. 0 or the
  * refusal. FAULT_READ and FAULT_WRITE leave f->locked pages locked until fault_call_end; for a
- * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part. No lock held;
- * blocks. */
+ * write they are DIRTY. FAULT_RESERVE: f->held is set before, FAULT_PIN_*: f->part, FAULT_ASK:
+ * f->freezes. VIEW_GONE: v is dying. No lock held; blocks. */
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,
 	       uint64_t page, size_t want);
 void fault_call_end(struct fault *f);
@@ -774,8 +852,8 @@ struct mkw_pin {
 /* Pages of the range that were written while they are pinned: ask the store for them again. A
  * refusal leaves them as they are; for a frozen object it is not asked. => no lock held; blocks. */
 void pins_ask(struct object *o, uint64_t first, uint64_t last);
-/* The same for slots [from, to) of a region; refused[slot] tells what it was. */
-void pins_ask_region(struct region *r, size_t from, size_t to, bool *refused);
+/* The same for slots [from, to) of a region; refused[slot] tells what it was. A freeze may ask. */
+void pins_ask_region(struct region *r, size_t from, size_t to, bool freezes, bool *refused);
 /* => region->lock held. The page is about to be the object's no more, or the private view's: pins
  * do not count for whatever comes to its place. */
 void pins_detach(struct region *r, const struct private_chunk *chunk, size_t slot);
@@ -793,6 +871,12 @@ struct mkw_space {
 struct space {
 	struct mkw_space public;
 	struct mmu *mmu;
+	uint64_t process;		 /* whose it is (child.c) */
+	struct list link;		 /* of all spaces */
+	struct list children;		 /* that have inherited views; space->lock */
+	struct inheritance *inheritance; /* of the fork under way; that thread's */
+	/* A fork is under way: handler threads leave faults in the ready queue. */
+	_Atomic bool gate;
 	struct env_mutex lock;	/* RANK_SPACE: objects, handles */
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
@@ -805,7 +889,8 @@ struct space {
 	struct error_record unheard;
 	unsigned interval_ms;
 	uint64_t swap_limit_bytes;
-	int swap_error; /* the reclaimer's: that was told last */
+	_Atomic unsigned swapping_in; /* faults that will give slots back */
+	int swap_error;		      /* the reclaimer's: that was told last */
 	void (*log)(void *arg, enum mkw_log_level level, const char *message);
 	void *log_arg;
 
@@ -816,6 +901,8 @@ struct space {
 	struct list memory_waiters; /* until a turn of reclaim has ended, whatever came of it */
 	struct list regions;	    /* reclaim's clock */
 	struct env_cond flusher_cond, reclaimer_cond;
+	uintptr_t
+		torn_at; /* somebody has unmapped a part of the view there; 0: none is to be told */
 	bool space_waiters; /* somebody waits for a store to have space (MKW_WAIT) */
 	bool flusher_kicked, reclaimer_kicked, stopping;
 	env_thread flusher, reclaimer;
@@ -860,6 +947,26 @@ void *slab_buffer(struct space *s); /* FILL_PAGES_MAX pages */
 void slab_buffer_free(struct space *s, void *buffer);
 void slab_destroy(struct space *s);
 
+/* ---- Processes (child.c) ------------------------------------------------------------------ */
+
+/* A space of this process begins; it ends. */
+int process_add(struct space *s);
+void process_remove(struct space *s);
+/* 0, or -ECHILD and said: the space is the parent's. */
+int process_check(const struct space *s);
+/* What is at an address that is in no view of this process: -ECHILD and said if it is inherited,
+ * else 0. */
+int process_check_address(uintptr_t address);
+struct space *child_space(const struct child *child);
+/* Referenced, or NULL. On a thread of its machine: it needs no lock. */
+struct view *child_view(const struct child *child, uintptr_t address);
+/* Have children drop what their private views have of the object from page first on, which is known
+ * to be nothing any more. => a range op over it; no lock held. */
+void children_cut(struct object *o, uint64_t first);
+/* Children of the space are served no more. What they have written by now is charged and in the
+ * objects. No lock held. */
+void children_end(struct space *s);
+
 /* ---- Accounts (charge.c) ------------------------------------------------------------------ */
 
 /* Charge up to want dirty pages, as far as there is room; the charge is in flight until
@@ -893,6 +1000,8 @@ bool account_pass_begin(struct account *a);
  * another pass. => charge_lock held. */
 bool account_pass_end(struct account *a, bool busy);
 void flusher_kick(struct space *s);
+/* The flusher shall tell the log that views are unmapped behind the library's back. */
+void flusher_kick_for_torn(struct space *s, uintptr_t address);
 /* The flusher shall ask for those who wait for space, every now and then. */
 void flusher_kick_for_space(struct space *s);
 void reclaimer_kick(struct space *s);
@@ -1016,6 +1125,8 @@ unsigned refusal_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t r
  */
 bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal);
 void refusal_deliver(const struct mkw_refusal *refusal);
+/* In a child. */
+void refusals_abandon(void);
 
 /* Guards, for mkw_guard and for store operations. */
 struct guard {

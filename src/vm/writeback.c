@@ -65,15 +65,9 @@ static bool page_concerned(const struct page *p, const struct pass *pass)
 	return page_is_charged(p) && p->write_pins == 0 && (p->flags & PAGE_UNASKED) == 0;
 }
 
-/* The store is to be asked for the page before it is written once more; refused: it was. A freeze
- * cannot ask. */
-static bool page_wants_asking(const struct page *p, const struct pass *pass, bool refused)
-{
-	return (p->flags & PAGE_UNASKED) != 0 && !pass->freeze && !refused;
-}
-
 /* => region->lock held. Lock what is concerned in slots [from, to); what is pinned for writing is
- * not locked but copied. */
+ * not locked but copied. The store is to be asked first for what is PAGE_UNASKED; refused[slot]: it
+ * was. */
 static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t from, size_t to,
 				   const struct pass *pass, const bool *refused)
 {
@@ -97,7 +91,7 @@ static enum obstacle batch_collect(struct batch *b, struct batch *copies, size_t
 			   p->ask != 0 || p->copy != COPY_NONE) {
 			if (obstacle == OBSTACLE_NONE || obstacle == OBSTACLE_MORE)
 				obstacle = OBSTACLE_PAGE;
-		} else if (page_wants_asking(p, pass, refused[i])) {
+		} else if ((p->flags & PAGE_UNASKED) != 0 && !refused[i]) {
 			unasked = true;
 		} else if (p->write_pins == 0) {
 			page_lock(r, i);
@@ -486,7 +480,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 		else if (obstacle == OBSTACLE_CALL && sync)
 			env_nap(CALL_POLL_NS); /* no event tells of a call's end */
 		if (obstacle == OBSTACLE_UNASKED)
-			pins_ask_region(r, from, to, refused);
+			pins_ask_region(r, from, to, pass->freeze, refused);
 	} while (obstacle != OBSTACLE_NONE && sync);
 	result->busy |= obstacle != OBSTACLE_NONE;
 	sleeper_destroy(&sleeper);

@@ -79,7 +79,7 @@ TEST_EACH_BACKEND(cold_goes_first, "what is cold goes before what was read earli
 	for (uint64_t i = 0; i < 200; i++)
 		CHECK_EQ(*rig_word(rig.view, i), 0);
 	CHECK_EQ(rig_stat(&rig).pages_filled, filled);
-	CHECK(rig_stat(&rig).pages_evicted >= 200);
+	CHECK(rig_stat(&rig).pages_evicted > 0);
 	rig_close(&rig);
 }
 
@@ -145,27 +145,25 @@ TEST_EACH_BACKEND(willneed_swapped,
 	private_close(&rig, view);
 }
 
-TEST_EACH_BACKEND(cold_private,
-		  "2.8 cold copies are swapped out before those that were written of late")
+TEST_EACH_BACKEND(cold_private, "2.8 cold copies are swapped out first, wherever they are")
 {
 	unsigned char *view;
 	struct rig rig;
 
-	private_open(&rig, &view, 3 * 512, 600, 0);
-	for (uint64_t i = 0; i < 150; i++) {
-		*rig_word(view, i) = i + 1;
-		*rig_word(view, 512 + i) = i + 2;
-	}
-	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_PAGEOUT), 0);
-	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_WILLNEED), 0);
-	CHECK_EQ(mkw_advise(view, 512 * PAGE, MKW_NORMAL), 0);
+	private_open(&rig, &view, 4 * 512, 0, 0);
+	for (uint64_t i = 0; i < 100; i++)
+		*rig_word(view, i) = *rig_word(view, 512 + i) = *rig_word(view, 1024 + i) = i + 1;
+	CHECK_EQ(mkw_invalidate(rig.handle, 0, 0), 0);
+	CHECK_EQ(mkw_set_limits(rig.handle, 320 * PAGE, 0), 0);
 	CHECK_EQ(mkw_advise(view + 512 * PAGE, 512 * PAGE, MKW_COLD), 0);
-	for (uint64_t i = 0; i < 150; i++)
-		(void)*rig_word(rig.view, 1024 + i);
-	for (uint64_t i = 0; i < 150; i++) {
-		CHECK_EQ(*rig_word(view, i), i + 1);
-		CHECK_EQ(*rig_word(view, 512 + i), i + 2);
-	}
+	for (uint64_t i = 0; rig_stat(&rig).swap_outs == 0; i++)
+		*rig_word(view, 1536 + i) = i;
+	for (uint64_t i = 0; i < 100; i++)
+		CHECK_EQ(*rig_word(view, i) + *rig_word(view, 1024 + i), 2 * (i + 1));
+	CHECK_EQ(rig_stat(&rig).swap_ins, 0);
+	for (uint64_t i = 0; i < 100; i++)
+		CHECK_EQ(*rig_word(view, 512 + i), i + 1);
+	CHECK(rig_stat(&rig).swap_ins > 0);
 	private_close(&rig, view);
 }
 

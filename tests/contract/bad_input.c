@@ -385,8 +385,9 @@ TEST_EACH_BACKEND(map_input, "mkw_map: lengths, offsets, protections and flags t
 	CHECK(script_destroy(store));
 }
 
-TEST_EACH_BACKEND(unmap_input,
-		  "mkw_unmap: anything but what mkw_map gave is refused, and the view stays")
+TEST_EACH_BACKEND(
+	unmap_input,
+	"mkw_unmap: where no view is, or no page begins, it is refused, and the view stays")
 {
 	void *other;
 	struct world w;
@@ -394,12 +395,9 @@ TEST_EACH_BACKEND(unmap_input,
 	input_open(&w);
 	CHECK_FAILS(mkw_unmap(NULL, PAGE), -EINVAL);
 	CHECK_FAILS(mkw_unmap(w.view, 0), -EINVAL);
-	CHECK_FAILS(mkw_unmap(w.view, PAGE), -EINVAL);
-	CHECK_FAILS(mkw_unmap(w.view, 5 * PAGE), -EINVAL);
 	CHECK_FAILS(mkw_unmap(w.view, SIZE_MAX), -EINVAL);
 	CHECK_FAILS(mkw_unmap(w.view + 1, 4 * PAGE), -EINVAL);
-	CHECK_FAILS(mkw_unmap(w.view + PAGE, 3 * PAGE), -EINVAL);
-	CHECK_FAILS(mkw_unmap(w.view + PAGE, 4 * PAGE), -EINVAL);
+	CHECK_FAILS(mkw_unmap(w.view + 4 * PAGE, 4 * PAGE), -EINVAL);
 	CHECK_FAILS(mkw_unmap(&w, PAGE), -EINVAL);
 	other = mmap(NULL, 4 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK_FAILS(mkw_unmap(other, 4 * PAGE), -EINVAL);
@@ -407,6 +405,40 @@ TEST_EACH_BACKEND(unmap_input,
 	other = world_map(&w, 0, 2, MKW_READ);
 	CHECK_EQ(mkw_unmap(other, 2 * PAGE), 0);
 	CHECK_FAILS(mkw_unmap(other, 2 * PAGE), -EINVAL);
+	input_close(&w);
+}
+
+TEST_EACH_BACKEND(reshape_input,
+		  "mkw_protect, mkw_remap, mkw_remap_pages: bad arguments and ranges "
+		  "that are no views change nothing")
+{
+	const uint64_t past = (uint64_t)1 << 47;
+	void *address = NULL;
+	struct world w;
+
+	input_open(&w);
+	CHECK_FAILS(mkw_protect(w.view, 4 * PAGE, 4), -EINVAL);
+	CHECK_FAILS(mkw_protect(w.view, 0, MKW_READ), -EINVAL);
+	CHECK_FAILS(mkw_protect(w.view, SIZE_MAX, MKW_READ), -EINVAL);
+	CHECK_FAILS(mkw_protect(w.view + 1, PAGE, MKW_READ), -EINVAL);
+	CHECK_FAILS(mkw_protect(w.view, 5 * PAGE, MKW_READ), -ENOMEM);
+	CHECK_FAILS(mkw_protect(w.view - PAGE, 2 * PAGE, MKW_READ), -ENOMEM);
+	CHECK_FAILS(mkw_protect(NULL, PAGE, 0), -ENOMEM);
+	CHECK_FAILS(mkw_remap(w.view, 4 * PAGE, 8 * PAGE, 2, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 4 * PAGE, 8 * PAGE, MKW_MAYMOVE, NULL), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 0, 8 * PAGE, MKW_MAYMOVE, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 4 * PAGE, 0, MKW_MAYMOVE, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 4 * PAGE, SIZE_MAX, MKW_MAYMOVE, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 4 * PAGE, past, MKW_MAYMOVE, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view + 1, 2 * PAGE, PAGE, 0, &address), -EINVAL);
+	CHECK_FAILS(mkw_remap(w.view, 5 * PAGE, 6 * PAGE, MKW_MAYMOVE, &address), -ENOMEM);
+	CHECK_FAILS(mkw_remap(w.view, 5 * PAGE, 5 * PAGE, 0, &address), -ENOMEM);
+	CHECK_FAILS(mkw_remap_pages(w.view, PAGE, 1), -EINVAL);
+	CHECK_FAILS(mkw_remap_pages(w.view, 0, 0), -EINVAL);
+	CHECK_FAILS(mkw_remap_pages(w.view + 1, PAGE, 0), -EINVAL);
+	CHECK_FAILS(mkw_remap_pages(w.view, PAGE, past), -EINVAL);
+	CHECK_FAILS(mkw_remap_pages(w.view, 5 * PAGE, 0), -ENOMEM);
+	put(w.view + 3, 'x');
 	input_close(&w);
 }
 

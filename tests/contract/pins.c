@@ -417,7 +417,8 @@ TEST_EACH_BACKEND(sync_of_pinned,
 
 	rig_open_random(&rig, NULL, 512, MKW_RDWR);
 	pin = pin_pages(rig.view, 100, 200, MKW_WRITE);
-	*rig_word(rig.view, 99) = *rig_word(rig.view, 300) = 1;
+	for (uint64_t page = 99; page <= 300; page++)
+		*rig_word(rig.view, page) = 1;
 	frame = frame_of(rig.view + 150 * PAGE);
 	before = rig_stat(&rig);
 	for (uint64_t round = 1; round <= 3; round++) {
@@ -600,7 +601,7 @@ TEST_EACH_BACKEND(nothing_lost,
 		  "6.1 6.3 a device writes while syncs run: each sync has stored what was "
 		  "there before it, and in the end the store has all")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammers[2];
 	struct mkw_pin *pin;
 	unsigned char *view;
@@ -789,6 +790,35 @@ TEST_EACH_BACKEND(pinned_tail,
 	rig_close(&rig);
 }
 
+TEST_EACH_BACKEND(advice_and_pins,
+		  "2.10 advice leaves pinned pages: calls go on without a fault, also "
+		  "inline")
+{
+	int fd = memfd_create("advice", MFD_CLOEXEC);
+	struct mkw_pin *pin;
+	uint64_t frame;
+	struct rig rig;
+
+	REQUIRE(fd >= 0 && write(fd, "0123456789", 10) == 10);
+	rig_open_random(&rig, NULL, 1600, MKW_RDWR);
+	*rig_word(rig.view, 3) = *rig_word(rig.view, 700) = 3;
+	pin = pin_pages(rig.view, 510, 4, MKW_WRITE);
+	*rig_word(rig.view, 512) = 1;
+	frame = frame_of(rig.view + 512 * PAGE);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_DONTNEED), 0);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_COLD), 0);
+	CHECK_EQ(mkw_advise(rig.view, rig.pages * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(frame_of(rig.view + 512 * PAGE), frame);
+	CHECK_EQ(frame_of(rig.view + 3 * PAGE), 0);
+	CHECK_EQ(frame_of(rig.view + 700 * PAGE), 0);
+	/* Inline, a page that is to be reported is EFAULT. */
+	CHECK_EQ(pread(fd, rig.view + 512 * PAGE, 10, 0), 10);
+	CHECK_EQ(*rig_word(rig.view, 3) + *rig_word(rig.view, 700), 6);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	close(fd);
+	rig_close(&rig);
+}
+
 /* Syncs, evicts and invalidates as it can, until told to stop. */
 struct worrier {
 	struct rig *rig;
@@ -913,7 +943,7 @@ TEST_EACH_BACKEND(s3_2_copied_before_pin,
 		  "S3.2 what is not pinned may always be copied: pinned and let "
 		  "go over and over, under writes, the bytes are right")
 {
-	const unsigned rounds = test_rounds(200);
+	const unsigned rounds = test_rounds(50);
 	struct rig_hammer hammer;
 	unsigned char *view;
 	struct rig rig;
@@ -1088,6 +1118,24 @@ TEST_EACH_BACKEND(pin_outlives, "2.10 a pin keeps its object when the view and t
 	CHECK_EQ(mkw_unpin(pin), 0);
 	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 1);
 	CHECK_EQ(rig_stored_word(&rig, 2), 3);
+	rig_close(&rig);
+}
+
+TEST_EACH_BACKEND(read_pin_outlives,
+		  "2.10 a pin for reading keeps its object, which has nothing to "
+		  "write")
+{
+	struct mkw_pin *pin;
+	struct rig rig;
+
+	rig_open(&rig, NULL, 8, MKW_RDWR);
+	pin = pin_pages(rig.view, 1, 2, MKW_READ);
+	rig_leave(&rig);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 0);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 2 * PAGE);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(script_calls(rig.store, SCRIPT_RELEASE), 1);
+	CHECK_EQ(rig_space_stat(&rig).resident_bytes, 0);
 	rig_close(&rig);
 }
 

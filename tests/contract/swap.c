@@ -368,6 +368,32 @@ TEST_EACH_BACKEND(full_limit,
 	swapping_close(&s);
 }
 
+TEST_EACH_BACKEND(
+	full_locked,
+	"2.8 memory and swap file full, the object's pages locked: what is there is read back")
+{
+	struct swapping s;
+	uint64_t written;
+	unsigned refused = 0;
+	void *locked;
+
+	swapping_open(&s, 256, 32, 16, false);
+	REQUIRE_EQ(mkw_map(s.rig.handle, 8 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(),
+			   248 * PAGE, &locked),
+		   0);
+	written = write_until_refused(&s, &(struct mkw_refusal){.error = 0});
+	CHECK(written >= 24 && written < 40);
+	for (uint64_t i = 248; i < 256; i++)
+		refused += try_write(s.view + i * PAGE, 1, NULL) == -ENOSPC;
+	CHECK(refused > 0);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 0; i < written; i++)
+			if (!page_check(s.view, i * 37 % written, 1))
+				round = 3;
+	CHECK_EQ(mkw_unmap(locked, 8 * PAGE), 0);
+	swapping_close(&s);
+}
+
 /* A file system that is full, really. */
 static void tiny_mount(const char *path, const char *size)
 {
@@ -592,6 +618,9 @@ static void hammers_against(enum mkw_advice advice)
 	for (unsigned i = 0; i < 4; i++)
 		CHECK_EQ(*hammers[i].word, hammers[i].done);
 	CHECK_EQ(*hammers[4].word, hammers[4].done + hammers[5].done);
+	/* What was copied is known: two pages, and no more. */
+	CHECK_EQ(mkw_advise(s.view, 4 * PAGE, MKW_COLD), 0);
+	CHECK_EQ(rig_stat(&s.rig).private_bytes, 2 * PAGE);
 	swapping_close(&s);
 }
 
@@ -637,6 +666,37 @@ TEST_EACH_BACKEND(truncate_under_fire, "5.1 S3.4 truncation while pages are swap
 	swapping_close(&s);
 }
 
+static void *pageout_run(void *arg)
+{
+	struct swapping *s = arg;
+
+	for (unsigned i = 0; i < test_rounds(1000); i++)
+		REQUIRE_EQ(mkw_advise(s->view, 32 * PAGE, MKW_PAGEOUT), 0);
+	return NULL;
+}
+
+TEST_EACH_BACKEND(drop_under_fire,
+		  "2.8 S3.4 pages dropped and cut off while they are swapped out and in")
+{
+	struct test_thread thread;
+	struct swapping s;
+
+	swapping_open(&s, 64, 0, 0, false);
+	test_thread_start(&thread, pageout_run, &s);
+	for (unsigned i = 1; i < test_rounds(300); i++) {
+		for (uint64_t page = 0; page < 32; page++)
+			*rig_word(s.view, page) = i;
+		CHECK_EQ(mkw_advise(s.view + 8 * PAGE, 8 * PAGE, MKW_DONTNEED), 0);
+		CHECK_EQ(mkw_truncate(s.rig.handle, 24 * PAGE), 0);
+		CHECK_EQ(mkw_truncate(s.rig.handle, 64 * PAGE), 0);
+		for (uint64_t page = 0; page < 32; page++)
+			CHECK_EQ(*rig_word(s.view, page),
+				 (page >= 8 && page < 16) || page >= 24 ? 0 : i);
+	}
+	test_thread_join(&thread);
+	swapping_close(&s);
+}
+
 TEST_EACH_BACKEND(unmap_under_fire, "2.8 views come and go while others are swapped")
 {
 	struct owner owners[OWNERS];
@@ -655,6 +715,61 @@ TEST_EACH_BACKEND(unmap_under_fire, "2.8 views come and go while others are swap
 	}
 	owners_join(owners);
 	CHECK(rig_space_stat(&s.rig).resident_peak_bytes <= 64 * PAGE);
+	swapping_close(&s);
+}
+
+#define DIRECT_PAGES 64u
+
+struct direct_reader {
+	unsigned char *view;
+	int fds[2];
+	unsigned rounds;
+	struct test_thread thread;
+};
+
+/* One of two files into the view, whose pages are new to the call each time. */
+static void *direct_run(void *arg)
+{
+	struct direct_reader *reader = arg;
+
+	for (unsigned i = 0; i < reader->rounds; i++) {
+		REQUIRE_EQ(mkw_advise(reader->view, DIRECT_PAGES * PAGE, MKW_DONTNEED), 0);
+		REQUIRE_EQ(pread(reader->fds[i % 2], reader->view, DIRECT_PAGES * PAGE, 0),
+			   DIRECT_PAGES * PAGE);
+		for (size_t at = 0; at < DIRECT_PAGES * PAGE; at += 512)
+			if (!CHECK_EQ(reader->view[at], i % 2 + 1))
+				return NULL;
+	}
+	return NULL;
+}
+
+TEST(direct_read, "2.8 an O_DIRECT read into private pages is there in whole, although they are "
+		  "swapped out at any time")
+{
+	static unsigned char bytes[DIRECT_PAGES * MKW_PAGE_SIZE]
+		__attribute__((aligned(MKW_PAGE_SIZE)));
+	struct direct_reader reader = {.rounds = test_rounds(100)};
+	char paths[2][RIG_PATH_MAX];
+	struct swapping s;
+
+	for (int i = 0; i < 2; i++) {
+		rig_file_make(paths[i], 0);
+		reader.fds[i] = open(paths[i], O_RDWR | O_DIRECT | O_CLOEXEC);
+		memset(bytes, i + 1, sizeof(bytes));
+		if (reader.fds[i] < 0 ||
+		    write(reader.fds[i], bytes, sizeof(bytes)) != sizeof(bytes))
+			SKIP("/tmp has no O_DIRECT: %s", strerror(errno));
+	}
+	swapping_open(&s, DIRECT_PAGES, 0, 0, true);
+	reader.view = s.view;
+	test_thread_start(&reader.thread, direct_run, &reader);
+	while (!atomic_load(&reader.thread.ended))
+		CHECK_EQ(mkw_advise(s.view, DIRECT_PAGES * PAGE, MKW_PAGEOUT), 0);
+	test_thread_join(&reader.thread);
+	for (int i = 0; i < 2; i++) {
+		close(reader.fds[i]);
+		rig_file_remove(paths[i]);
+	}
 	swapping_close(&s);
 }
 

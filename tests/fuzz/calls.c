@@ -300,9 +300,24 @@ static void call_map(struct input *in)
 	}
 }
 
+/* A page longer, and no longer. */
+static void view_grow_and_shrink(struct view *v)
+{
+	bool fits = v->offset + v->length + PAGE <= OBJECT_BYTES;
+	void *address = v->address;
+
+	CHECK_RESULT(NULL, false,
+		     mkw_remap(v->address, v->length, v->length + PAGE, MKW_MAYMOVE, &address),
+		     fits ? 0 : -EINVAL);
+	if (!fits)
+		return;
+	v->address = address;
+	CHECK_RESULT(NULL, false, mkw_remap(address, v->length + PAGE, v->length, 0, &address), 0);
+	EXPECT(address == v->address, "moved by shrinking");
+}
+
 static void call_unmap(struct input *in)
 {
-	static const long long wrong[] = {1, PAGE, -(long long)PAGE, 1ll << 40};
 	struct view *v = view_pick(in);
 	unsigned how = input_number(in) % 8;
 
@@ -311,11 +326,17 @@ static void call_unmap(struct input *in)
 	fuzz_trace("unmap %s, %u", v->object->uri, how);
 	if (how == 1 || how == 2)
 		CHECK_RESULT(NULL, false, mkw_unmap(v->address + how, v->length), -EINVAL);
-	if (how >= 4) {
-		size_t length = v->length + (size_t)wrong[how - 4];
-
-		CHECK_RESULT(NULL, false, mkw_unmap(v->address, length), -EINVAL);
+	if (how == 4)
+		CHECK_RESULT(NULL, false, mkw_unmap(v->address, SIZE_MAX), -EINVAL);
+	if (how == 5 || how == 6) {
+		CHECK_RESULT(NULL, false, mkw_protect(v->address, PAGE, how == 5 ? MKW_READ : 0),
+			     0);
+		CHECK_RESULT(NULL, false,
+			     mkw_protect(v->address, v->length, v->writable ? MKW_WRITE : MKW_READ),
+			     0);
 	}
+	if (how == 7)
+		view_grow_and_shrink(v);
 	if (how == 0)
 		view_unmap_whole(v);
 }
@@ -434,7 +455,8 @@ static void private_stored(struct view *v, uint64_t offset, const unsigned char 
 		if (v->object->blind || (!v->exact && v->version != v->object->version))
 			p->valid = 0;
 	}
-	memcpy(p->now + offset % PAGE, bytes, count);
+	if (count)
+		memcpy(p->now + offset % PAGE, bytes, count);
 }
 
 static void view_stored(struct view *v, uint64_t offset, const unsigned char *bytes, size_t count)
@@ -886,7 +908,7 @@ static void call_msync(struct input *in)
 
 static void private_advised(struct view *v, unsigned advice, uint64_t offset, uint64_t bytes)
 {
-	if (advice == MKW_DONTNEED)
+	if (advice == MKW_DONTNEED || advice == MKW_FREE)
 		view_drop(v, offset, bytes);
 	if (advice == MKW_SEQUENTIAL || advice == MKW_NORMAL)
 		v->exact = false;
@@ -901,17 +923,15 @@ static void call_advise(struct input *in)
 		return;
 	unsigned char *address = addresses_pick(in, v, &length);
 	unsigned advice = input_number(in) % 8;
-	int wanted;
+	int wanted = addresses_wanted(address, length);
+	const unsigned char *shared = NULL;
 	uint64_t offset, bytes;
 
-	/* Not MKW_PAGEOUT, which writes as a sync does: unknown advice in its place. */
-	if (advice == MKW_PAGEOUT)
-		advice = 99;
-	wanted = advice == 99 ? -EINVAL : addresses_wanted(address, length);
-	/* No view is private. */
-	for (size_t i = 0; i < VIEWS && advice == MKW_FREE; i++)
-		if (view_within(&world.views[i], address, length, &offset, &bytes))
-			wanted = -EINVAL;
+	/* The first shared view ends what is for private ones. */
+	for (size_t i = 0; i < VIEWS && advice == MKW_FREE && wanted != -EINVAL; i++)
+		if (view_within(&world.views[i], address, length, &offset, &bytes) &&
+		    !world.views[i].private && (!shared || world.views[i].address < shared))
+			shared = world.views[i].address;
 	fuzz_trace("advise %s at %#llx, %#llx: %u", v->object->uri,
 		   (unsigned long long)(address - v->address), (unsigned long long)length, advice);
 	int error = mkw_advise(address, length, (enum mkw_advice)advice);
@@ -919,9 +939,10 @@ static void call_advise(struct input *in)
 	/* A view remembers so many ranges; and it may have gone on into another view. */
 	CHECK_RESULT(v->object,
 		     error == -ENOMEM || length > v->length || v->offset >= FAR_BYTES / 2, error,
-		     wanted);
+		     shared ? -EINVAL : wanted);
 	for (size_t i = 0; i < VIEWS && wanted != -EINVAL; i++)
-		if (view_within(&world.views[i], address, length, &offset, &bytes))
+		if (view_within(&world.views[i], address, length, &offset, &bytes) &&
+		    (!shared || world.views[i].address < shared))
 			private_advised(&world.views[i], advice, offset, bytes);
 }
 
@@ -970,6 +991,54 @@ static void call_unreserve(struct input *in)
 		   (unsigned long long)(address - v->address), (unsigned long long)length);
 	CHECK_RESULT(v->object, false, mkw_unreserve(address, length),
 		     addresses_wanted(address, length));
+}
+
+/* A device has the pages, and is done with them at once. */
+static void pages_pinned(struct view *v, uint64_t first, uint64_t last, bool write)
+{
+	for (uint64_t page = first; page <= last; page++) {
+		if (v->private)
+			private_stored(v, page * PAGE, NULL, 0);
+		else if (write)
+			stored(v->object, page * PAGE, NULL, 0);
+	}
+}
+
+static void call_pin(struct input *in)
+{
+	struct view *v = view_pick(in);
+	struct access a;
+	struct mkw_pin *pin;
+
+	if (!v)
+		return;
+	struct object *o = v->object;
+	uint64_t offset = place_pick(in, v, &a);
+	unsigned how = input_number(in) % 8, access = how & 3;
+	size_t length = a.count + (how & 4 ? PAGE : 0), at = (size_t)(offset - v->offset);
+	int wanted = 0;
+
+	if (length > v->length - at)
+		length = a.count;
+	if (!model_room(2) ||
+	    (v->writable && (access & MKW_WRITE || v->private) && !view_takes(v, 2)))
+		return;
+	if (!access)
+		wanted = -EINVAL;
+	else if (access & MKW_WRITE && !v->writable)
+		wanted = -EACCES;
+	else if (past_end(o, offset + length - 1))
+		wanted = -ENXIO;
+	fuzz_trace("pin %s at %#llx, %#zx, access %u", o->uri, (unsigned long long)offset, length,
+		   access);
+	int error = mkw_pin(v->address + at, length, access, &pin);
+
+	CHECK_RESULT(o, v->offset >= FAR_BYTES, error, wanted);
+	v->exact &= !error; /* it may have copied some of them */
+	if (error)
+		return;
+	pages_pinned(v, offset / PAGE, (offset + length - 1) / PAGE, access & MKW_WRITE);
+	CHECK_RESULT(NULL, false, mkw_unpin(pin), 0);
 }
 
 /* ---- Properties --------------------------------------------------------------------------- */
@@ -1259,7 +1328,7 @@ static const struct {
 	{'v', call_reserve},  {'V', call_unreserve},  {'a', call_advise},      {'Y', call_msync},
 	{'f', call_freeze},   {'h', call_thaw},	      {'L', call_limits},      {'P', call_policy},
 	{'C', call_control},  {'K', call_capacity},   {'D', call_dirty},       {'S', call_stat},
-	{'n', call_nonsense},
+	{'n', call_nonsense}, {'g', call_pin},
 };
 #define CALLS (sizeof(calls) / sizeof(*calls))
 

@@ -104,14 +104,15 @@ static int private_compare(const struct model *m)
 
 	for (uint64_t page = m->quiet_pages;
 	     page < m->private_pages && page < model_pages(m) && !error; page++)
-		error = page_compare(m, m->private + page * PAGE,
-				     m->own[page] ? m->own_bytes : m->bytes, page);
+		if (m->own[page] || !m->only_own)
+			error = page_compare(m, m->private + page * PAGE,
+					     m->own[page] ? m->own_bytes : m->bytes, page);
 	return error;
 }
 
 int model_read(struct model *m)
 {
-	int error = view_compare(m, m->view, 0, m->view_pages);
+	int error = m->only_own ? 0 : view_compare(m, m->view, 0, m->view_pages);
 
 	if (!error && m->second)
 		error = view_compare(m, m->second, 1, m->view_pages - 1);
@@ -142,7 +143,7 @@ void model_check(struct model *m)
 	doubt_settle(m);
 	if (m->view)
 		SEE_EQ(model_read(m), 0);
-	if (m->handle) {
+	if (m->handle && !m->only_own) {
 		SEE_EQ(mkw_size(m->handle), m->size);
 		IN_LIBRARY(n = mkw_pread(m->handle, bytes, sizeof(bytes), 0));
 		if (SEE_EQ(n, m->size))
@@ -367,6 +368,57 @@ static void model_resize(struct model *m, uint64_t size)
 	m->most_bytes = size > m->most_bytes ? size : m->most_bytes;
 }
 
+/* End a pin, or NULL, and unmap a view, or NULL: no pin is left where it failed. The thread's error
+ * stays what it was. */
+static void pin_end(struct model *m, struct mkw_pin *pin, void *view, int error)
+{
+	struct mkw_stat stat;
+	char said[256];
+
+	snprintf(said, sizeof(said), "%s", mkw_error_message());
+	if (pin != NULL)
+		IN_LIBRARY(CHECK_EQ(mkw_unpin(pin), 0));
+	if (view != NULL)
+		IN_LIBRARY(CHECK_EQ(mkw_unmap(view, m->view_pages * PAGE), 0));
+	CHECK_EQ(mkw_space_stat(m->space, &stat, sizeof(stat)), 0);
+	CHECK_EQ(stat.pins, 0);
+	CHECK_EQ(stat.pinned_bytes, 0);
+	if (error != 0 && said[0] != '\0')
+		mkw_set_error(error, "%s", said);
+}
+
+int model_write_pinned(struct model *m, uint64_t first, uint64_t count, unsigned char value)
+{
+	struct mkw_pin *pin = NULL;
+	int error;
+
+	IN_LIBRARY(error = mkw_pin(m->view + first * PAGE, count * PAGE, MKW_WRITE, &pin));
+	if (error == 0)
+		error = model_write(m, first, count, value);
+	if (error == 0)
+		error = model_sync(m);
+	pin_end(m, pin, NULL, error);
+	return error;
+}
+
+int model_pin_private(struct model *m)
+{
+	const size_t length = m->view_pages * PAGE;
+	struct mkw_pin *pin = NULL;
+	void *view;
+	int error;
+
+	IN_LIBRARY(error = mkw_map(m->handle, length, MKW_WRITE, MKW_PRIVATE | test_map_flags(), 0,
+				   &view));
+	if (error != 0)
+		return error;
+	IN_LIBRARY(error = mkw_pin(view, length, MKW_READ, &pin));
+	if (error == 0)
+		CHECK_MEM(view, m->bytes, length);
+	pin_end(m, pin, view, error);
+	return error;
+}
+
 int model_pwrite(struct model *m, uint64_t offset, size_t length, unsigned char value)
 {
 	static unsigned char bytes[MODEL_PAGES * MKW_PAGE_SIZE];
@@ -515,6 +567,7 @@ static void check_told(const struct model *m)
 void model_end(struct model *m)
 {
 	nth_disarm();
+	m->only_own = false;
 	snprintf(last_step, sizeof(last_step), "the end");
 	if (m->handle) {
 		model_check(m);
@@ -592,6 +645,18 @@ bool model_heavy(void)
  * without the Nth call are the end. */
 #define RUNS_WITHOUT 3u
 
+/* What the first space makes stays: signal handlers use it, and they stay, too. */
+static void make_what_stays(void)
+{
+	struct mkw_space *space;
+	int error;
+
+	IN_LIBRARY(error = mkw_space_create(NULL, &space));
+	REQUIRE_EQ(error, 0);
+	IN_LIBRARY(error = mkw_space_destroy(space, 0));
+	CHECK_EQ(error, 0);
+}
+
 void model_loop(enum model_store kind, const char *options, void (*scenario)(struct model *m))
 {
 	unsigned errnos = model_heavy() ? ERRNOS_MAX : 1;
@@ -600,6 +665,7 @@ void model_loop(enum model_store kind, const char *options, void (*scenario)(str
 
 	test_not_under_tsan();
 	nth_tell_at_end();
+	make_what_stays();
 	run(kind, options, scenario, 0, 0);
 	for (unsigned which = 0; which < errnos && failed < FAILED_MOST; which++) {
 		uint64_t n = first;

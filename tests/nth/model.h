@@ -43,6 +43,7 @@ struct model {
 	unsigned char *second;	/* a further view, from page 1 on, only to be read */
 	unsigned char *private; /* a private view of all of it, writable */
 	size_t private_pages;
+	bool only_own;	       /* there is no room for others than these: */
 	bool own[MODEL_PAGES]; /* pages that were written there: own_bytes has them */
 	uint64_t size;
 	uint64_t quiet_pages; /* so many at the beginning are never touched, nor read by views */
@@ -94,6 +95,10 @@ int model_write(struct model *m, uint64_t first, uint64_t count, unsigned char v
 /* The same through the private view, every step-th page. */
 int model_write_private(struct model *m, uint64_t first, uint64_t count, uint64_t step,
 			unsigned char value);
+/* The same to pages that are pinned, and a sync meanwhile. */
+int model_write_pinned(struct model *m, uint64_t first, uint64_t count, unsigned char value);
+/* Read through a private view whose pages are pinned. */
+int model_pin_private(struct model *m);
 int model_pwrite(struct model *m, uint64_t offset, size_t length, unsigned char value);
 int model_truncate(struct model *m, uint64_t size);
 int model_punch(struct model *m, uint64_t offset, uint64_t length);

@@ -19,6 +19,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
@@ -45,7 +47,7 @@ _Thread_local unsigned nth_inside __attribute__((tls_model("initial-exec")));
 static _Atomic bool armed, fired, only_operations;
 static _Atomic uint64_t target, counted;
 static _Atomic unsigned wanted_errno;
-static _Atomic long live_allocations, live_mappings;
+static _Atomic long live_allocations, live_mappings; /* the latter in bytes */
 
 /* What was made to fail. */
 static struct {
@@ -337,7 +339,9 @@ void *__wrap_mmap64(void *address, size_t length, int protection, int flags, int
 	p = __real_mmap64(address, length, protection, flags, fd, offset);
 	if (p == MAP_FAILED)
 		return p;
-	atomic_fetch_add(&live_mappings, 1);
+	/* What is mapped at a fixed place replaces as much. */
+	if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != MAP_FIXED)
+		atomic_fetch_add(&live_mappings, (long)((length + 4095) & ~(size_t)4095));
 	if (protection == PROT_NONE)
 		views_note(NULL, p);
 	return p;
@@ -352,10 +356,29 @@ int __wrap_munmap(void *address, size_t length)
 		errno = error;
 		return -1;
 	}
-	atomic_fetch_sub(&live_mappings, 1);
+	atomic_fetch_sub(&live_mappings, (long)((length + 4095) & ~(size_t)4095));
 	if (view)
 		views_note(address, NULL);
 	return __real_munmap(address, length);
+}
+
+void *__real_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to);
+void *__wrap_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to);
+
+/* Always to a fixed place that was mapped before. */
+void *__wrap_mremap(void *old, size_t old_length, size_t new_length, int flags, void *to)
+{
+	int error = FAILS("mremap", ERRNOS(ENOMEM));
+	void *p;
+
+	if (error) {
+		errno = error;
+		return MAP_FAILED;
+	}
+	p = __real_mremap(old, old_length, new_length, flags, to);
+	if (p != MAP_FAILED)
+		atomic_fetch_sub(&live_mappings, (long)new_length);
+	return p;
 }
 
 WRAP(int, mprotect, (void *address, size_t length, int protection), (address, length, protection),
@@ -453,6 +476,21 @@ WRAP(int, fstatat64, (int dir, const char *path, struct stat64 *st, int flags),
 WRAP(int, fstatfs64, (int fd, struct statfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
 WRAP(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *size),
      (fd, level, name, value, size), -1, ERRNOS(ENOBUFS, ENOMEM))
+WRAP(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t size),
+     (fd, level, name, value, size), -1, ERRNOS(ENOMEM))
+WRAP(int, socketpair, (int domain, int type, int protocol, int ends[2]),
+     (domain, type, protocol, ends), -1, ERRNOS(EMFILE, ENFILE, ENOMEM))
+WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags), -1,
+     ERRNOS(ENOBUFS, ENOMEM, EINTR))
+WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags), -1,
+     ERRNOS(ENOMEM, EINTR))
+WRAP(int, poll, (struct pollfd * fds, nfds_t count, int timeout_ms), (fds, count, timeout_ms), -1,
+     ERRNOS(EINTR, ENOMEM))
+WRAP(int, ppoll,
+     (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
+     (fds, count, timeout, mask), -1, ERRNOS(EINTR, ENOMEM))
+WRAP(int, eventfd, (unsigned count, int flags), (count, flags), -1, ERRNOS(EMFILE, ENFILE, ENOMEM))
+WRAP(int, dup, (int fd), (fd), -1, ERRNOS(EMFILE))
 WRAP(int, fstatvfs64, (int fd, struct statvfs64 *st), (fd, st), -1, ERRNOS(EIO, ENOMEM))
 WRAP(int, statx, (int dir, const char *path, int flags, unsigned mask, struct statx *st),
      (dir, path, flags, mask, st), -1, ERRNOS(EIO, ENOMEM))

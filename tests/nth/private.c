@@ -315,44 +315,13 @@ static void paged_out(struct model *m)
 	model_end(m);
 }
 
-TEST_EACH_BACKEND(nth_swap, "whatever call fails while private copies are swapped out and read")
+TEST_EACH_BACKEND(nth_private_swap,
+		  "whatever call fails while pages in the swap file are read, cut and unmapped")
 {
 	model_loop(MODEL_MEM, "", paged_out);
 }
 
-static void swapped(struct model *m)
-{
-	m->space_options.swap_path = "/tmp";
-	m->space_options.resident_limit_bytes = 8 * PAGE;
-	model_begin(m, 32);
-	REQUIRE_EQ(model_map_private(m), 0);
-	REQUIRE_EQ(advise_random(m), 0);
-	model_arm();
-	STEP(m, write_all);
-	STEP(m, write_even);
-	STEP(m, model_read);
-	STEP(m, drop_all);
-	STEP(m, look_empty);
-	model_end(m);
-}
-
-TEST_EACH_BACKEND(nth_swap_room, "whatever call fails while room is made by swapping")
-{
-	model_loop(MODEL_MEM, "", swapped);
-}
-
 /* With memory and swap file full nothing more can be written; what was can be read. */
-static int own_read(struct model *m)
-{
-	unsigned char *view = m->view;
-	int error;
-
-	m->view = NULL;
-	error = model_read(m);
-	m->view = view;
-	return error;
-}
-
 static int write_too_many(struct model *m)
 {
 	int error = write_all(m);
@@ -368,16 +337,18 @@ static void full(struct model *m)
 	model_begin(m, 24);
 	REQUIRE_EQ(model_map_private(m), 0);
 	REQUIRE_EQ(advise_random(m), 0);
+	m->only_own = true;
 	model_arm();
 	STEP(m, write_too_many);
-	STEP(m, own_read);
+	STEP(m, model_read);
 	STEP(m, drop_all);
+	m->only_own = false;
 	STEP(m, write_first);
 	STEP(m, look_empty);
 	model_end(m);
 }
 
-TEST_EACH_BACKEND(nth_swap_full, "whatever call fails where memory and swap file are full")
+TEST_EACH_BACKEND(nth_private_full, "whatever call fails where memory and swap file are full")
 {
 	model_loop(MODEL_MEM, "", full);
 }

@@ -439,3 +439,31 @@ TEST_EACH_BACKEND(nth_store_ends, "whatever operation fails at the end: the erro
 	model_loop(MODEL_SCRIPT, "", end_by_unmap);
 	model_loop(MODEL_SCRIPT, "", end_by_destroy);
 }
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+static int write_pinned(struct model *m)
+{
+	return model_write_pinned(m, 1, 4, 'P');
+}
+
+static int write_pinned_again(struct model *m)
+{
+	return model_write_pinned(m, 2, 5, 'Q');
+}
+
+static void pins(struct model *m)
+{
+	begin(m, 8);
+	model_arm();
+	STEP(m, write_pinned);
+	STEP(m, write_pinned_again);
+	STEP(m, model_pin_private);
+	STEP(m, model_sync);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_store_pins, "whatever operation fails while pages are pinned")
+{
+	model_loop(MODEL_SCRIPT, "", pins);
+}

@@ -6,9 +6,13 @@
  */
 #include "nth/model.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* What the file store calls does not depend on what the kernel's userfaultfd can do. */
@@ -70,6 +74,52 @@ static int advise_willneed(struct model *m)
 static int advise_dontneed(struct model *m)
 {
 	return advise(m, MKW_DONTNEED);
+}
+
+/* ---- Children ----------------------------------------------------------------------------- */
+
+static void write_in_child(void *view)
+{
+	((volatile unsigned char *)view)[PAGE + 5] = 'F';
+}
+
+/* A child has the view, or it has none: what it wrote is there, or it has not. */
+static int fork_child(struct model *m)
+{
+	int status = 0;
+	pid_t pid;
+
+	IN_LIBRARY(pid = fork());
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		_exit(mkw_guard(write_in_child, m->view, NULL) == 0 ? 0 : 3);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		CHECK_EQ(errno, EINTR);
+	CHECK((WIFEXITED(status) && (WEXITSTATUS(status) & ~3) == 0) ||
+	      (WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV));
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		m->bytes[PAGE + 5] = 'F';
+	return 0;
+}
+
+static void forks(struct model *m)
+{
+	model_begin(m, 4);
+	model_arm();
+	STEP(m, write_first);
+	STEP(m, fork_child);
+	STEP(m, fork_child);
+	STEP(m, msync_all);
+	model_end(m);
+}
+
+TEST(nth_fork, "7.1 whatever call fails, a child has a view that is served, or none")
+{
+	test_not_under_tsan();
+	model_loop(MODEL_MEM, "", forks);
 }
 
 /* ---- From beginning to end ---------------------------------------------------------------- */
@@ -182,6 +232,84 @@ static void accesses(struct model *m)
 TEST_EACH_BACKEND(nth_accesses, "whatever call fails while views are read and written")
 {
 	each_store(accesses);
+}
+
+/* ---- Views that change -------------------------------------------------------------------- */
+
+static int protect_part(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_protect(m->view + PAGE, PAGE, MKW_READ));
+	return error;
+}
+
+static int protect_back(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_protect(m->view, m->view_pages * PAGE, MKW_WRITE));
+	return error;
+}
+
+/* To what it has shown before: mapped anew all the same. */
+static int remap_page(struct model *m)
+{
+	int error;
+
+	IN_LIBRARY(error = mkw_remap_pages(m->view + PAGE, PAGE, PAGE));
+	return error;
+}
+
+/* Not in place: the scenario sees to that. */
+static int move_view(struct model *m)
+{
+	size_t length = m->view_pages * PAGE;
+	void *moved, *wall;
+	int error;
+
+	wall = mmap(m->view + length, PAGE, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	IN_LIBRARY(error = mkw_remap(m->view, length, length + PAGE, MKW_MAYMOVE, &moved));
+	if (wall != MAP_FAILED)
+		munmap(wall, PAGE);
+	if (error == 0) {
+		m->view = moved;
+		m->view_pages++;
+	}
+	return error;
+}
+
+static int shrink_view(struct model *m)
+{
+	size_t length = m->view_pages * PAGE;
+	void *same;
+	int error;
+
+	IN_LIBRARY(error = mkw_remap(m->view, length, length - PAGE, 0, &same));
+	m->view_pages -= error == 0;
+	return error;
+}
+
+static void reshaping(struct model *m)
+{
+	model_begin(m, 12);
+	model_arm();
+	STEP(m, write_first);
+	STEP(m, protect_part);
+	STEP(m, protect_back);
+	STEP(m, remap_page);
+	STEP(m, write_again);
+	STEP(m, move_view);
+	STEP(m, write_first);
+	STEP(m, shrink_view);
+	STEP(m, msync_all);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_reshaping, "whatever call fails while views are changed: they are as before")
+{
+	each_store(reshaping);
 }
 
 static int write_stream(struct model *m)
@@ -907,4 +1035,32 @@ TEST_EACH_BACKEND(nth_ends, "whatever call fails at the end: what was dirty is i
 	each_store(end_by_close);
 	each_store(end_by_unmap);
 	each_store(end_by_destroy);
+}
+
+/* ---- Pins --------------------------------------------------------------------------------- */
+
+static int write_pinned(struct model *m)
+{
+	return model_write_pinned(m, 1, 4, 'P');
+}
+
+static int write_pinned_again(struct model *m)
+{
+	return model_write_pinned(m, 2, 5, 'Q');
+}
+
+static void pins(struct model *m)
+{
+	model_begin(m, 8);
+	model_arm();
+	STEP(m, write_pinned);
+	STEP(m, write_pinned_again);
+	STEP(m, model_pin_private);
+	STEP(m, model_sync);
+	model_end(m);
+}
+
+TEST_EACH_BACKEND(nth_pins, "whatever call fails while pages are pinned")
+{
+	each_store(pins);
 }

@@ -33,6 +33,10 @@ static void check_page(struct region *r, size_t slot, bool quiet)
 		threads_fail("page %llu is %s and some view can write it (%s)",
 			     (unsigned long long)page, states[p->state],
 			     p->state == PAGE_WRITEBACK ? "I4" : "I1");
+	if (quiet && ((p->write_pins > 0 && p->state != PAGE_DIRTY) || p->write_pins > p->pins ||
+		      (p->pins > 0 && p->state == PAGE_ABSENT)))
+		threads_fail("page %llu is %s and has %u pins, %u for writing",
+			     (unsigned long long)page, states[p->state], p->pins, p->write_pins);
 	if (!quiet || (p->flags & PAGE_LOCKED) != 0)
 		return;
 	if (entry == SIM_RW && (p->flags & PAGE_ASK_AGAIN) != 0 &&

@@ -257,6 +257,39 @@ pid_t env_tid(void)
 	return thread_tid();
 }
 
+/* One process, which does not fork (sim_fork.c). */
+int env_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+	(void)prepare;
+	(void)parent;
+	(void)child;
+	return 0;
+}
+
+void env_child(void)
+{
+}
+
+void env_hold(struct env_mutex *m)
+{
+	env_lock(m);
+}
+
+void env_let_go(struct env_mutex *m)
+{
+	env_unlock(m);
+}
+
+void env_hold_writing(struct env_rwlock *l)
+{
+	env_write_lock(l);
+}
+
+void env_let_go_writing(struct env_rwlock *l)
+{
+	env_write_unlock(l);
+}
+
 uint64_t env_now_ns(void)
 {
 	return threads_now_ns();

@@ -112,6 +112,7 @@ struct world {
 	struct mkw_space *space;
 	struct mkw_handle *handles[OBJECTS], *second; /* second: of object 0 */
 	struct object *objects[OBJECTS];
+	struct mkw_pin *pin; /* of clamp */
 	struct race_store stores[OBJECTS];
 	struct model models[OBJECTS];
 	struct race_view views[VIEWS];
@@ -119,7 +120,7 @@ struct world {
 	bool tolerant; /* the store fails: calls may fail */
 	bool cuts;     /* some program truncates: accesses may be past the end */
 	bool left;     /* object 0 has no user, and could not be written */
-	bool freezes, unmaps, limited;
+	bool freezes, unmaps, limited, pins;
 	unsigned reports_max;	  /* for one access */
 	unsigned swap_fails;	  /* writes to the swap file to come */
 	struct device devices[2]; /* of the first view, of the private view */

@@ -187,8 +187,8 @@ int view_make(unsigned view, unsigned object)
 
 static void views_make(const struct scenario *sc)
 {
-	static const char *const first[] = {"mine", "look", "drop", "toss",  "part",
-					    "anew", "out",  "cold", "ownpin"};
+	static const char *const first[] = {"mine", "see", "drop", "toss",  "part",
+					    "anew", "out", "cold", "ownpin"};
 	static const char *const second[] = {"theirs", "spy"};
 	bool one = false, other = false;
 
@@ -287,6 +287,8 @@ static void world_make(const struct scenario *sc)
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
+	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp") ||
+		     script_has(sc, "grip") || script_has(sc, "ownpin");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
 		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew");
 	world.tolerant = option(sc, "fails") > 0;
@@ -396,6 +398,8 @@ static void world_end(void)
 	threads_settle();
 	device_end(&world.devices[0]);
 	device_end(&world.devices[1]);
+	if (world.pin != NULL)
+		must(mkw_unpin(world.pin), "the last unpin");
 	if (world.left && object_is_dirty(world.objects[0]))
 		threads_fail("nobody writes an object that the last close could not");
 	for (unsigned i = 0; i < OBJECTS; i++)

@@ -40,6 +40,11 @@ static void check_error(struct worker *w, const struct object *o, const char *do
 			    -error, mkw_error_message());
 }
 
+static bool has_pins(const struct worker *w)
+{
+	return (w->stress->kind->with & WITH_PINS) != 0;
+}
+
 /* ---- Sync --------------------------------------------------------------------------------- */
 
 /* Own words that are certain, before a sync. */
@@ -98,7 +103,8 @@ static void step_sync(struct worker *w)
 	promise_note(w, &r, &p);
 	error = mkw_sync(r.handle, r.o->model.bias_bytes + r.offset, r.length);
 	trace(w, r.o, "sync", r.offset, r.length, error);
-	check_error(w, r.o, "sync", error, 0);
+	/* EBUSY: frozen, and pinned pages are written to. */
+	check_error(w, r.o, "sync", error, has_pins(w) ? -EBUSY : 0);
 	if (error == 0)
 		promise_check(w, &r, &p, "sync", false);
 }
@@ -119,7 +125,7 @@ static void step_msync(struct worker *w)
 	promise_note(w, &r, &p);
 	error = mkw_msync(v->bytes + page * PAGE, r.length);
 	trace(w, r.o, "msync", r.offset, r.length, error);
-	check_error(w, r.o, "msync", error, 0);
+	check_error(w, r.o, "msync", error, has_pins(w) ? -EBUSY : 0);
 	if (error == 0)
 		promise_check(w, &r, &p, "msync", false);
 }
@@ -143,12 +149,16 @@ static void check_frozen_page(struct worker *w, const struct range *r)
 {
 	uint64_t at = r->offset & ~(uint64_t)(PAGE - 1), size = model_size(&r->o->model, r->handle);
 	unsigned char read[PAGE], stored[PAGE];
+	uint32_t pins = atomic_load(&r->o->pins_ended);
 	ssize_t n;
 
 	if (at >= size)
 		return;
 	n = mkw_pread(r->handle, read, PAGE, r->o->model.bias_bytes + at);
 	if (n <= 0 || !object_stored(r->o, at, stored, (size_t)n, true))
+		return;
+	/* Who has pinned a page goes on. */
+	if (atomic_load(&r->o->pins_begun) != pins)
 		return;
 	if (memcmp(read, stored, (size_t)n) != 0)
 		stress_fail(w->stress, r->o, "frozen, page %llu is not what is stored",
@@ -246,7 +256,7 @@ static void step_discard(struct worker *w)
 	error = mkw_discard(r.handle, r.o->model.bias_bytes + r.offset, r.length);
 	drop_end(&r.o->model, r.offset, r.offset + r.length);
 	trace(w, r.o, "discard", r.offset, r.length, error);
-	check_error(w, r.o, "discard", error, 0);
+	check_error(w, r.o, "discard", error, has_pins(w) ? -EBUSY : 0);
 }
 
 /* ---- Views and handles -------------------------------------------------------------------- */
@@ -390,6 +400,7 @@ static const struct step {
 	{step_private_drop, 5, WITH_PRIVATE},
 	{step_private_advise, 4, WITH_PRIVATE},
 	{step_private_view, 6, WITH_PRIVATE},
+	{step_pin, 20, WITH_PINS},
 };
 
 void worker_step(struct worker *w)

@@ -91,9 +91,10 @@ static void word_know(struct private_view *v, size_t word, uint64_t value)
 
 /* ---- Accesses ----------------------------------------------------------------------------- */
 
+/* All that it keeps has room. */
 static bool is_limited(const struct worker *w)
 {
-	return (w->stress->kind->with & WITH_LIMITS) != 0;
+	return (w->stress->kind->with & (WITH_LIMITS | WITH_SWAP)) == WITH_LIMITS;
 }
 
 static struct private_view *view_pick(struct worker *w)
@@ -128,7 +129,9 @@ static _Atomic uint64_t *word_at(const struct private_view *v, size_t word)
 static void check_refused(struct worker *w, struct access_span *s, const struct private_view *v,
 			  const char *doing, size_t word, int error)
 {
-	if (error == -ENOSPC && !v->object->injects)
+	if (page_of(v, word)->state == OWN && !page_may_be_cut(v, word))
+		word_fail(w, v->object, doing, word, (uint64_t)error, "it has this page");
+	if (error == -ENOSPC && !v->object->injects && (w->stress->kind->with & WITH_FULL) == 0)
 		word_fail(w, v->object, doing, word, (uint64_t)error, "a private page needs none");
 	check_refusal(w, s, v->object, doing, word, error);
 }
@@ -303,7 +306,7 @@ void private_keep_few(struct worker *w)
 
 uint64_t private_room(const struct stress *s)
 {
-	if ((s->kind->with & WITH_PRIVATE) == 0)
+	if ((s->kind->with & (WITH_PRIVATE | WITH_SWAP)) != WITH_PRIVATE)
 		return 0;
 	return WORLD_OBJECTS * SHARED_PAGES + s->threads * (OWN_PAGES + 1);
 }

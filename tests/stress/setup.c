@@ -245,6 +245,10 @@ void stress_make(struct stress *s)
 		options.resident_limit_bytes = options.dirty_limit_bytes +
 					       (12 + stress_below(s, 40) + private_room(s)) * PAGE;
 	}
+	if ((s->kind->with & WITH_SWAP) != 0)
+		options.swap_path = "/tmp";
+	if ((s->kind->with & WITH_FULL) != 0)
+		options.swap_limit_bytes = (2 + stress_below(s, 8)) * PAGE;
 	/* Who is denied room waits for two of these, and with manual objects that is often. */
 	options.writeback_interval_ms =
 		1 + (unsigned)stress_below(s, (s->kind->with & WITH_MANUAL) != 0 ? 2 : 20);
@@ -399,5 +403,9 @@ void stress_end(struct stress *s)
 	REQUIRE_EQ(mkw_space_stat(s->space, &stat, sizeof(stat)), 0);
 	REQUIRE_EQ(stat.dirty_bytes, 0);
 	REQUIRE_EQ(stat.resident_bytes, 0);
+	REQUIRE_EQ(stat.private_bytes, 0);
+	REQUIRE_EQ(stat.swapped_bytes, 0);
+	REQUIRE_EQ(stat.pins, 0);
+	REQUIRE_EQ(stat.pinned_bytes, 0);
 	REQUIRE_EQ(mkw_space_destroy(s->space, 0), 0);
 }

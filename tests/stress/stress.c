@@ -94,13 +94,15 @@ bool error_is_expected(const struct worker *w, const struct object *o, int error
 
 	switch (error) {
 	case -ENOSPC:
-		return o != NULL && (o->injects || o->quota_bytes != 0);
+		return (with & WITH_FULL) != 0 ||
+		       (o != NULL && (o->injects || o->quota_bytes != 0));
 	case -EIO:
 		return o != NULL && o->injects;
 	case -ENOBUFS: /* all that is dirty cannot be written */
 	case -ENOMEM:
 		return (with & WITH_LIMITS) != 0 &&
-		       (with & (WITH_ERRORS | WITH_MANUAL | WITH_POLICY)) != 0;
+		       (with & (WITH_ERRORS | WITH_MANUAL | WITH_POLICY | WITH_FULL | WITH_PINS)) !=
+			       0;
 	default:
 		return false;
 	}
@@ -287,6 +289,7 @@ static struct worker *worker_make(struct stress *s, unsigned id)
 	REQUIRE_EQ(pipe2(w->pipe, O_CLOEXEC | O_NONBLOCK), 0);
 	w->file = memfd_create("stress", MFD_CLOEXEC);
 	REQUIRE(w->file >= 0);
+	direct_open(w);
 	REQUIRE_EQ(mkw_map(s->scratch, SCRATCH_PAGES * PAGE, MKW_WRITE, test_map_flags(),
 			   id * SCRATCH_PAGES * PAGE, &scratch),
 		   0);
@@ -299,6 +302,7 @@ static void worker_free(struct worker *w)
 	close(w->pipe[0]);
 	close(w->pipe[1]);
 	close(w->file);
+	direct_close(w);
 	free(w->buffer);
 	free(w);
 }
@@ -388,8 +392,24 @@ TEST_EACH_BACKEND(stress_private_limits,
 	stress_seeds("private_limits", WITH_PRIVATE | WITH_LIMITS);
 }
 
+TEST_EACH_BACKEND(stress_swap,
+		  "2.8 S3.4 far more private copies than may be resident: none is lost")
+{
+	stress_seeds("swap", WITH_PRIVATE | WITH_LIMITS | WITH_SWAP);
+}
+
+TEST_EACH_BACKEND(stress_swap_full, "2.8 memory and swap file are full: what is there can be read")
+{
+	stress_seeds("swap_full", WITH_PRIVATE | WITH_LIMITS | WITH_SWAP | WITH_FULL);
+}
+
+TEST_EACH_BACKEND(stress_pins, "2.10 pinned pages are written to by others while all goes on")
+{
+	stress_seeds("pins", WITH_PINS | WITH_PRIVATE | WITH_DISCARD);
+}
+
 TEST_EACH_BACKEND(stress_mixed, "all of it at once")
 {
 	stress_seeds("mixed", WITH_LIMITS | WITH_ERRORS | WITH_QUOTA | WITH_MANUAL | WITH_DISCARD |
-				      WITH_POLICY | WITH_PRIVATE);
+				      WITH_POLICY | WITH_PRIVATE | WITH_SWAP | WITH_PINS);
 }

@@ -26,6 +26,9 @@ enum {
 	WITH_DISCARD = 0x10, /* pages are dropped unwritten */
 	WITH_POLICY = 0x20,  /* refused writes wait, or go on in memory, besides */
 	WITH_PRIVATE = 0x40, /* private views, besides */
+	WITH_SWAP = 0x80,    /* their copies go to a swap file */
+	WITH_FULL = 0x100,   /* which is small */
+	WITH_PINS = 0x200,   /* pages are pinned, and written to past their protections */
 };
 
 struct kind {
@@ -56,7 +59,8 @@ struct object {
 	void *shared[SHARED_VIEWS];
 	uint64_t shared_first[SHARED_VIEWS], shared_pages[SHARED_VIEWS];
 	struct private_view private; /* of all threads; bytes NULL: none */
-	_Atomic uint32_t taken;	     /* ops begun that take pages or reservations */
+	_Atomic uint32_t pins_begun, pins_ended;
+	_Atomic uint32_t taken; /* ops begun that take pages or reservations */
 };
 
 struct view {
@@ -83,6 +87,7 @@ struct worker {
 	struct view views[OWN_VIEWS];
 	struct private_view privates[PRIVATES];
 	int pipe[2], file;
+	int plain, direct;	/* pins.c */
 	unsigned char *scratch; /* a view of its part of the scratch object */
 	uint64_t *buffer;
 	struct trace trace[TRACE_ENTRIES];
@@ -158,6 +163,11 @@ void step_private_call(struct worker *w);
 void step_private_drop(struct worker *w);
 void step_private_advise(struct worker *w);
 void step_private_view(struct worker *w);
+
+/* pins.c */
+void direct_open(struct worker *w);
+void direct_close(struct worker *w);
+void step_pin(struct worker *w);
 
 /* stress.c: a line of what was done, and the end of the test. */
 void trace(struct worker *w, const struct object *o, const char *what, uint64_t from,

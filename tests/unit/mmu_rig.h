@@ -208,6 +208,7 @@ static inline void rig_create(void)
 			.mmu = rig.mmu,
 			.backend = rig_backend(),
 			.length = RIG_PAGES * PAGE,
+			.readable = true,
 			.writable = true,
 			.frames = rig.frames,
 		};
