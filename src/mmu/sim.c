@@ -161,6 +161,13 @@ const struct frames *sim_frames_of(uintptr_t address)
 	return v != NULL ? v->at.frames : NULL;
 }
 
+uint64_t sim_page_of(uintptr_t address)
+{
+	const struct sim_view *v = sim_view_at(address);
+
+	return v != NULL ? v->frame[page_of(v, address)] : 0;
+}
+
 /* The first index of an address range, checked. */
 static size_t stretch_index(const struct sim_view *v, uintptr_t address, size_t length)
 {
@@ -230,7 +237,7 @@ static void stretch_end(struct sim_view *v)
 		v->used = false;
 }
 
-/* A mapping that ends at address has room behind it, up to the next. */
+/* Behind a mapping there is room for one page, if for any. */
 static struct sim_view *stretch_grow(uintptr_t address, size_t length)
 {
 	struct sim_view *v = address != 0 ? stretch_at(address - MKW_PAGE_SIZE) : NULL;
@@ -238,7 +245,7 @@ static struct sim_view *stretch_grow(uintptr_t address, size_t length)
 	for (uintptr_t at = address; at < address + length; at += MKW_PAGE_SIZE)
 		if (stretch_at(at) != NULL)
 			return NULL;
-	if (v == NULL || v->at.address + v->at.length != address ||
+	if (v == NULL || v->at.address + v->at.length != address || length > MKW_PAGE_SIZE ||
 	    v->pages + length / MKW_PAGE_SIZE > SIM_PAGES_MAX)
 		return NULL;
 	memset(&v->mapped[v->pages], false, length / MKW_PAGE_SIZE);

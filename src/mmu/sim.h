@@ -48,6 +48,8 @@ bool sim_frame_exists(const struct frames *frames, uint64_t page);
 const struct frames *sim_frames_of(uintptr_t address);
 /* Of the private view at an address: a number that no other view has. 0: there is none. */
 uint64_t sim_serial_of(uintptr_t address);
+/* Which page of its frames the view at an address shows. */
+uint64_t sim_page_of(uintptr_t address);
 /* What a page of a private view is in; all zeros: no such view. */
 struct sim_private {
 	enum sim_entry entry; /* the strongest, page table and caches */

@@ -136,7 +136,7 @@ void sim_host_taken(uintptr_t address, const void *bytes)
 	private_at(address, &rv);
 	if (rv == NULL)
 		return;
-	page = (unsigned)((address - rv->address) / MKW_PAGE_SIZE);
+	page = (unsigned)sim_page_of(address);
 	for (unsigned k = 0; k < 2; k++) {
 		uint64_t value;
 
@@ -154,8 +154,10 @@ void sim_host_copied(uintptr_t address, const void *bytes, bool by_machine)
 	if (rv == NULL)
 		return;
 	private_observe();
-	page = (unsigned)((address - rv->address) / MKW_PAGE_SIZE);
+	page = (unsigned)sim_page_of(address);
 	threads_note("page %u is the view's own", page);
+	/* What was cut off while the view is moved nobody has seen go. */
+	rv->own[page] &= rv->mapped || !world.cuts;
 	if (rv->own[page] && by_machine)
 		threads_fail("page %u is the view's own, and was copied once more (I6)", page);
 	for (unsigned k = 0; k < 2 && rv->own[page]; k++) {

@@ -38,6 +38,8 @@
  *   shake                       the machine takes frames from private views, as when it swaps
  *   ownpinN owndeviceN ownunpin the same of a page of the first
  *   part anew                   unmap the first; and map it again
+ *   ro rw move                  forbid writes to the first, allow them; move it
+ *   dim bright shift            the same of the second shared view
  */
 #include "race.h"
 #include "threads.h"
@@ -608,6 +610,75 @@ static void do_anew(unsigned n)
 	map_view(PRIVATE_VIEW, 0);
 }
 
+/* ---- Views that change -------------------------------------------------------------------- */
+
+static void protect(unsigned view, unsigned protection)
+{
+	int error = mkw_protect((void *)world.views[view].address, world.pages * MKW_PAGE_SIZE,
+				protection);
+
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+}
+
+/* It grows where there is no room for that, and shrinks again. */
+static void move(unsigned view)
+{
+	const size_t length = world.pages * MKW_PAGE_SIZE, more = length + 2 * MKW_PAGE_SIZE;
+	struct race_view *v = &world.views[view];
+	void *address = (void *)v->address;
+	int error;
+
+	v->mapped = false;
+	error = mkw_remap((void *)v->address, length, more, MKW_MAYMOVE, &address);
+	expect(error, "move", false);
+	error = mkw_remap(address, more, length, 0, &address);
+	expect(error, "shrink what was moved", false);
+	v->address = (uintptr_t)address;
+	v->mapped = true;
+	/* What was cut off meanwhile, and has grown again, nobody has seen go. */
+	for (unsigned page = 0; page < PAGES; page++)
+		v->dropping[page] += world.cuts;
+	private_observe();
+	for (unsigned page = 0; page < PAGES; page++)
+		v->dropping[page] -= world.cuts;
+}
+
+static void do_ro(unsigned n)
+{
+	(void)n;
+	protect(PRIVATE_VIEW, MKW_READ);
+}
+
+static void do_rw(unsigned n)
+{
+	(void)n;
+	protect(PRIVATE_VIEW, MKW_READ | MKW_WRITE);
+}
+
+static void do_move(unsigned n)
+{
+	(void)n;
+	move(PRIVATE_VIEW);
+}
+
+static void do_dim(unsigned n)
+{
+	(void)n;
+	protect(1, MKW_READ);
+}
+
+static void do_bright(unsigned n)
+{
+	(void)n;
+	protect(1, MKW_READ | MKW_WRITE);
+}
+
+static void do_shift(unsigned n)
+{
+	(void)n;
+	move(1);
+}
+
 /* ---- Devices ------------------------------------------------------------------------------ */
 
 static void device_begin(struct device *d, unsigned view, unsigned page)
@@ -836,6 +907,12 @@ static const struct {
 	{"shake", do_shake, false},
 	{"part", do_part, false},
 	{"anew", do_anew, false},
+	{"ro", do_ro, false},
+	{"rw", do_rw, false},
+	{"move", do_move, false},
+	{"dim", do_dim, false},
+	{"bright", do_bright, false},
+	{"shift", do_shift, false},
 	{"grip", do_grip, true},
 	{"device", do_device, false},
 	{"ungrip", do_ungrip, false},

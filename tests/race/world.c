@@ -187,8 +187,8 @@ int view_make(unsigned view, unsigned object)
 
 static void views_make(const struct scenario *sc)
 {
-	static const char *const first[] = {"mine", "see", "drop", "toss",  "part",
-					    "anew", "out", "cold", "ownpin"};
+	static const char *const first[] = {"mine", "see",  "drop",   "toss", "part", "anew",
+					    "out",  "cold", "ownpin", "ro",   "move"};
 	static const char *const second[] = {"theirs", "spy"};
 	bool one = false, other = false;
 
@@ -290,7 +290,9 @@ static void world_make(const struct scenario *sc)
 	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp") ||
 		     script_has(sc, "grip") || script_has(sc, "ownpin");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
-		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew");
+		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew") ||
+		       script_has(sc, "ro") || script_has(sc, "move") || script_has(sc, "dim") ||
+		       script_has(sc, "shift");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
