@@ -403,6 +403,10 @@ static void change_page(unsigned n, const uint64_t *left,
 	for (unsigned k = 0; k < 2; k++)
 		begun[k] = model_call(m, 2 * n + k, left[k]);
 	error = call(world.handles[0], (uint64_t)n * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	/* Write-back may have gone on when a discard began: it leaves that, from then on. */
+	for (unsigned k = 0; k < 2 && call == mkw_discard && error == 0; k++)
+		if (world.stores[0].bytes[2 * n + k] != left[k])
+			model_call(m, 2 * n + k, world.stores[0].bytes[2 * n + k]);
 	/* Of a page past the end nothing is said: it may be about to be cut off. */
 	for (unsigned k = 0; k < 2; k++)
 		model_call_end(m, 2 * n + k, left[k], begun[k],
