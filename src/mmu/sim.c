@@ -27,6 +27,7 @@
 struct sim_view sim_views[SIM_VIEWS_MAX];
 static struct frames all_frames[FRAMES_MAX];
 static uint64_t last_serial;
+static uint64_t protections; /* changes of what mappings allow, each before and after */
 
 void sim_reset(void)
 {
@@ -187,6 +188,11 @@ size_t sim_index(const struct sim_view *v, uintptr_t address, size_t length)
 		if (!v->mapped[i])
 			sim_host_fail("an operation on a page that is not mapped");
 	return first;
+}
+
+uint64_t sim_protections(void)
+{
+	return protections;
 }
 
 void sim_flush(struct sim_view *v, size_t from, size_t count)
@@ -366,9 +372,11 @@ int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bo
 	sim_host_point("changes the protection of the view", address);
 	sim_count_call(view);
 	sim_copiers_wait(v);
+	protections++;
 	memset(&v->allowed[first], (readable ? MKW_READ : 0) | (writable ? MKW_WRITE : 0), count);
 	sim_host_point("flushes the view", address);
 	sim_flush(v, first, count);
+	protections++;
 	return 0;
 }
 

@@ -73,6 +73,7 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 			   int *error)
 {
 	unsigned self = sim_host_self();
+	uint64_t forbidden = UINT64_MAX; /* sim_protections, when the mapping last did */
 	uint8_t need = access == MMU_WRITE ? SIM_RW : SIM_RO;
 
 	sim_reports_reset();
@@ -92,8 +93,13 @@ static uint64_t *translate(uintptr_t address, enum mmu_access access, struct mkw
 			if (v == NULL)
 				return NULL;
 			if (!is_allowed(v, i, access)) {
-				if (!sim_allowed(address, access))
+				uint64_t now = sim_protections();
+
+				/* As in signal.c: the second time it is nobody's but the
+				 * program's. */
+				if (!sim_allowed(address, access) || now == forbidden)
 					return NULL;
+				forbidden = now;
 				continue;
 			}
 			if (is_dropped(v, i, need)) {

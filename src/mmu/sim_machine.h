@@ -55,6 +55,8 @@ struct sim_view *sim_view_of(const struct mmu_view *view);
 /* The first index into entries of an address range, checked. */
 size_t sim_index(const struct sim_view *v, uintptr_t address, size_t length);
 void sim_flush(struct sim_view *v, size_t from, size_t count);
+/* How often what mappings allow has begun to change, or has changed. */
+uint64_t sim_protections(void);
 void sim_count_call(struct mmu_view *view);
 /* Which page of the frames a page of a view shows. */
 static inline uint64_t sim_frame_of(const struct sim_view *v, size_t i)

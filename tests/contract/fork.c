@@ -548,6 +548,34 @@ TEST(r7_1_refused_in_child,
 	world_end(&w);
 }
 
+static void *read_much(void *address)
+{
+	for (int i = 0; i < 300; i++)
+		KID_CHECK(read_into(address) == EFAULT);
+	return NULL;
+}
+
+TEST(r7_1_refused_in_two_ways,
+     "7.1 a thread of the child is refused by signal, while another is in a call")
+{
+	struct world w;
+	struct kid kid;
+
+	fork_world(&w, 4);
+	script_fail_page(w.store, SCRIPT_MKWRITE, 2, -ENOSPC);
+	if (kid_fork(&kid) == 0) {
+		pthread_t thread;
+
+		KID_CHECK(pthread_create(&thread, NULL, read_much, w.view + 2 * PAGE) == 0);
+		for (int i = 0; i < 300; i++)
+			KID_CHECK(try_write(w.view + 2 * PAGE + 9, 'x', NULL) == -ENOSPC);
+		KID_CHECK(pthread_join(thread, NULL) == 0);
+		_exit(0);
+	}
+	kid_end(&kid);
+	world_end(&w);
+}
+
 TEST(r7_1_refused_plainly, "7.1 a handler of the program gets the child's SIGBUS as the kernel's")
 {
 	struct world w;
@@ -1171,6 +1199,30 @@ TEST(r7_1_other_numbers, "7.1 a child of another PID namespace cannot be told of
 	world_end(&w);
 }
 
+TEST(r7_2_without_events,
+     "7.2 where the kernel tells of no fork a child has no view, and the parent goes on")
+{
+	struct world w;
+	struct kid kid;
+
+	shared_make();
+	plain_install();
+	REQUIRE_EQ(setenv("MKW_UFFD_WITHOUT", "fork", 1), 0);
+	world_make(&w, 4 * PAGE);
+	world_open(&w, 4 * PAGE);
+	put(w.view, 'p');
+	if (kid_fork(&kid) == 0) {
+		unsigned char byte;
+
+		KID_CHECK(plain_read(w.view, &byte, NULL) == SIGSEGV);
+		KID_CHECK(mkw_sync(w.handle, 0, 0) == -ECHILD);
+		_exit(0);
+	}
+	put(w.view + PAGE, 'p');
+	kid_end(&kid);
+	world_end(&w);
+}
+
 TEST(r7_2_other_ways, "7.2 a process made without fork has no view, in place of one nobody watches")
 {
 	struct world w;
@@ -1364,6 +1416,100 @@ TEST(r7_1_forks_at_once, "7.1 several threads fork at a time, with two spaces")
 	check_sum(&rig, 3 * test_rounds(10));
 	rig_close(&other);
 	rig_close(&rig);
+}
+
+/* A child that adds to words of a view for ever. */
+static pid_t hammer_fork(struct rig *rig, uint64_t seed)
+{
+	pid_t pid = fork();
+
+	REQUIRE(pid >= 0);
+	for (; pid == 0; shared->value++)
+		atomic_fetch_add(rig_word(rig->view, rig_random(&seed) % rig->pages), 1);
+	return pid;
+}
+
+TEST(r7_1_killed_under_fire,
+     "7.1 children are killed wherever they are: what they stored is synced, nobody hangs")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+	struct rig rig;
+
+	shared_make();
+	rig_open(&rig, &options, 64, MKW_RDWR);
+	for (unsigned round = 0; round < test_rounds(15); round++) {
+		pid_t pids[3];
+		int before;
+
+		for (unsigned i = 0; i < 3; i++)
+			pids[i] = hammer_fork(&rig, round * 3 + i);
+		before = shared->value;
+		test_wait_until(shared->value - before > (int)round % 15 * 7);
+		for (unsigned i = 0; i < 3; i++) {
+			REQUIRE_EQ(kill(pids[i], SIGKILL), 0);
+			if (i == 1)
+				CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+			CHECK(WIFSIGNALED(status_of(pids[i])));
+		}
+	}
+	CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+	rig_check_stored(&rig);
+	rig_close(&rig);
+}
+
+TEST(r7_1_destroyed_under_fire, "7.1 a space ends while its children write: all of them are told")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+
+	shared_make();
+	for (unsigned round = 0; round < test_rounds(5); round++) {
+		struct rig rig;
+		pid_t pids[3];
+
+		rig_open(&rig, &options, 64, MKW_RDWR);
+		shared->value = 0;
+		for (unsigned i = 0; i < 3; i++)
+			pids[i] = hammer_fork(&rig, round * 3 + i);
+		test_wait_until(shared->value > 50);
+		rig_close(&rig);
+		for (unsigned i = 0; i < 3; i++) {
+			int status = status_of(pids[i]);
+
+			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		}
+	}
+}
+
+TEST(r7_1_server_killed_under_fire,
+     "7.1 the serving process is killed while children write: all of them are told")
+{
+	struct mkw_space_options options = FIRE_OPTIONS;
+
+	shared_make();
+	REQUIRE_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	for (unsigned round = 0; round < test_rounds(5); round++) {
+		pid_t middle;
+
+		shared->value = 0;
+		middle = fork();
+		REQUIRE(middle >= 0);
+		if (middle == 0) {
+			struct rig rig;
+
+			rig_open(&rig, &options, 64, MKW_RDWR);
+			for (unsigned i = 0; i < 3; i++)
+				hammer_fork(&rig, round * 3 + i);
+			pause();
+		}
+		test_wait_until(shared->value > 50);
+		REQUIRE_EQ(kill(middle, SIGKILL), 0);
+		CHECK(WIFSIGNALED(status_of(middle)));
+		for (unsigned i = 0; i < 3; i++) {
+			int status = status_of(-1);
+
+			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		}
+	}
 }
 
 TEST(r7_1_busy_handlers, "7.1 a fork while every handler thread sits in the store")

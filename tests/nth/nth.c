@@ -447,10 +447,10 @@ int __wrap_memfd_create(const char *name, unsigned flags)
 	return -1;
 }
 
-/* Locks of files; whatever else there is has none. */
+/* Locks of files: whatever else there is has none. The flags of a descriptor can be set. */
 int __wrap_fcntl64(int fd, int command, ...)
 {
-	int error = FAILS("fcntl", ERRNOS(ENOLCK, ENOMEM, EAGAIN, EINTR));
+	int error = command == F_SETFL ? 0 : FAILS("fcntl", ERRNOS(ENOLCK, ENOMEM, EAGAIN, EINTR));
 	va_list list;
 	void *argument;
 
@@ -790,6 +790,8 @@ static int syscall_fails(long number, const long *argument, const void *site)
 		return call_fails("futex", ERRNOS(EINTR, EAGAIN), site);
 	case SYS_rt_tgsigqueueinfo:
 		return call_fails("rt_tgsigqueueinfo", ERRNOS(NTH_SHORT), site);
+	case SYS_pwrite64:
+		return write_fails("pwrite", (int)argument[0], (size_t)argument[2], site);
 	default:
 		return 0;
 	}
@@ -806,9 +808,12 @@ long __wrap_syscall(long number, ...)
 		a[i] = va_arg(list, long);
 	va_end(list);
 	error = syscall_fails(number, a, __builtin_return_address(0));
-	if (error == NTH_SHORT)
+	if (error == NTH_SHORT && number == SYS_pwrite64) {
+		reason = ENOSPC;
+		a[2] = (long)shortened((size_t)a[2]);
+	} else if (error == NTH_SHORT) {
 		return signal_without_words(a);
-	if (error) {
+	} else if (error) {
 		errno = error;
 		return -1;
 	}

@@ -18,6 +18,8 @@
  *   freeze                      and thaw, and nothing may reach the store between
  *   chill thaw                  the two halves of it
  *   unmap map mapover           the second view; a third one; object 1 where the second view was
+ *   flip                        the second view read-only, and writable again
+ *   splitN remapN               the first view's page N is protected, mapped, as it was before
  *   other                       a write to object 1 by its own view
  *   close                       the second handle of object 0
  *   quit reopenN                its views and its handle; open it again, read word N, close it
@@ -504,6 +506,34 @@ static void do_chill(unsigned n)
 	expect(mkw_freeze(world.handles[0]), "freeze", false);
 }
 
+static void do_flip(unsigned n)
+{
+	void *view = (void *)world.views[1].address;
+	int error = mkw_protect(view, world.pages * MKW_PAGE_SIZE, MKW_READ);
+
+	(void)n;
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+	error = mkw_protect(view, world.pages * MKW_PAGE_SIZE, MKW_WRITE);
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+}
+
+static void *page_of_view(unsigned n)
+{
+	return (void *)(world.views[0].address + word_offset(n) / MKW_PAGE_SIZE * MKW_PAGE_SIZE);
+}
+
+static void do_split(unsigned n)
+{
+	expect(mkw_protect(page_of_view(n), MKW_PAGE_SIZE, MKW_WRITE), "protect", false);
+}
+
+static void do_remap(unsigned n)
+{
+	expect(mkw_remap_pages(page_of_view(n), MKW_PAGE_SIZE,
+			       word_offset(n) / MKW_PAGE_SIZE * MKW_PAGE_SIZE),
+	       "remap", false);
+}
+
 static void do_thaw(unsigned n)
 {
 	(void)n;
@@ -931,6 +961,9 @@ static const struct {
 	{"look", do_look, false},
 	{"clamp", do_clamp, false},
 	{"unclamp", do_unclamp, false},
+	{"flip", do_flip, false},
+	{"split", do_split, true},
+	{"remap", do_remap, true},
 };
 
 void script_look(unsigned view, unsigned word)

@@ -292,7 +292,7 @@ static void world_make(const struct scenario *sc)
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
 		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew") ||
 		       script_has(sc, "ro") || script_has(sc, "move") || script_has(sc, "dim") ||
-		       script_has(sc, "shift");
+		       script_has(sc, "shift") || script_has(sc, "flip");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);

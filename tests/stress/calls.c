@@ -401,6 +401,8 @@ static const struct step {
 	{step_private_advise, 4, WITH_PRIVATE},
 	{step_private_view, 6, WITH_PRIVATE},
 	{step_pin, 20, WITH_PINS},
+	{step_reshape, 30, WITH_SHAPES},
+	{step_reshape_private, 15, WITH_SHAPES},
 };
 
 void worker_step(struct worker *w)

@@ -372,6 +372,25 @@ void private_make(struct worker *w, struct private_view *v)
 	pages_forget(w, v, 0, v->pages);
 }
 
+void private_reshaped(struct worker *w, struct private_view *v, unsigned char *bytes,
+		      uint64_t first, uint64_t pages)
+{
+	struct private_view now = *v;
+
+	now.bytes = bytes;
+	now.first = first;
+	now.pages = pages;
+	pages_make(&now);
+	pages_forget(w, &now, 0, pages);
+	for (uint64_t i = first; i < first + pages && i < v->first + v->pages; i++)
+		now.page[i - first] = v->page[i - v->first];
+	/* Pages that have come are not advised. */
+	v->strict &= pages <= v->pages;
+	now.strict = v->strict;
+	free(v->page);
+	*v = now;
+}
+
 void private_end(struct private_view *v)
 {
 	if (v->bytes != NULL && !v->is_shared)

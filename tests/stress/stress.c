@@ -408,8 +408,14 @@ TEST_EACH_BACKEND(stress_pins, "2.10 pinned pages are written to by others while
 	stress_seeds("pins", WITH_PINS | WITH_PRIVATE | WITH_DISCARD);
 }
 
+TEST_EACH_BACKEND(stress_shapes, "2.9 S3.3 views change their shape all the time: no write is lost")
+{
+	stress_seeds("shapes", WITH_SHAPES | WITH_PRIVATE);
+}
+
 TEST_EACH_BACKEND(stress_mixed, "all of it at once")
 {
 	stress_seeds("mixed", WITH_LIMITS | WITH_ERRORS | WITH_QUOTA | WITH_MANUAL | WITH_DISCARD |
-				      WITH_POLICY | WITH_PRIVATE | WITH_SWAP | WITH_PINS);
+				      WITH_POLICY | WITH_PRIVATE | WITH_SWAP | WITH_PINS |
+				      WITH_SHAPES);
 }

@@ -29,6 +29,7 @@ enum {
 	WITH_SWAP = 0x80,    /* their copies go to a swap file */
 	WITH_FULL = 0x100,   /* which is small */
 	WITH_PINS = 0x200,   /* pages are pinned, and written to past their protections */
+	WITH_SHAPES = 0x400, /* views change their shape */
 };
 
 struct kind {
@@ -163,6 +164,22 @@ void step_private_call(struct worker *w);
 void step_private_drop(struct worker *w);
 void step_private_advise(struct worker *w);
 void step_private_view(struct worker *w);
+
+/* Its pages are these now; those that it had before are as they were. */
+void private_reshaped(struct worker *w, struct private_view *v, unsigned char *bytes,
+		      uint64_t first, uint64_t pages);
+
+/* reshape.c */
+void step_reshape(struct worker *w);
+void step_reshape_private(struct worker *w);
+
+/* Its pages are these now; those that it had before are as they were. */
+void private_reshaped(struct worker *w, struct private_view *v, unsigned char *bytes,
+		      uint64_t first, uint64_t pages);
+
+/* reshape.c */
+void step_reshape(struct worker *w);
+void step_reshape_private(struct worker *w);
 
 /* pins.c */
 void direct_open(struct worker *w);
