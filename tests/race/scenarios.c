@@ -540,9 +540,9 @@ static const struct {
 
 /* From a beginning of their own: the private ones with each other and with those after them. */
 static const char *const private_actions[] = {
-	"mine0", "drop0", "out0", "ownpin0", "part", "see0", "shrink", "punch0", "reclaim",
+	"mine0", "drop0", "out0", "ownpin0", "part", "shrink", "punch0", "reclaim",
 };
-#define PRIVATE		5u
+#define PRIVATE		4u
 #define PRIVATE_ACTIONS (sizeof(private_actions) / sizeof(*private_actions))
 #define PRIVATE_PAIRS	(PRIVATE * PRIVATE_ACTIONS - PRIVATE * (PRIVATE - 1) / 2)
 
@@ -664,16 +664,14 @@ static const struct scenario *pair_make(const char *beginning, const char *optio
 static const struct scenario *private_pair(size_t n)
 {
 	size_t a = 0, b = n;
-	bool once;
 
 	while (b >= PRIVATE_ACTIONS - a) {
 		b -= PRIVATE_ACTIONS - a;
 		a++;
 	}
 	b += a;
-	once = a == b && strcmp(private_actions[a], "part") == 0;
 	return pair_make("private", "swap resident=5 dirty=2", "mine0 theirs2 see2",
-			 private_actions[a], once ? "mine2" : private_actions[b]);
+			 private_actions[a], private_actions[b]);
 }
 
 const struct scenario *scenario(size_t n)
