@@ -810,16 +810,38 @@ int reshape_fork(void *address, size_t length, bool dontfork)
 	return reshape_range(&r, address, length);
 }
 
+static int fill_locked_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	(void)arg;
+	return v->locked ? view_fill(v, first, count) : 0;
+}
+
+/* MKW_LOCKED: what the range shows now is brought in as far as that can be done, as mremap(2) does
+ * (mm_populate in Linux); the rest when it is touched. */
+static void fill_locked(char *address, size_t length)
+{
+	struct env_shield shield;
+
+	env_shield(&shield);
+	if (views_each(address, length, fill_locked_part, NULL) != 0)
+		error_clear();
+	env_unshield(&shield);
+}
+
 int mkw_remap_pages(void *address, size_t length, uint64_t offset)
 {
 	struct reshape r = {.change = CHANGE_PAGES, .page = offset >> PAGE_SHIFT};
+	int error;
 
 	error_clear();
 	if (offset % MKW_PAGE_SIZE != 0 || length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
 		return mkw_set_error(-EINVAL,
 				     "offset not page aligned, or past the largest object");
-	return reshape_range(&r, address, length);
+	error = reshape_range(&r, address, length);
+	if (error == 0)
+		fill_locked(address, length);
+	return error;
 }
 
 /* What grew is a view of its own so far. If it stays one nothing is lost. */
@@ -848,6 +870,7 @@ static int remap_grow(void *old, size_t old_length, size_t new_length, bool may_
 		return error;
 	*address = move.place != 0 ? (void *)move.place : old;
 	join_growth((char *)*address + old_length, new_length - old_length);
+	fill_locked((char *)*address + old_length, new_length - old_length);
 	return 0;
 }
 
