@@ -268,13 +268,13 @@ static int limit(struct model *m)
 {
 	int error;
 
-	IN_LIBRARY(error = mkw_set_limits(m->handle, 36 * PAGE, 0));
+	IN_LIBRARY(error = mkw_set_limits(m->handle, 20 * PAGE, 0));
 	return error;
 }
 
 static void taken_back(struct model *m)
 {
-	model_begin(m, 48);
+	model_begin(m, 24);
 	REQUIRE_EQ(model_map_private(m), 0);
 	REQUIRE_EQ(advise_random(m), 0);
 	model_arm();
@@ -482,9 +482,9 @@ static int write_too_many(struct model *m)
 static void full(struct model *m)
 {
 	m->space_options.swap_path = "/tmp";
-	m->space_options.swap_limit_bytes = 6 * PAGE;
-	m->space_options.resident_limit_bytes = 8 * PAGE;
-	model_begin(m, 24);
+	m->space_options.swap_limit_bytes = 3 * PAGE;
+	m->space_options.resident_limit_bytes = 5 * PAGE;
+	model_begin(m, 12);
 	REQUIRE_EQ(model_map_private(m), 0);
 	REQUIRE_EQ(advise_random(m), 0);
 	m->only_own = true;
