@@ -304,6 +304,17 @@ static int fork_sockets(struct mmu_fork *f)
 	return setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) ? -errno : 0;
 }
 
+/* Or the event could never be read where there is no number left. */
+static int keep_room(struct mmu *mmu, const struct mmu_fork *f)
+{
+	int spare = fcntl(f->arrival, F_DUPFD_CLOEXEC, 0);
+
+	if (spare < 0)
+		return -errno;
+	atomic_store(&mmu->spare_fd, spare);
+	return 0;
+}
+
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork)
 {
@@ -319,9 +330,10 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 	if (!err)
 		err = fork_sockets(f);
 	if (!err)
+		err = keep_room(mmu, f);
+	if (!err)
 		err = pool_begin_fork(mmu);
 	if (!err) {
-		atomic_store(&mmu->spare_fd, fcntl(f->arrival, F_DUPFD_CLOEXEC, 0));
 		atomic_store(&mmu->fork, f);
 		err = fork_let_inherit(f);
 		if (!err) {
@@ -330,9 +342,9 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		}
 		fork_advise(f->views, f->count, false);
 		atomic_store(&mmu->fork, NULL);
-		fork_make_room(mmu);
 		pool_end_fork(mmu);
 	}
+	fork_make_room(mmu);
 	fork_free(f);
 	return err;
 }
@@ -343,10 +355,10 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 	struct mmu *kin = f->mmu;
 
 	go.error = count > 0 ? fork_views(f, views, count) : -ENOENT;
-	if (!go.error) {
-		atomic_store(&kin->spare_fd, fcntl(f->arrival, F_DUPFD_CLOEXEC, 0));
+	if (!go.error)
+		go.error = keep_room(kin, f);
+	if (!go.error)
 		atomic_store(&kin->fork, f);
-	}
 	if (kin_send(kin->kin_socket, &go, -1) == 0 && !go.error)
 		return 0;
 	/* Who asked waits for an answer, or for a hangup. */

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1146,6 +1147,37 @@ TEST(r7_1_no_new_descriptor, "7.1 a fork leaves no descriptor behind, in neither
 	kid_end(&kid);
 	/* Of each of the two that are gone there is one until the next fork. */
 	test_wait_until(descriptors() <= before + 2);
+	world_end(&w);
+}
+
+TEST(r7_1_no_descriptors, "7.1 a fork comes back however few descriptors are left for it")
+{
+	struct rlimit limit, few;
+	struct world w;
+	int got = 0;
+
+	fork_world(&w, 4);
+	plain_install();
+	REQUIRE_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	few = limit;
+	for (rlim_t n = 3; got < 2 && n < 1000; n++) {
+		pid_t pid;
+		int met;
+
+		few.rlim_cur = n;
+		REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+		pid = fork();
+		if (pid == 0)
+			_exit(plain_write(w.view, 'c', NULL));
+		REQUIRE(pid >= 0);
+		met = WEXITSTATUS(status_of(pid));
+		CHECK(met == 0 || met == SIGSEGV);
+		got += met == 0;
+		put(w.view, 'p');
+	}
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	CHECK_EQ(got, 2);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
 	world_end(&w);
 }
 
