@@ -35,6 +35,10 @@
 #define PATIENCE_MS 2000
 #define SEND_TRIES  1000u
 
+/* Descriptors of processes that are not served, and 1; 0: none. What finds no place stays open. */
+#define STRAYS_MAX 256u
+static _Atomic int strays[STRAYS_MAX];
+
 /* ---- Messages ----------------------------------------------------------------------------- */
 
 int kin_send(int socket, const struct kin_message *message, int fd)
@@ -67,13 +71,30 @@ int kin_send(int socket, const struct kin_message *message, int fd)
 	}
 }
 
+static void close_if(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The last of them; there is to be one. */
+static void take_fds(const struct cmsghdr *c, int *fd)
+{
+	size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(*fd);
+
+	for (size_t i = 0; i < count; i++) {
+		close_if(*fd);
+		memcpy(fd, CMSG_DATA(c) + i * sizeof(*fd), sizeof(*fd));
+	}
+}
+
 static void take_control(struct msghdr *m, int *fd, pid_t *pid)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
 		if (c->cmsg_level != SOL_SOCKET)
 			continue;
 		if (c->cmsg_type == SCM_RIGHTS) {
-			memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+			take_fds(c, fd);
 		} else if (c->cmsg_type == SCM_CREDENTIALS) {
 			struct ucred who;
 
@@ -106,7 +127,11 @@ int kin_receive(int socket, struct kin_message *message, int *fd, pid_t *pid)
 	if (n == 0)
 		return -EPIPE;
 	take_control(&m, fd, pid);
-	return n == (ssize_t)sizeof(*message) ? 1 : -EPROTO;
+	if (n == (ssize_t)sizeof(*message))
+		return 1;
+	close_if(*fd);
+	*fd = -1;
+	return -EPROTO;
 }
 
 /* ---- A fork under way --------------------------------------------------------------------- */
@@ -129,12 +154,6 @@ struct mmu_fork *fork_new(struct mmu *mmu, int socket)
 		return NULL;
 	}
 	return f;
-}
-
-static void close_if(int fd)
-{
-	if (fd >= 0)
-		close(fd);
 }
 
 void fork_free(struct mmu_fork *f)
@@ -160,13 +179,55 @@ static int fork_views(struct mmu_fork *f, struct mmu_view *const *views, size_t 
 	return 0;
 }
 
+static int advise(const struct mmu_view *view, int advice)
+{
+	int err;
+
+	/* ENOMEM: there are holes, which the program has unmapped by a call of its own; the rest
+	 * has been advised. EAGAIN: the kernel has no memory. */
+	do
+		err = madvise((void *)view->address, view->length, advice) && errno != ENOMEM
+			      ? -errno
+			      : 0;
+	while (err == -EAGAIN && advice == MADV_DONTFORK && sched_yield() == 0);
+	return err;
+}
+
 int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
 {
-	for (size_t i = 0; i < count; i++)
-		if (views[i].length > 0 && madvise((void *)views[i].address, views[i].length,
-						   inherit ? MADV_DOFORK : MADV_DONTFORK))
-			return -errno;
-	return 0;
+	int err = 0;
+
+	for (size_t i = 0; i < count && (!err || !inherit); i++)
+		if (views[i].length > 0)
+			err = advise(&views[i], inherit ? MADV_DOFORK : MADV_DONTFORK);
+	return err;
+}
+
+static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
+{
+	size_t i = 0;
+
+	while (address - f->views[i].address >= f->views[i].length)
+		i++;
+	return &f->views[i];
+}
+
+/* Also where the program may not read it. */
+static int copy_out(const struct mmu_view *view, const struct mmu_extent *part, char *bytes)
+{
+	ssize_t n;
+	int fd;
+
+	if (view->readable) {
+		memcpy(bytes, (const void *)part->address, part->length);
+		return 0;
+	}
+	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = pread(fd, bytes, part->length, (off_t)part->address);
+	close(fd);
+	return n == (ssize_t)part->length ? 0 : -EIO;
 }
 
 /* The kernel would have whoever writes first copy, and the frame stay with the other. */
@@ -185,7 +246,10 @@ static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t
 	memcpy(f->apart, apart, count * sizeof(*apart));
 	f->apart_count = count;
 	for (size_t i = 0; i < count; i++) {
-		memcpy(f->bytes + at, (const void *)apart[i].address, apart[i].length);
+		int err = copy_out(fork_view(f, apart[i].address), &apart[i], f->bytes + at);
+
+		if (err)
+			return err;
 		at += apart[i].length;
 	}
 	return 0;
@@ -199,15 +263,6 @@ static int fork_let_inherit(const struct mmu_fork *f)
 		if (madvise((void *)f->apart[i].address, f->apart[i].length, MADV_DONTFORK))
 			err = -errno;
 	return err;
-}
-
-static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
-{
-	size_t i = 0;
-
-	while (address - f->views[i].address >= f->views[i].length)
-		i++;
-	return &f->views[i];
 }
 
 /* Holes are filled when there is a descriptor to do it with (warden.c). */
@@ -249,12 +304,24 @@ static int fork_sockets(struct mmu_fork *f)
 	return setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) ? -errno : 0;
 }
 
+/* Or the event could never be read where there is no number left. */
+static int keep_room(struct mmu *mmu, const struct mmu_fork *f)
+{
+	int spare = fcntl(f->arrival, F_DUPFD_CLOEXEC, 0);
+
+	if (spare < 0)
+		return -errno;
+	atomic_store(&mmu->spare_fd, spare);
+	return 0;
+}
+
 int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		   const struct mmu_extent *apart, size_t apart_count, struct mmu_fork **fork)
 {
 	struct mmu_fork *f = fork_new(mmu, -1);
 	int err;
 
+	strays_close(mmu);
 	if (!f)
 		return -ENOMEM;
 	err = fork_views(f, views, count);
@@ -263,9 +330,10 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 	if (!err)
 		err = fork_sockets(f);
 	if (!err)
+		err = keep_room(mmu, f);
+	if (!err)
 		err = pool_begin_fork(mmu);
 	if (!err) {
-		atomic_store(&mmu->spare_fd, dup(f->arrival));
 		atomic_store(&mmu->fork, f);
 		err = fork_let_inherit(f);
 		if (!err) {
@@ -274,9 +342,9 @@ int mmu_fork_begin(struct mmu *mmu, struct mmu_view *const *views, size_t count,
 		}
 		fork_advise(f->views, f->count, false);
 		atomic_store(&mmu->fork, NULL);
-		fork_make_room(mmu);
 		pool_end_fork(mmu);
 	}
+	fork_make_room(mmu);
 	fork_free(f);
 	return err;
 }
@@ -287,10 +355,10 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 	struct mmu *kin = f->mmu;
 
 	go.error = count > 0 ? fork_views(f, views, count) : -ENOENT;
-	if (!go.error) {
-		atomic_store(&kin->spare_fd, dup(f->arrival));
+	if (!go.error)
+		go.error = keep_room(kin, f);
+	if (!go.error)
 		atomic_store(&kin->fork, f);
-	}
 	if (kin_send(kin->kin_socket, &go, -1) == 0 && !go.error)
 		return 0;
 	/* Who asked waits for an answer, or for a hangup. */
@@ -304,15 +372,39 @@ int mmu_fork_go(struct mmu_fork *f, struct mmu_view *const *views, size_t count)
 
 /*
  * A process made in another way inherits views if it is made by another thread just while this
- * process forks. Nobody can tell it from the child, nor serve it: its descriptor is kept, so that
- * what it touches there waits, and is never read as zeros.
+ * process forks. Only the child can tell (warden.c), nor can it be served: its descriptor is kept,
+ * so that what it touches there waits, and is never read as zeros.
  */
+static void stray_keep(int uffd)
+{
+	for (size_t i = 0; i < STRAYS_MAX; i++) {
+		int none = 0;
+
+		if (atomic_compare_exchange_strong(&strays[i], &none, uffd + 1))
+			return;
+	}
+}
+
+void strays_close(const struct mmu *mmu)
+{
+	for (size_t i = 0; i < STRAYS_MAX; i++) {
+		int stray = atomic_load(&strays[i]);
+
+		/* In a child (NULL) they are copies. */
+		if (stray > 0 && (!mmu || memory_is_gone(mmu, stray - 1)) &&
+		    atomic_compare_exchange_strong(&strays[i], &stray, 0))
+			close(stray - 1);
+	}
+}
+
 void fork_event(struct mmu *mmu, int uffd)
 {
 	struct mmu_fork *f = atomic_exchange(&mmu->fork, NULL);
 
-	if (!f)
+	if (!f) {
+		stray_keep(uffd);
 		return;
+	}
 	f->uffd = uffd;
 	(void)eventfd_write(f->arrival, 1);
 }
@@ -370,10 +462,8 @@ struct mmu *mmu_fork_end(struct mmu_fork *f)
 
 	close_if(f->childs);
 	f->childs = -1;
-	if (!kin_is_asking(f)) {
-		while (fork_advise(f->views, f->count, false) == -ENOMEM)
-			;
-	}
+	if (!kin_is_asking(f))
+		fork_advise(f->views, f->count, false);
 	if (await_event(f))
 		kin = kin_new(f);
 	fork_make_room(mmu);
@@ -397,6 +487,7 @@ void mmu_fork_inherit(struct mmu_fork *f)
 
 void mmu_abandon(struct mmu *mmu)
 {
+	fork_make_room(mmu);
 	close_if(mmu->uffd);
 	close_if(mmu->inline_fd);
 	close_if(mmu->pagemap_fd);
@@ -404,6 +495,7 @@ void mmu_abandon(struct mmu *mmu)
 
 void mmu_abandon_all(void)
 {
+	strays_close(NULL);
 	kins_abandon();
 	wakes_abandon();
 	windows_abandon();

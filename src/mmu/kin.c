@@ -131,6 +131,9 @@ void mmu_kin_destroy(struct mmu *mmu)
 	struct kin *k = mmu->kin;
 
 	unlist(k);
+	forget_fd(&k->mmu.uffd);
+	/* Another process may have a copy, and the warden is to be told all the same. */
+	shutdown(k->mmu.kin_socket, SHUT_RDWR);
 	hang_up(k);
 	close(k->stop);
 	pthread_cond_destroy(&k->left);
@@ -176,12 +179,16 @@ static void greet(struct kin *k, const struct kin_message *hello, pid_t pid)
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	forget_fd(&k->mmu.pagemap_fd);
 	k->mmu.pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (pid == 0 || pid != hello->tid || kin_send(k->mmu.kin_socket, &welcome, k->mmu.uffd)) {
 		shutdown(k->mmu.kin_socket, SHUT_RDWR);
 		return;
 	}
+	machine_lock(&k->lock);
 	atomic_store(&k->pid, pid);
+	pthread_cond_broadcast(&k->left);
+	machine_unlock(&k->lock);
 }
 
 static void let_fork(struct kin *k, int socket)
@@ -216,10 +223,15 @@ static bool listen_to(struct kin *k)
 
 	if (n <= 0)
 		return n == 0;
-	if (message.word == KIN_HELLO)
-		greet(k, &message, pid);
-	else if (message.word == KIN_FORK)
+	if (message.word == KIN_FORK) {
 		let_fork(k, fd);
+		return true;
+	}
+	/* With nothing else a descriptor comes. */
+	if (fd >= 0)
+		close(fd);
+	if (message.word == KIN_HELLO && atomic_load(&k->pid) == 0)
+		greet(k, &message, pid);
 	else if (message.word == KIN_ZAPPED)
 		note_zapped(k, message.reported);
 	return true;
@@ -256,20 +268,19 @@ void kin_read(struct mmu *mmu)
 		fork_event(mmu, (int)message.arg.fork.ufd);
 }
 
-/* Of the memory that the descriptor is for nothing is left. Asked of a page that is none of it. */
-static bool is_gone(const struct mmu *mmu)
+bool memory_is_gone(const struct mmu *mmu, int uffd)
 {
 	struct uffdio_writeprotect arg = {
 		.range = {.start = mmu->root->doorbell.page, .len = MKW_PAGE_SIZE},
 	};
 
-	return ioctl(mmu->uffd, UFFDIO_WRITEPROTECT, &arg) && errno == ESRCH;
+	return ioctl(uffd, UFFDIO_WRITEPROTECT, &arg) && errno == ESRCH;
 }
 
 /* => kin.lock held. The last thread says so. */
 static bool bury(struct kin *k)
 {
-	if (k->burying || k->stopping || !is_gone(&k->mmu))
+	if (k->burying || k->stopping || !memory_is_gone(&k->mmu, k->mmu.uffd))
 		return false;
 	k->burying = true;
 	(void)eventfd_write(k->stop, 1);
@@ -376,14 +387,28 @@ void kin_sleep_begin(void)
 	machine_unlock(&k->lock);
 }
 
+/* Nobody serves any more. Who waits for a page is woken when the child is told so. */
+static void skip_event(struct mmu *mmu)
+{
+	struct uffd_msg message;
+
+	if (read(mmu->uffd, &message, sizeof(message)) == sizeof(message) &&
+	    message.event == UFFD_EVENT_FORK)
+		fork_event(mmu, (int)message.arg.fork.ufd);
+}
+
 void kin_want_reader(struct mmu *mmu)
 {
 	struct kin *k = mmu->kin;
+	bool stopping;
 
 	machine_lock(&k->lock);
+	stopping = k->stopping;
 	if (k->waiting == 0)
 		(void)thread_add(k);
 	machine_unlock(&k->lock);
+	if (stopping)
+		skip_event(mmu);
 }
 
 int mmu_kin_start(struct mmu *mmu, const struct mmu_upcalls *upcalls, void *arg)
@@ -435,6 +460,12 @@ void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += PATIENCE_S;
 	machine_lock(&k->lock);
+	/* The first that its warden hears is the welcome. It has not run yet, and if it is to run
+	 * it must not have what is to be dropped: without a welcome it has no view at all. */
+	while (atomic_load(&k->pid) == 0 && !late)
+		late = !await_warden(k, &until);
+	if (atomic_load(&k->pid) == 0)
+		shutdown(view->mmu->kin_socket, SHUT_RDWR);
 	ask.reported = ++k->zaps;
 	/* No room in the socket: it has room, and that is told of, when the warden has read. */
 	while ((err = kin_send(view->mmu->kin_socket, &ask, -1)) == -EAGAIN && !late)

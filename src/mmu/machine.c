@@ -83,6 +83,7 @@ fail_free:
 
 void mmu_destroy(struct mmu *mmu)
 {
+	strays_close(mmu);
 	workers_stop(mmu);
 	close(mmu->pagemap_fd);
 	close(mmu->uffd);

@@ -252,10 +252,14 @@ struct mmu_fork {
 /* The event of a fork was read: the child's descriptor. On the thread that read it. */
 void fork_event(struct mmu *mmu, int uffd);
 void fork_make_room(struct mmu *mmu);
+/* Descriptors of processes that nobody serves and that are gone; NULL: all of them. */
+void strays_close(const struct mmu *mmu);
+/* Of the memory that a descriptor is for nothing is left. Asked of a page that is none of it. */
+bool memory_is_gone(const struct mmu *mmu, int uffd);
 /* A child asks: its machine, and the socket to its child. NULL: no memory. */
 struct mmu_fork *fork_new(struct mmu *mmu, int socket);
 void fork_free(struct mmu_fork *fork);
-/* Let the process's children inherit the views, or not. */
+/* Let the process's children inherit the views, or not: that does not fail half-way. */
 int fork_advise(const struct mmu_view *views, size_t count, bool inherit);
 
 /* The machine of the child of that fork. */

@@ -294,9 +294,11 @@ bool mmu_ward_allows(uintptr_t address, enum mmu_access access);
 /* Unmap one that was inherited whole. False: there is none there. */
 bool mmu_ward_unmap(uintptr_t address, size_t length);
 
-/* In a child: a machine, frames of the parent. Their descriptors are closed, their memory stays. */
+/* In a child: a machine, frames, a swap file of the parent. Their descriptors are closed, their
+ * memory stays. */
 void mmu_abandon(struct mmu *mmu);
 void frames_abandon(struct frames *frames);
+void swap_file_abandon(struct swap_file *file);
 /* In a child, once: no lock of the parent's is held any more. */
 void mmu_abandon_all(void);
 

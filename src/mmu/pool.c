@@ -154,7 +154,8 @@ static void look(struct mmu *mmu)
 		stuck &= role_of(w->looked) == SERVING && w->unchanged > 0;
 		if (role_of(w->looked) == READING && w->unchanged >= LOOKS_TO_SPARE)
 			pool_dismiss(w);
-		if (atomic_load(&w->dismissed))
+		/* That starts a thread. */
+		if (atomic_load(&w->dismissed) && !pool->forking)
 			doorbell_ring(mmu);
 	}
 	pool->idle_looks = changed ? 0 : pool->idle_looks + 1;

@@ -146,6 +146,12 @@ void frames_abandon(struct frames *frames)
 	never("frames_abandon");
 }
 
+void swap_file_abandon(struct swap_file *file)
+{
+	(void)file;
+	never("swap_file_abandon");
+}
+
 void mmu_abandon_all(void)
 {
 	never("mmu_abandon_all");

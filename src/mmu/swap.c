@@ -136,6 +136,12 @@ void swap_file_close(struct swap_file *file)
 	free(file);
 }
 
+void swap_file_abandon(struct swap_file *file)
+{
+	close(file->fd);
+	file->fd = -1;
+}
+
 int swap_file_write(struct swap_file *file, uint64_t offset, const void *src, size_t length,
 		    size_t *done)
 {

@@ -43,7 +43,7 @@ void fault_note(uintptr_t address, bool absent)
 	absent_page = absent ? address & ~(uintptr_t)(MKW_PAGE_SIZE - 1) : 0;
 }
 
-static void wake(struct mmu_view *view, uintptr_t address, size_t length)
+static void wake(const struct mmu_view *view, uintptr_t address, size_t length)
 {
 	struct uffdio_range arg = {.start = address, .len = length};
 
@@ -94,6 +94,10 @@ static int protect_range(const struct mmu_view *view, uintptr_t address, size_t 
 
 	if (!is_childs(view) || (err != -ESRCH && err != -ENOENT))
 		return err;
+	/* Who waits where nothing is any more has to look. */
+	if (half == 0 &&
+	    !(mode & (UFFDIO_WRITEPROTECT_MODE_WP | UFFDIO_WRITEPROTECT_MODE_DONTWAKE)))
+		wake(view, address, length);
 	if (err == -ESRCH || half == 0)
 		return 0;
 	err = protect_range(view, address, half, mode);

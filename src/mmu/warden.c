@@ -43,6 +43,7 @@ struct ward {
 	struct mmu_view *views; /* changed under wards_lock: of length 0 if it was unmapped */
 	_Atomic uint32_t state; /* a futex, as is: */
 	_Atomic uint32_t question;
+	_Atomic uint32_t refusing; /* changes what a view allows, for a moment */
 	int question_fd; /* in the process's table: to the server, of the socket for a child */
 	struct mmu_fork *fork;	     /* under way */
 	const struct mmu_fork *born; /* of which this process came */
@@ -74,6 +75,14 @@ static struct mmu_view *ward_view(const struct ward *ward, uintptr_t address)
 
 /* ---- Refusing ----------------------------------------------------------------------------- */
 
+static void ward_wake(const struct ward *ward, uintptr_t address, size_t length)
+{
+	struct uffdio_range arg = {.start = address, .len = length};
+
+	(void)ioctl(ward->mmu.uffd, UFFDIO_WAKE, &arg);
+}
+
+/* Whoever waits where a view has been unmapped tries again, and meets what is there now. */
 static void ward_refuse(struct ward *ward, const struct mkw_refusal *refusal,
 			enum mmu_access access, pid_t tid, uint64_t reported)
 {
@@ -84,13 +93,17 @@ static void ward_refuse(struct ward *ward, const struct mkw_refusal *refusal,
 	at = ward_view(ward, address);
 	if (at)
 		view = *at;
+	atomic_store(&ward->refusing, at != NULL);
 	machine_unlock(&wards_lock);
-	if (!at)
+	if (!at) {
+		ward_wake(ward, address & ~(uintptr_t)(MKW_PAGE_SIZE - 1), MKW_PAGE_SIZE);
 		return;
+	}
 	view.mmu = &ward->mmu;
 	reported = wakes_time(ward->mmu.wakes, reported);
 	signals_record(tid, refusal, reported);
 	mmu_refuse(&view, address, access, tid, reported);
+	futex_set(&ward->refusing, false);
 }
 
 /* What the program has unmapped, or mapped over by a call of its own, is not known here. */
@@ -131,22 +144,19 @@ static void refuse_orphan(struct ward *ward, const struct uffd_msg *message)
 
 static void be_alone(struct ward *ward)
 {
+	struct pollfd wait = {.fd = ward->mmu.uffd, .events = POLLIN};
 	struct uffd_msg message;
 
 	wakes_forget(ward->mmu.wakes);
 	futex_set(&ward->state, ALONE);
 	if (atomic_load(&ward->question) != NOTHING)
 		futex_set(&ward->question, MAY_NOT);
-	(void)fcntl(ward->mmu.uffd, F_SETFL, 0);
 	/* Who was read and not answered waits where nobody looks any more. */
-	for (size_t i = 0; i < ward->count; i++) {
-		struct uffdio_range arg = {.start = ward->views[i].address,
-					   .len = ward->views[i].length};
-
-		(void)ioctl(ward->mmu.uffd, UFFDIO_WAKE, &arg);
-	}
+	for (size_t i = 0; i < ward->count; i++)
+		ward_wake(ward, ward->views[i].address, ward->views[i].length);
 	for (;;)
-		if (read(ward->mmu.uffd, &message, sizeof(message)) == sizeof(message) &&
+		if (poll(&wait, 1, -1) > 0 &&
+		    read(ward->mmu.uffd, &message, sizeof(message)) == sizeof(message) &&
 		    message.event == UFFD_EVENT_PAGEFAULT)
 			refuse_orphan(ward, &message);
 }
@@ -220,6 +230,26 @@ static void attend(struct ward *ward, int root)
 	}
 }
 
+/* Or of a process that was cloned just when this one was forked? What it maps appears here. */
+static bool is_ours(int uffd)
+{
+	void *page = mmap(NULL, MKW_PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_range range = {.start = (uintptr_t)page, .len = MKW_PAGE_SIZE};
+	struct uffdio_register reg = {.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_zeropage zero = {.range = range};
+	unsigned char present = 0;
+
+	if (page == MAP_FAILED)
+		return false;
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg) == 0) {
+		if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) || mincore(page, MKW_PAGE_SIZE, &present))
+			present = 0;
+		(void)ioctl(uffd, UFFDIO_UNREGISTER, &range);
+	}
+	munmap(page, MKW_PAGE_SIZE);
+	return present & 1;
+}
+
 /* The frames of these copies are the parent's: here are others with the same bytes. */
 static bool fill_apart(struct ward *ward)
 {
@@ -261,7 +291,7 @@ static void *warden_run(void *arg)
 		if (await_message(ward, root, &message, &fd) == 1 && message.word == KIN_WELCOME &&
 		    fd >= 0) {
 			ward->mmu.uffd = fd;
-			if (!fill_apart(ward))
+			if (!is_ours(fd) || !fill_apart(ward))
 				goto lost;
 			futex_set(&ward->state, SERVED);
 			attend(ward, root);
@@ -392,8 +422,7 @@ void mmu_wards_fork_end(void)
 	for (struct ward *w = wards; w; w = w->next) {
 		if (!w->fork)
 			continue;
-		while (fork_advise(w->fork->views, w->fork->count, false) == -ENOMEM)
-			;
+		fork_advise(w->fork->views, w->fork->count, false);
 		fork_free(w->fork);
 		w->fork = NULL;
 	}
@@ -447,7 +476,11 @@ bool mmu_ward_unmap(uintptr_t address, size_t length)
 		machine_lock(&wards_lock);
 		view->length = 0;
 		machine_unlock(&wards_lock);
+		/* The end of a protection window must not meet what is mapped here next. */
+		while (atomic_load(&w->refusing))
+			futex_wait(&w->refusing, true);
 		munmap((void *)address, length);
+		ward_wake(w, address, length);
 		return true;
 	}
 	return false;

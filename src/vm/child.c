@@ -505,6 +505,8 @@ static void fork_parent(void)
 static void space_abandon(struct space *s)
 {
 	mmu_abandon(s->mmu);
+	if (s->swap.file != NULL)
+		swap_file_abandon(s->swap.file);
 	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
 		struct object *o = container_of(n, struct object, link);
 		if (o->frames != NULL)
@@ -579,7 +581,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	struct mmu_view **views;
 	struct inheritance *in;
 
-	env_lock(&forks_lock);
+	env_hold(&forks_lock);
 	env_hold(&s->lock);
 	space_hold(s);
 	in = inheritance_begin(s, c);
@@ -596,7 +598,7 @@ static void child_forks(void *arg, struct mmu_fork *fork)
 	}
 	space_let_go(s);
 	env_let_go(&s->lock);
-	env_unlock(&forks_lock);
+	env_let_go(&forks_lock);
 	if (grandchild != NULL)
 		child_start(grandchild);
 }

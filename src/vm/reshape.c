@@ -710,6 +710,17 @@ static void reshape_end(struct reshape *r)
 	}
 }
 
+static bool unmap_inherited(const struct reshape *r)
+{
+	bool done;
+
+	/* A fork under way is about to advise what it found there. */
+	forks_hold();
+	done = mmu_ward_unmap(r->claim.start, r->claim.end - r->claim.start);
+	forks_let_go();
+	return done;
+}
+
 /* Blocks: for store operations that faults of the views are in. On an error nothing has changed. */
 static int reshape_run(struct reshape *r)
 {
@@ -718,8 +729,7 @@ static int reshape_run(struct reshape *r)
 	if (error != 0)
 		return mkw_set_error(error, "no memory for the table of views");
 	/* In a child of fork there may be a view of the parent's. */
-	if (r->claim.views == NULL && r->change == CHANGE_UNMAP &&
-	    mmu_ward_unmap(r->claim.start, r->claim.end - r->claim.start))
+	if (r->claim.views == NULL && r->change == CHANGE_UNMAP && unmap_inherited(r))
 		return 0;
 	error = reshape_check(r);
 	if (error != 0) {

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -381,6 +382,60 @@ TEST(r7_1_private_truncated, "7.1, 5.1 a child loses its private copies past the
 	world_end(&w);
 }
 
+struct birth {
+	unsigned char *view;
+	struct test_thread cuts;
+};
+
+static void *fork_and_look(void *arg)
+{
+	struct birth *birth = arg;
+	unsigned char *view = birth->view, byte;
+	struct kid kid;
+
+	if (kid_fork(&kid) == 0) {
+		KID_CHECK(view[0] == 'p');
+		kid_turn(&kid);
+		KID_CHECK(try_read(view + 3 * PAGE, &byte, NULL) == -ENXIO);
+		KID_CHECK(view[0] == 'p');
+		_exit(0);
+	}
+	test_thread_join(&birth->cuts);
+	kid_hear(&kid);
+	kid_say(&kid);
+	kid_end(&kid);
+	return NULL;
+}
+
+static void *cut_off(void *arg)
+{
+	CHECK_EQ(mkw_truncate(arg, 2 * PAGE), 0);
+	return NULL;
+}
+
+TEST(r7_1_truncated_at_birth, "7.1, 5.1 the object is cut off before its child's service has begun")
+{
+	struct test_thread forks;
+	struct birth birth;
+	unsigned char *view;
+	struct world w;
+
+	fork_world(&w, 4);
+	view = birth.view = map_private(&w, 4);
+	put(view, 'p');
+	put(view + 3 * PAGE, 'p');
+	test_gate_arm(w.store, SCRIPT_MAP, SCRIPT_ENTRY, SCRIPT_ANY);
+	test_thread_start(&forks, fork_and_look, &birth);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MAP, SCRIPT_ENTRY, 1));
+	test_thread_start(&birth.cuts, cut_off, w.handle);
+	/* Ours is dropped, and the child's is next. */
+	test_wait_until(world_stat(&w).private_bytes <= PAGE);
+	test_gate_release(w.store, SCRIPT_MAP, SCRIPT_ENTRY);
+	test_thread_join(&forks);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST(r7_1_private_swapped, "7.1, 2.8 parent and child share what is in the swap file")
 {
 	char path[] = "/tmp/mkwrite-fork-XXXXXX";
@@ -514,6 +569,38 @@ TEST(s3_5_pinned_frame,
 		CHECK_EQ(mkw_unmap(view, 8 * PAGE), 0);
 		world_end(&w);
 	}
+}
+
+TEST(r7_1_pinned_unreadable,
+     "7.1 a pinned private page that may not be read is copied all the same")
+{
+	struct world w;
+	struct kid kid;
+	struct mkw_pin *pin;
+	unsigned char *view;
+	uint64_t frame;
+
+	fork_world(&w, 4);
+	view = map_private(&w, 4);
+	put(view + PAGE, 'p');
+	REQUIRE_EQ(mkw_pin(view + PAGE, PAGE, MKW_WRITE, &pin), 0);
+	frame = frame_of(view + PAGE);
+	REQUIRE_EQ(mkw_protect(view + PAGE, PAGE, 0), 0);
+	if (kid_fork(&kid) == 0) {
+		kid_turn(&kid);
+		KID_CHECK(mprotect(view + PAGE, PAGE, PROT_READ) == 0);
+		KID_CHECK(view[PAGE] == 'p');
+		_exit(0);
+	}
+	kid_hear(&kid);
+	REQUIRE_EQ(mkw_protect(view + PAGE, PAGE, MKW_READ | MKW_WRITE), 0);
+	put(view + PAGE, 'q');
+	CHECK(frame_of(view + PAGE) == frame);
+	kid_say(&kid);
+	kid_end(&kid);
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
 }
 
 /* ---- Refusals ----------------------------------------------------------------------------- */
@@ -807,6 +894,35 @@ TEST(r7_1_space_destroyed,
 	kid_end(&kid);
 }
 
+TEST(r7_1_space_destroyed_copied,
+     "7.1 a child is told of the space's end though another process has copies of its descriptors")
+{
+	struct world w;
+	struct kid kid;
+	pid_t pid;
+
+	fork_world(&w, 4);
+	if (kid_fork(&kid) == 0) {
+		kid_turn(&kid);
+		KID_CHECK(try_write(w.view, 'd', NULL) == -EOWNERDEAD);
+		_exit(0);
+	}
+	kid_hear(&kid);
+	pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		for (;;)
+			pause();
+	CHECK_EQ(mkw_unmap(w.view, 4 * PAGE), 0);
+	CHECK_EQ(mkw_close(w.handle), 0);
+	CHECK_EQ(mkw_space_destroy(w.space, 0), 0);
+	CHECK(script_destroy(w.store));
+	kid_say(&kid);
+	kid_end(&kid);
+	REQUIRE_EQ(kill(pid, SIGKILL), 0);
+	CHECK(WIFSIGNALED(status_of(pid)));
+}
+
 TEST(r7_1_space_destroyed_waiting,
      "7.1 the space ends while a child waits for the store to have space")
 {
@@ -995,6 +1111,76 @@ TEST(r7_1_keeps_no_descriptor, "7.1 a child's own descriptors end when it closes
 	world_end(&w);
 }
 
+static size_t descriptors(void)
+{
+	size_t n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+TEST(r7_1_no_new_descriptor, "7.1 a fork leaves no descriptor behind, in neither process")
+{
+	struct mkw_space_options options = {RIG_QUIET, .swap_path = "/tmp"};
+	struct world w;
+	struct kid kid;
+	size_t before;
+
+	shared_make();
+	world_make_with(&w, 4 * PAGE, &options);
+	world_open(&w, 4 * PAGE);
+	before = descriptors();
+	if (kid_fork(&kid) == 0) {
+		pid_t pid;
+
+		/* One end of each pipe; what the space had is the parent's alone. */
+		KID_CHECK(descriptors() <= before + 2 - 4);
+		before = descriptors();
+		pid = fork();
+		KID_CHECK(pid >= 0 && descriptors() == before);
+		if (pid == 0)
+			_exit(0);
+		KID_CHECK(status_of(pid) == 0);
+		_exit(0);
+	}
+	kid_end(&kid);
+	/* Of each of the two that are gone there is one until the next fork. */
+	test_wait_until(descriptors() <= before + 2);
+	world_end(&w);
+}
+
+TEST(r7_1_no_descriptors, "7.1 a fork comes back however few descriptors are left for it")
+{
+	struct rlimit limit, few;
+	struct world w;
+	int got = 0;
+
+	fork_world(&w, 4);
+	plain_install();
+	REQUIRE_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	few = limit;
+	for (rlim_t n = 3; got < 2 && n < 1000; n++) {
+		pid_t pid;
+		int met;
+
+		few.rlim_cur = n;
+		REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+		pid = fork();
+		if (pid == 0)
+			_exit(plain_write(w.view, 'c', NULL));
+		REQUIRE(pid >= 0);
+		met = WEXITSTATUS(status_of(pid));
+		CHECK(met == 0 || met == SIGSEGV);
+		got += met == 0;
+		put(w.view, 'p');
+	}
+	REQUIRE_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	CHECK_EQ(got, 2);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	world_end(&w);
+}
+
 TEST(r7_1_unmaps, "7.1, 7.4 a child unmaps a view, or a hole in it, and the rest goes on")
 {
 	struct world w;
@@ -1028,6 +1214,74 @@ TEST(r7_1_unmaps, "7.1, 7.4 a child unmaps a view, or a hole in it, and the rest
 	for (size_t i = 0; i < 16; i++)
 		CHECK_EQ(script_calls_on(w.store, SCRIPT_MKWRITE, i), i == 5 || i == 6 ? 0 : 2);
 	CHECK_EQ(mkw_unmap(second, 4 * PAGE), 0);
+	world_end(&w);
+}
+
+static void *write_unmapped(void *arg)
+{
+	KID_CHECK(plain_write(arg, 'x', NULL) == SIGSEGV);
+	return NULL;
+}
+
+static void unmapped_while_waiting(bool refused, bool plainly)
+{
+	struct test_thread thread;
+	struct world w;
+	struct kid kid;
+
+	plain_install();
+	fork_world(&w, 4);
+	if (refused)
+		script_fail_page(w.store, SCRIPT_MKWRITE, 2, -ENOSPC);
+	test_gate_arm(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 2);
+	if (kid_fork(&kid) == 0) {
+		test_thread_start(&thread, write_unmapped, w.view + 2 * PAGE);
+		kid_turn(&kid);
+		KID_CHECK((plainly ? munmap : mkw_unmap)(w.view, 4 * PAGE) == 0);
+		kid_turn(&kid);
+		test_thread_join(&thread);
+		_exit(0);
+	}
+	kid_hear(&kid);
+	REQUIRE(test_gate_wait_arrived(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY, 1));
+	kid_say(&kid);
+	kid_hear(&kid);
+	test_gate_release(w.store, SCRIPT_MKWRITE, SCRIPT_ENTRY);
+	kid_say(&kid);
+	kid_end(&kid);
+	world_end(&w);
+}
+
+TEST(r7_1_unmapped_while_waiting,
+     "7.1, 7.4 a child unmaps a view, and the thread that waits there is let go, whatever comes")
+{
+	unmapped_while_waiting(true, false);
+	unmapped_while_waiting(false, false);
+	unmapped_while_waiting(false, true);
+}
+
+TEST(r7_1_holes_fork, "7.1 whoever has made a hole in a view hands down the rest of it")
+{
+	struct world w;
+	struct kid kid, grandkid;
+
+	fork_world(&w, 8);
+	CHECK_EQ(munmap(w.view + PAGE, PAGE), 0);
+	if (kid_fork(&kid) == 0) {
+		w.view[2 * PAGE] = 'c';
+		KID_CHECK(munmap(w.view + 4 * PAGE, PAGE) == 0);
+		if (kid_fork(&grandkid) == 0) {
+			w.view[0] = 'g';
+			w.view[5 * PAGE] = 'g';
+			_exit(0);
+		}
+		KID_CHECK(status_of(grandkid.pid) == 0);
+		KID_CHECK(w.view[0] == 'g' && w.view[5 * PAGE] == 'g');
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(get(w.view + 2 * PAGE), 'c');
+	CHECK_EQ(get(w.view + 5 * PAGE), 'g');
 	world_end(&w);
 }
 
@@ -1377,6 +1631,50 @@ TEST(r7_1_fork_under_fire,
 	rig_close(&rig);
 }
 
+static void *clone_much(void *arg)
+{
+	struct fire *fire = arg;
+
+	while (!fire->stop) {
+		pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+		REQUIRE(pid >= 0);
+		if (pid == 0)
+			_exit(0);
+		CHECK_EQ(status_of(pid), 0);
+		fire->done++;
+	}
+	return NULL;
+}
+
+TEST(r7_1_clone_beside, "7.1, I1 no other process is taken for the child, though made just then")
+{
+	struct fire fire = {.stop = false};
+	struct world w;
+
+	fork_world(&w, 4);
+	plain_install();
+	test_thread_start(&fire.thread, clone_much, &fire);
+	for (unsigned round = 0; round < test_rounds(100); round++) {
+		siginfo_t info;
+		pid_t pid = fork();
+
+		REQUIRE(pid >= 0);
+		if (pid == 0) {
+			int met = plain_write(w.view, (unsigned char)round, &info);
+
+			KID_CHECK(met == 0 || met == SIGSEGV);
+			_exit(met);
+		}
+		if (status_of(pid) == 0)
+			CHECK_EQ(get(w.view), (int)(unsigned char)round);
+		CHECK_EQ(shared->line, 0);
+	}
+	fire.stop = true;
+	test_thread_join(&fire.thread);
+	world_end(&w);
+}
+
 static int vfork_and_exit(void)
 {
 	pid_t pid = vfork();
@@ -1536,6 +1834,47 @@ TEST(r7_1_server_killed_under_fire,
 			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
 		}
 	}
+}
+
+static void fork_inside(void *arg, struct mkw_object *object, struct mkw_run *run)
+{
+	unsigned char *view = arg;
+	pid_t pid = fork();
+
+	(void)object;
+	(void)run;
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(view ? view[0] != script_pattern(0, 1) : 0);
+	CHECK_EQ(status_of(pid), 0);
+}
+
+TEST(r7_1_store_forks, "7.1 a store forks inside of its operations, for which other threads wait")
+{
+	struct world w;
+	struct kid kid;
+	void *inline_view;
+
+	fork_world(&w, 8);
+	CHECK_EQ(get(w.view), script_pattern(0, 1));
+	script_hook(w.store, SCRIPT_FAULT, SCRIPT_EXIT, fork_inside, w.view);
+	script_hook(w.store, SCRIPT_MKWRITE, SCRIPT_EXIT, fork_inside, w.view);
+	script_hook(w.store, SCRIPT_WRITE, SCRIPT_EXIT, fork_inside, NULL);
+	script_hook(w.store, SCRIPT_MAP, SCRIPT_ENTRY, fork_inside, NULL);
+	script_hook(w.store, SCRIPT_UNMAP, SCRIPT_ENTRY, fork_inside, NULL);
+	put(w.view + PAGE, 'p');
+	if (kid_fork(&kid) == 0) {
+		w.view[2 * PAGE] = 'c';
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(mkw_sync(w.handle, 0, 0), 0);
+	if (mkw_map(w.handle, 8 * PAGE, MKW_READ | MKW_WRITE, MKW_INLINE, 0, &inline_view) == 0) {
+		put((unsigned char *)inline_view + 5 * PAGE, 'i');
+		CHECK_EQ(mkw_unmap(inline_view, 8 * PAGE), 0);
+	}
+	CHECK_EQ(get(w.view + 2 * PAGE), 'c');
+	world_end(&w);
 }
 
 TEST(r7_1_busy_handlers, "7.1 a fork while every handler thread sits in the store")
