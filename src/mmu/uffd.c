@@ -343,6 +343,11 @@ static int let_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return protect_range(view, address, length, 0);
 }
 
+static int unprotect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return unprotect_range(view, address, length);
+}
+
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	return by_halves(protect, view, address, length);
@@ -459,10 +464,10 @@ int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = let_copy(view, address, length);
+	err = by_halves(let_copy, view, address, length);
 	wake(view, address, length);
 	wake_end(view, address, length);
-	return err;
+	return err == -ENOENT ? 0 : err;
 }
 
 int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool *there)
@@ -470,8 +475,8 @@ int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool 
 	int err;
 
 	wake_begin(view, address, length);
-	err = unprotect_range(view, address, length);
-	if (!err)
+	err = by_halves(unprotect, view, address, length);
+	if (!err || err == -ENOENT)
 		err = page_is_there(view, address, there);
 	wake(view, address, length);
 	wake_end(view, address, length);
