@@ -169,6 +169,30 @@ int fork_advise(const struct mmu_view *views, size_t count, bool inherit)
 	return 0;
 }
 
+static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
+{
+	size_t i = 0;
+
+	while (address - f->views[i].address >= f->views[i].length)
+		i++;
+	return &f->views[i];
+}
+
+/* A view may allow no access: then it does while this reads. */
+static int apart_read(const struct mmu_fork *f, const struct mmu_extent *apart, char *bytes)
+{
+	bool readable = fork_view(f, apart->address)->readable;
+
+	if (!readable && mprotect((void *)apart->address, apart->length, PROT_READ))
+		return -errno;
+	memcpy(bytes, (const void *)apart->address, apart->length);
+	/* What it has split becomes one again, which needs no more mappings. */
+	while (!readable && mprotect((void *)apart->address, apart->length, PROT_NONE) &&
+	       errno == ENOMEM)
+		sched_yield();
+	return 0;
+}
+
 /* The kernel would have whoever writes first copy, and the frame stay with the other. */
 static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t count)
 {
@@ -185,7 +209,10 @@ static int fork_apart(struct mmu_fork *f, const struct mmu_extent *apart, size_t
 	memcpy(f->apart, apart, count * sizeof(*apart));
 	f->apart_count = count;
 	for (size_t i = 0; i < count; i++) {
-		memcpy(f->bytes + at, (const void *)apart[i].address, apart[i].length);
+		int err = apart_read(f, &apart[i], f->bytes + at);
+
+		if (err)
+			return err;
 		at += apart[i].length;
 	}
 	return 0;
@@ -199,15 +226,6 @@ static int fork_let_inherit(const struct mmu_fork *f)
 		if (madvise((void *)f->apart[i].address, f->apart[i].length, MADV_DONTFORK))
 			err = -errno;
 	return err;
-}
-
-static const struct mmu_view *fork_view(const struct mmu_fork *f, uintptr_t address)
-{
-	size_t i = 0;
-
-	while (address - f->views[i].address >= f->views[i].length)
-		i++;
-	return &f->views[i];
 }
 
 /* Holes are filled when there is a descriptor to do it with (warden.c). */

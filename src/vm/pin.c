@@ -336,6 +336,8 @@ int mkw_unpin(struct mkw_pin *pin)
 		return mkw_set_error(-EINVAL, "no pin");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	if (process_check(pin->space) != 0)
+		return -ECHILD;
 	env_shield(&shield);
 	pin_end(pin);
 	env_unshield(&shield);

@@ -516,6 +516,34 @@ TEST(s3_5_pinned_frame,
 	}
 }
 
+TEST(s3_5_pinned_closed,
+     "S3.5, 7.1, 2.9 a pinned private page that nobody may access is copied for a "
+     "child, too")
+{
+	struct world w;
+	struct kid kid;
+	struct mkw_pin *pin;
+	unsigned char *view, byte;
+
+	plain_install();
+	fork_world(&w, 4);
+	view = map_private(&w, 4);
+	put(view + PAGE, 'p');
+	REQUIRE_EQ(mkw_pin(view + PAGE, PAGE, MKW_WRITE, &pin), 0);
+	REQUIRE_EQ(mkw_protect(view, 4 * PAGE, 0), 0);
+	if (kid_fork(&kid) == 0) {
+		KID_CHECK(plain_read(view + PAGE, &byte, NULL) == SIGSEGV);
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK(plain_read(view + PAGE, &byte, NULL) == SIGSEGV);
+	CHECK_EQ(mkw_protect(view, 4 * PAGE, MKW_WRITE), 0);
+	CHECK_EQ(get(view + PAGE), 'p');
+	CHECK_EQ(mkw_unpin(pin), 0);
+	CHECK_EQ(mkw_unmap(view, 4 * PAGE), 0);
+	world_end(&w);
+}
+
 /* ---- Refusals ----------------------------------------------------------------------------- */
 
 TEST(r7_1_refused_in_child,
@@ -1007,9 +1035,11 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 {
 	struct world w;
 	struct kid kid;
+	struct mkw_pin *pin;
 
 	fork_world(&w, 4);
 	put(w.view, 'p');
+	REQUIRE_EQ(mkw_pin(w.view, PAGE, MKW_WRITE, &pin), 0);
 	if (kid_fork(&kid) == 0) {
 		struct mkw_handle *handle;
 		struct mkw_stat stat;
@@ -1039,6 +1069,7 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 		KID_CHECK(mkw_advise(w.view, PAGE, MKW_WILLNEED) == -ECHILD);
 		KID_CHECK(mkw_reserve(w.view, PAGE) == -ECHILD);
 		KID_CHECK(mkw_unreserve(w.view, PAGE) == -ECHILD);
+		KID_CHECK(mkw_unpin(pin) == -ECHILD);
 		KID_CHECK(mkw_open(w.space, "mem:4096", MKW_RDWR, &handle) == -ECHILD);
 		KID_CHECK(mkw_close(w.handle) == -ECHILD);
 		KID_CHECK(mkw_space_destroy(w.space, 0) == -ECHILD);
@@ -1048,6 +1079,7 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 	}
 	kid_end(&kid);
 	CHECK_EQ(get(w.view), 'c');
+	CHECK_EQ(mkw_unpin(pin), 0);
 	world_end(&w);
 }
 
