@@ -32,6 +32,10 @@
 #define REMAP_MIN_PAGES 16
 #define LOOK_PAGES	8 /* of a run, to see whether it is mapped */
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+
 /*
  * What the calling thread knows of the fault that it serves: no entry was there. Then CONTINUE maps
  * the page writable at once, where lifting the protection would leave one more fault to the kernel.
@@ -358,7 +362,12 @@ int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	if (is_childs(view))
 		return -ENOTSUP;
 	count_call(view->mmu);
-	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
+	if (madvise((void *)address, length, MADV_DONTNEED) == 0)
+		return 0;
+	/* The program has locked its memory: pages of views come and go all the same. */
+	if (errno == EINVAL && madvise((void *)address, length, MADV_DONTNEED_LOCKED) == 0)
+		return 0;
+	return -errno;
 }
 
 /* ---- Private views ------------------------------------------------------------------------ */
