@@ -315,7 +315,8 @@ int mkw_last_refusal(struct mkw_refusal *refusal);
  * its copies count as resident pages. Pages already cached are mapped at once (about 0.3 us each).
  * With MKW_LOCKED there is no view unless all of it that the object has could be filled: ENOMEM if
  * the limits do not allow that, or what the store refuses; a private view's first write to a page
- * needs a page more, as in any other. Children inherit it (see Children).
+ * needs a page more, as in any other. What mkw_remap() and mkw_remap_pages() add to it is filled
+ * as far as that can be done. Children inherit it (see Children).
  * Errors: EINVAL (range; MKW_WRITE on a store that cannot write), EACCES (MKW_WRITE on a read-only
  * handle), ENOMEM, ENOTSUP (MKW_INLINE not possible here).
  */
@@ -376,7 +377,7 @@ enum mkw_advice {
 	MKW_FREE,	/* a private view's copies are not needed any more: they are dropped */
 	MKW_COLD,	/* not used soon: the first to go when there is no room */
 	MKW_PAGEOUT,	/* give the memory back now: write what is dirty, drop it; blocks */
-	MKW_DONTFORK,	/* children do not inherit the view, which must be named whole */
+	MKW_DONTFORK,	/* children do not inherit the range */
 	MKW_DOFORK,	/* they do: the default */
 };
 /*

@@ -216,6 +216,7 @@ enum kin_word {
 	KIN_ZAPPED,  /* child: done; reported: which */
 	KIN_FORK,    /* child: it is about to fork; with the end of a socket to its child's */
 	KIN_GO,	     /* it may. error: its child inherits nothing */
+	KIN_WITHOUT, /* child: it has come to be, and goes on without the views */
 };
 
 struct kin_message {

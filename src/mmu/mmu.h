@@ -288,7 +288,8 @@ void mmu_kin_zap(struct mmu_view *view, uintptr_t address, size_t length);
 void mmu_wards_fork_begin(void);
 void mmu_wards_fork_end(void);
 void mmu_wards_inherit(void);
-/* Is it in an inherited view, to which the access is allowed? */
+/* Is it in an inherited view; in one to which the access is allowed? */
+bool mmu_ward_has(uintptr_t address);
 bool mmu_ward_allows(uintptr_t address, enum mmu_access access);
 /* Unmap one that was inherited whole. False: there is none there. */
 bool mmu_ward_unmap(uintptr_t address, size_t length);

@@ -114,6 +114,12 @@ void mmu_wards_inherit(void)
 	never("mmu_wards_inherit");
 }
 
+bool mmu_ward_has(uintptr_t address)
+{
+	(void)address;
+	return false;
+}
+
 bool mmu_ward_allows(uintptr_t address, enum mmu_access access)
 {
 	(void)address;

@@ -22,6 +22,7 @@
 #include <linux/close_range.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -296,8 +297,20 @@ static struct ward *ward_new(const struct mmu_fork *f)
 	return ward;
 }
 
+/* In its place something that nobody needs to serve. A kernel without memory is asked again: what
+ * is left would read as zeros where a page is not mapped. */
+static void view_replace(const struct mmu_view *view)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+
+	while (mmap((void *)view->address, view->length, PROT_NONE, flags, -1, 0) == MAP_FAILED &&
+	       errno == ENOMEM)
+		sched_yield();
+}
+
 void warden_start(const struct mmu_fork *f)
 {
+	const struct kin_message without = {.word = KIN_WITHOUT};
 	struct ward *ward = ward_new(f);
 
 	(void)fork_advise(f->views, f->count, false);
@@ -311,12 +324,13 @@ void warden_start(const struct mmu_fork *f)
 			return;
 		}
 	}
+	/* Or who forked, and sees the socket hang up before the event was looked at, takes this for
+	 * a fork that failed, and the event for another process's. */
+	(void)kin_send(f->childs, &without, -1);
 	close(f->childs);
-	/* In their place something that nobody needs to serve. */
 	for (size_t i = 0; i < f->count; i++)
 		if (f->views[i].length > 0)
-			(void)mmap((void *)f->views[i].address, f->views[i].length, PROT_NONE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+			view_replace(&f->views[i]);
 }
 
 /* ---- When this process forks itself ------------------------------------------------------- */
@@ -401,6 +415,14 @@ void mmu_wards_inherit(void)
 
 /* ---- What the process itself does with them ----------------------------------------------- */
 
+bool mmu_ward_has(uintptr_t address)
+{
+	for (const struct ward *w = wards; w; w = w->next)
+		if (ward_view(w, address))
+			return true;
+	return false;
+}
+
 /* In signal handlers, too: no lock. */
 bool mmu_ward_allows(uintptr_t address, enum mmu_access access)
 {
@@ -408,7 +430,7 @@ bool mmu_ward_allows(uintptr_t address, enum mmu_access access)
 		const struct mmu_view *view = ward_view(w, address);
 
 		if (view)
-			return access == MMU_READ || view->writable;
+			return access == MMU_READ ? view->readable : view->writable;
 	}
 	return false;
 }

@@ -144,20 +144,6 @@ static int advise_dontneed(struct view *v, uint64_t first, uint64_t count)
 	return error == 0 ? 0 : mkw_set_error(error, "cannot drop the range: errno %d", -error);
 }
 
-/* 7.2. An inline view's child would serve itself, and has nothing to do that with. */
-static int advise_fork(struct view *v, uint64_t first, uint64_t count, bool inherit)
-{
-	if (first != v->first || count != v->count)
-		return mkw_set_error(-EINVAL, "a view is inherited whole or not: %zu bytes at %p",
-				     v->mmu.length, (void *)v->mmu.address);
-	if (inherit && v->mmu.backend != MMU_UFFD)
-		return mkw_set_error(-EINVAL, "an inline view cannot be inherited");
-	env_write_lock(&v->object->views_lock);
-	v->dontfork = !inherit;
-	env_write_unlock(&v->object->views_lock);
-	return 0;
-}
-
 /* What write-back fails with is told like any other write-back's (6.5). */
 static int advise_reclaim(struct view *v, uint64_t first, uint64_t count, bool now)
 {
@@ -187,9 +173,6 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 		return view_fill(v, first, count);
 	case MKW_DONTNEED:
 		return advise_dontneed(v, first, count);
-	case MKW_DONTFORK:
-	case MKW_DOFORK:
-		return advise_fork(v, first, count, *(enum mkw_advice *)arg == MKW_DOFORK);
 	case MKW_FREE:
 		return advise_free(v, first, count);
 	case MKW_COLD:
@@ -211,6 +194,8 @@ int mkw_advise(void *address, size_t length, enum mkw_advice advice)
 	error_clear();
 	if ((unsigned)advice > MKW_DOFORK)
 		return mkw_set_error(-EINVAL, "unknown advice %d", (int)advice);
+	if (advice == MKW_DONTFORK || advice == MKW_DOFORK)
+		return reshape_fork(address, length, advice == MKW_DONTFORK);
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
 	env_shield(&shield);

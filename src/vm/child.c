@@ -65,7 +65,7 @@ int process_check(const struct space *s)
 
 int process_check_address(uintptr_t address)
 {
-	return mmu_ward_allows(address, MMU_READ) ? say_parents() : 0;
+	return mmu_ward_has(address) ? say_parents() : 0;
 }
 
 void forks_hold(void)

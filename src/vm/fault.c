@@ -782,7 +782,7 @@ bool fault_allowed(uintptr_t address, enum mmu_access access)
 	bool allowed;
 
 	if (v == NULL)
-		return view_await_gone(address);
+		return mmu_ward_allows(address, access) || view_await_gone(address);
 	allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
 	view_put(v);
 	return allowed;

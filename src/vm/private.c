@@ -66,8 +66,10 @@ static struct private_chunk *private_chunk_make(const struct view *v, const stru
 {
 	struct private_chunk **place = private_place(v, r);
 
-	if (*place == NULL)
-		*place = slab_private(v->object->space);
+	if (*place != NULL)
+		return *place;
+	*place = slab_private(v->object->space);
+	/* Not again later: it is looked at without the lock, too. */
 	if (*place != NULL)
 		(*place)->childs = v->child != NULL;
 	return *place;

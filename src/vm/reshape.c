@@ -32,6 +32,7 @@
 enum change {
 	CHANGE_UNMAP,
 	CHANGE_PROTECT,
+	CHANGE_FORK, /* whether children inherit it */
 	CHANGE_PAGES,
 	CHANGE_MOVE,
 	CHANGE_GROW,
@@ -42,6 +43,7 @@ struct reshape {
 	struct claim claim; /* the range that changes; the views it touches, and their neighbours */
 	enum change change;
 	unsigned protection; /* CHANGE_PROTECT */
+	bool dontfork;	     /* CHANGE_FORK */
 	uint64_t page;	     /* CHANGE_PAGES: what the range's first page shows then */
 	uintptr_t place;     /* CHANGE_MOVE, CHANGE_GROW: where to */
 	uint64_t grow;	     /* the same: pages more at the end */
@@ -99,10 +101,14 @@ static unsigned fate_protection(const struct reshape *r, const struct view *v, u
 	return r->change == CHANGE_PROTECT && in_range(r, address) ? r->protection : v->protection;
 }
 
+static bool fate_dontfork(const struct reshape *r, const struct view *v, uintptr_t address)
+{
+	return r->change == CHANGE_FORK && in_range(r, address) ? r->dontfork : v->dontfork;
+}
+
 static bool can_be_one(const struct view *a, const struct view *b)
 {
-	return a->mapping == b->mapping && a->private == b->private && a->locked == b->locked &&
-	       a->dontfork == b->dontfork;
+	return a->mapping == b->mapping && a->private == b->private && a->locked == b->locked;
 }
 
 /* views_claim: will they be one? */
@@ -111,11 +117,13 @@ static bool will_join(const struct view *before, const struct view *behind, void
 	const struct reshape *r = arg;
 	uintptr_t border = behind->mmu.address;
 
-	if ((r->change != CHANGE_PROTECT && r->change != CHANGE_PAGES &&
+	if ((r->change != CHANGE_PROTECT && r->change != CHANGE_FORK && r->change != CHANGE_PAGES &&
 	     r->change != CHANGE_NOTHING) ||
 	    view_end(before) != border || !can_be_one(before, behind))
 		return false;
-	return fate_protection(r, before, border - MKW_PAGE_SIZE) ==
+	return fate_dontfork(r, before, border - MKW_PAGE_SIZE) ==
+		       fate_dontfork(r, behind, border) &&
+	       fate_protection(r, before, border - MKW_PAGE_SIZE) ==
 		       fate_protection(r, behind, border) &&
 	       fate_page(r, before, border - MKW_PAGE_SIZE) + 1 == fate_page(r, behind, border);
 }
@@ -200,11 +208,13 @@ static int piece_append(struct reshape *r, const struct view *v, uintptr_t from,
 	struct view *last = r->made_last, *piece;
 	uint64_t page = fate_page(r, v, from);
 	unsigned protection = fate_protection(r, v, from);
+	bool dontfork = fate_dontfork(r, v, from);
 
 	if (from >= to)
 		return 0;
 	if (last != NULL && view_end(last) == from && can_be_one(last, v) &&
-	    last->protection == protection && last->first + last->count == page) {
+	    last->protection == protection && last->dontfork == dontfork &&
+	    last->first + last->count == page) {
 		piece_take_advice(last, v, part.first, part.count, page - part.first);
 		view_lengthen(last, part.count);
 		return 0;
@@ -212,6 +222,7 @@ static int piece_append(struct reshape *r, const struct view *v, uintptr_t from,
 	piece = piece_new(v, &part, from, page, protection);
 	if (piece == NULL)
 		return -ENOMEM;
+	piece->dontfork = dontfork;
 	if (last != NULL)
 		last->next = piece;
 	else
@@ -477,7 +488,7 @@ static int parts_prepare(struct reshape *r)
 	struct part part;
 	int error = 0;
 
-	if (r->change == CHANGE_GROW || r->change == CHANGE_NOTHING)
+	if (r->change == CHANGE_GROW || r->change == CHANGE_NOTHING || r->change == CHANGE_FORK)
 		return 0;
 	for (struct view *v = r->claim.views; v != NULL && error == 0; v = v->next) {
 		if (part_of(r, v, &part))
@@ -621,12 +632,14 @@ static int reshape_check(const struct reshape *r)
 					     "the view at %p may not be writable: its handle "
 					     "or its store is read only",
 					     (void *)v->mmu.address);
+		if (r->change == CHANGE_FORK && !r->dontfork && v->mmu.backend != MMU_UFFD)
+			return mkw_set_error(-EINVAL, "an inline view cannot be inherited");
 		if (r->change == CHANGE_PAGES &&
 		    (v->private != NULL || v->object != r->claim.views->object))
 			return mkw_set_error(-EINVAL,
 					     "the range is not in shared views of one object");
 		if (atomic_load(&v->torn) && r->change != CHANGE_UNMAP &&
-		    r->change != CHANGE_PROTECT)
+		    r->change != CHANGE_PROTECT && r->change != CHANGE_FORK)
 			return mkw_set_error(
 				-EFAULT,
 				"a part of the view at %p was unmapped, or mapped over, "
@@ -790,16 +803,45 @@ int mkw_protect(void *address, size_t length, unsigned protection)
 	return reshape_range(&r, address, length);
 }
 
+int reshape_fork(void *address, size_t length, bool dontfork)
+{
+	struct reshape r = {.change = CHANGE_FORK, .dontfork = dontfork};
+
+	return reshape_range(&r, address, length);
+}
+
+static int fill_locked_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	(void)arg;
+	return v->locked ? view_fill(v, first, count) : 0;
+}
+
+/* MKW_LOCKED: what the range shows now is brought in as far as that can be done, as mremap(2) does
+ * (mm_populate in Linux); the rest when it is touched. */
+static void fill_locked(char *address, size_t length)
+{
+	struct env_shield shield;
+
+	env_shield(&shield);
+	if (views_each(address, length, fill_locked_part, NULL) != 0)
+		error_clear();
+	env_unshield(&shield);
+}
+
 int mkw_remap_pages(void *address, size_t length, uint64_t offset)
 {
 	struct reshape r = {.change = CHANGE_PAGES, .page = offset >> PAGE_SHIFT};
+	int error;
 
 	error_clear();
 	if (offset % MKW_PAGE_SIZE != 0 || length > (OBJECT_PAGES_MAX << PAGE_SHIFT) ||
 	    offset > (OBJECT_PAGES_MAX << PAGE_SHIFT) - length)
 		return mkw_set_error(-EINVAL,
 				     "offset not page aligned, or past the largest object");
-	return reshape_range(&r, address, length);
+	error = reshape_range(&r, address, length);
+	if (error == 0)
+		fill_locked(address, length);
+	return error;
 }
 
 /* What grew is a view of its own so far. If it stays one nothing is lost. */
@@ -828,6 +870,7 @@ static int remap_grow(void *old, size_t old_length, size_t new_length, bool may_
 		return error;
 	*address = move.place != 0 ? (void *)move.place : old;
 	join_growth((char *)*address + old_length, new_length - old_length);
+	fill_locked((char *)*address + old_length, new_length - old_length);
 	return 0;
 }
 

@@ -256,13 +256,16 @@ void views_settle(struct claim *c, struct view *made)
 	env_write_unlock(&table_lock);
 }
 
-/* True: there was a view that left, or was reshaped, and it is over now. */
+/* True: there was a view that left, or was reshaped, and it is over now; or had ended before this
+ * looked, and one is at start. */
 static bool views_await(uintptr_t start, uintptr_t end)
 {
+	size_t i;
 	bool found;
 
 	env_write_lock(&table_lock);
-	found = is_leaving(start, end);
+	i = table_search(start);
+	found = is_leaving(start, end) || (i < table_count && table[i]->mmu.address <= start);
 	await_others(start, end);
 	env_write_unlock(&table_lock);
 	return found;

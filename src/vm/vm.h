@@ -504,6 +504,8 @@ void view_set_private(struct view *v, struct private *private);
 void view_set_protection(struct view *v, unsigned protection);
 void view_free(struct view *v);
 int view_unmap(struct view *v); /* after it was taken from the table */
+/* Whether children inherit the range (7.2). As the API calls of reshape.c. */
+int reshape_fork(void *address, size_t length, bool dontfork);
 /* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
  * lock held. */
 int view_fill(struct view *v, uint64_t first, uint64_t count);

@@ -233,6 +233,27 @@ TEST_EACH_BACKEND(locked_shared, "a locked view is filled when it is mapped, and
 	rig_close(&rig);
 }
 
+TEST_EACH_BACKEND(locked_grows, "what a locked view comes to show is filled, too")
+{
+	struct rig rig;
+	uint64_t filled;
+	void *view;
+
+	rig_open(&rig, NULL, 64, MKW_RDWR);
+	REQUIRE_EQ(mkw_map(rig.handle, 8 * PAGE, MKW_READ, MKW_LOCKED | test_map_flags(), 0, &view),
+		   0);
+	CHECK_EQ(mkw_remap(view, 8 * PAGE, 16 * PAGE, MKW_MAYMOVE, &view), 0);
+	CHECK_EQ(rig_stat(&rig).resident_bytes, 16 * PAGE);
+	CHECK_EQ(mkw_remap_pages(view, 4 * PAGE, 32 * PAGE), 0);
+	filled = rig_stat(&rig).pages_filled;
+	CHECK_EQ(filled, 20);
+	for (uint64_t i = 0; i < 16; i++)
+		CHECK_EQ(*rig_word(view, i), 0);
+	CHECK_EQ(rig_stat(&rig).pages_filled, filled);
+	CHECK_EQ(mkw_unmap(view, 16 * PAGE), 0);
+	rig_close(&rig);
+}
+
 TEST_EACH_BACKEND(locked_too_much,
 		  "S4.7 a locked view for which there is no room: ENOMEM, and no view")
 {

@@ -576,6 +576,34 @@ TEST(r7_1_refused_in_child,
 	world_end(&w);
 }
 
+static void *read_much(void *address)
+{
+	for (int i = 0; i < 300; i++)
+		KID_CHECK(read_into(address) == EFAULT);
+	return NULL;
+}
+
+TEST(r7_1_refused_in_two_ways,
+     "7.1 a thread of the child is refused by signal, while another is in a call")
+{
+	struct world w;
+	struct kid kid;
+
+	fork_world(&w, 4);
+	script_fail_page(w.store, SCRIPT_MKWRITE, 2, -ENOSPC);
+	if (kid_fork(&kid) == 0) {
+		pthread_t thread;
+
+		KID_CHECK(pthread_create(&thread, NULL, read_much, w.view + 2 * PAGE) == 0);
+		for (int i = 0; i < 300; i++)
+			KID_CHECK(try_write(w.view + 2 * PAGE + 9, 'x', NULL) == -ENOSPC);
+		KID_CHECK(pthread_join(thread, NULL) == 0);
+		_exit(0);
+	}
+	kid_end(&kid);
+	world_end(&w);
+}
+
 TEST(r7_1_refused_plainly, "7.1 a handler of the program gets the child's SIGBUS as the kernel's")
 {
 	struct world w;
@@ -1136,7 +1164,6 @@ TEST(r7_2_dontfork,
 	fork_world(&w, 4);
 	second = world_map(&w, 0, 4, MKW_READ | MKW_WRITE);
 	CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_DONTFORK), 0);
-	CHECK_EQ(mkw_advise(w.view, PAGE, MKW_DOFORK), -EINVAL);
 	for (int round = 0; round < 2; round++) {
 		if (kid_fork(&kid) == 0) {
 			int expected = round == 0 ? SIGSEGV : 0;
@@ -1156,6 +1183,32 @@ TEST(r7_2_dontfork,
 		CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_DOFORK), 0);
 	}
 	CHECK_EQ(mkw_unmap(second, 4 * PAGE), 0);
+	world_end(&w);
+}
+
+TEST(r7_2_dontfork_parts,
+     "7.2 DONTFORK of a part: the child has the rest of the view, and the parent all of it")
+{
+	struct world w;
+	struct kid kid;
+
+	shared_make();
+	plain_install();
+	fork_world(&w, 4);
+	CHECK_EQ(mkw_advise(w.view + PAGE, 2 * PAGE, MKW_DONTFORK), 0);
+	CHECK_EQ(mkw_advise(w.view + PAGE, PAGE, MKW_DOFORK), 0);
+	if (kid_fork(&kid) == 0) {
+		unsigned char byte;
+
+		KID_CHECK(plain_read(w.view + 2 * PAGE, &byte, NULL) == SIGSEGV);
+		w.view[0] = w.view[PAGE] = w.view[3 * PAGE] = 'c';
+		_exit(0);
+	}
+	kid_end(&kid);
+	put(w.view + 2 * PAGE, 'p');
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(get(w.view + i * PAGE), i == 2 ? 'p' : 'c');
+	CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_DOFORK), 0);
 	world_end(&w);
 }
 
@@ -1428,9 +1481,10 @@ static pid_t hammer_fork(struct rig *rig, uint64_t seed)
 	pid_t pid = fork();
 
 	REQUIRE(pid >= 0);
-	for (; pid == 0; shared->value++)
+	if (pid > 0)
+		return pid;
+	for (;; shared->value++)
 		atomic_fetch_add(rig_word(rig->view, rig_random(&seed) % rig->pages), 1);
-	return pid;
 }
 
 TEST(r7_1_killed_under_fire,

@@ -1525,9 +1525,9 @@ TEST_EACH_BACKEND(s3_3_protection,
 		SKIP("io_uring registers no buffer: %s", strerror(errno));
 	for (unsigned round = 0; round < rounds; round++) {
 		check_same_bytes(&ring, &device, view, (unsigned char)(10 + round % 100));
-		REQUIRE_EQ(mprotect(view, DEVICE_PAGES * PAGE, PROT_READ), 0);
+		REQUIRE_EQ(mkw_protect(view, DEVICE_PAGES * PAGE, MKW_READ), 0);
 		CHECK(all_bytes_are(view, 1));
-		REQUIRE_EQ(mprotect(view, DEVICE_PAGES * PAGE, PROT_READ | PROT_WRITE), 0);
+		REQUIRE_EQ(mkw_protect(view, DEVICE_PAGES * PAGE, MKW_READ | MKW_WRITE), 0);
 		/* And whatever the library does in between. */
 		CHECK_EQ(mkw_advise(view, DEVICE_PAGES * PAGE, MKW_PAGEOUT), 0);
 		CHECK_EQ(mkw_advise(view, DEVICE_PAGES * PAGE, MKW_DONTNEED), 0);

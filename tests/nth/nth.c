@@ -447,10 +447,10 @@ int __wrap_memfd_create(const char *name, unsigned flags)
 	return -1;
 }
 
-/* Locks of files; whatever else there is has none. */
+/* Locks of files: whatever else there is has none. The flags of a descriptor can be set. */
 int __wrap_fcntl64(int fd, int command, ...)
 {
-	int error = FAILS("fcntl", ERRNOS(ENOLCK, ENOMEM, EAGAIN, EINTR));
+	int error = command == F_SETFL ? 0 : FAILS("fcntl", ERRNOS(ENOLCK, ENOMEM, EAGAIN, EINTR));
 	va_list list;
 	void *argument;
 

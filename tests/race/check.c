@@ -46,6 +46,11 @@ static void check_page(struct region *r, size_t slot, bool quiet)
 	if (p->state == PAGE_ABSENT && entry >= SIM_RO)
 		threads_fail("page %llu is detached and some view has it (I5)",
 			     (unsigned long long)page);
+	if (p->pins > 0 && p->state == PAGE_ABSENT)
+		threads_fail("page %llu is pinned and detached (2.10)", (unsigned long long)page);
+	if (p->write_pins > 0 && p->state != PAGE_DIRTY)
+		threads_fail("page %llu is pinned for writing and %s (2.10)",
+			     (unsigned long long)page, states[p->state]);
 	if ((p->state != PAGE_ABSENT) != sim_frame_exists(o->frames, page))
 		threads_fail("page %llu is %s and %s a frame", (unsigned long long)page,
 			     states[p->state], p->state == PAGE_ABSENT ? "has" : "lacks");
@@ -76,8 +81,12 @@ static void check_counts(const struct region *r)
 			     r->asked, asked, r->held, held);
 }
 
-static void check_account(const struct account *a, uint64_t charged)
+/* Charges come before states, and go after them. */
+static void check_account(const struct account *a, uint64_t charged, uint64_t resident)
 {
+	if (a->resident < resident)
+		threads_fail("%llu pages are resident, %llu are charged",
+			     (unsigned long long)resident, (unsigned long long)a->resident);
 	if (a->dirty_limit != 0 && (a->dirty > a->dirty_limit || charged > a->dirty_limit))
 		threads_fail("%llu pages are dirty, %llu charged; the limit is %llu (S1.3)",
 			     (unsigned long long)charged, (unsigned long long)a->dirty,
@@ -91,9 +100,10 @@ static void check_account(const struct account *a, uint64_t charged)
 void check_state(void *arg)
 {
 	struct space *s = space_of(world.space);
-	uint64_t charged = 0;
+	uint64_t charged = 0, resident = 0;
 
 	(void)arg;
+	private_observe();
 	for (struct list *n = s->regions.next; n != &s->regions; n = n->next) {
 		struct region *r = container_of(n, struct region, link);
 		bool quiet = env_sim_mutex_is_free(&r->lock);
@@ -103,7 +113,8 @@ void check_state(void *arg)
 		if (quiet)
 			check_counts(r);
 		charged += r->charged;
+		resident += r->resident + private_check(r, quiet);
 	}
 	if (env_sim_mutex_is_free(&s->charge_lock))
-		check_account(&s->account, charged);
+		check_account(&s->account, charged, resident);
 }

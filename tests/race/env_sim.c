@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <lock/rank.h>
-#include <vm/env.h>
+#include <vm/vm.h>
 
 struct sim_lock {
 	int32_t writer; /* thread + 1 */
@@ -302,13 +302,18 @@ void env_nap(uint64_t ns)
 	thread_wait("naps", &nap, threads_now_ns() + ns, NULL, NULL, NULL);
 }
 
-/* Large pieces are the slab's, which needs no zeros: they are kept for the next run, or each run
- * would wait for the kernel's. ASan watches real ones. */
+/* The slab's pieces need no zeros: they are kept for the next run, or each run would wait for the
+ * kernel's. ASan watches real ones. */
+static bool is_kept(size_t size)
+{
 #ifdef __SANITIZE_ADDRESS__
-#define KEEP_MIN SIZE_MAX
+	(void)size;
+	return false;
 #else
-#define KEEP_MIN (64u << 10)
+	return size == 256u << 10 || size == (FILL_PAGES_MAX + 1) * MKW_PAGE_SIZE;
 #endif
+}
+
 static struct kept {
 	struct kept *next;
 	size_t size;
@@ -318,7 +323,7 @@ void *env_alloc(size_t size)
 {
 	void *p = NULL;
 
-	for (struct kept **k = &kept; *k != NULL && size >= KEEP_MIN; k = &(*k)->next)
+	for (struct kept **k = &kept; *k != NULL && is_kept(size); k = &(*k)->next)
 		if ((*k)->size == size) {
 			p = *k;
 			*k = (*k)->next;
@@ -335,7 +340,7 @@ void env_free(void *p, size_t size)
 	struct kept *k = p;
 
 	live -= p != NULL;
-	if (size < KEEP_MIN) {
+	if (!is_kept(size)) {
 		free(p);
 		return;
 	}

@@ -86,17 +86,22 @@ void model_call_end(struct model *m, unsigned word, uint64_t value, uint64_t beg
 		values_close(w, begun, NOW);
 }
 
-void model_read(struct model *m, unsigned word, uint64_t value)
+bool model_may(const struct model *m, unsigned word, uint64_t value)
 {
-	struct word *w = &m->words[word];
+	const struct word *w = &m->words[word];
 	bool found = false;
 
 	for (unsigned i = 0; i < w->count; i++)
 		found |= w->values[i].until == NOW && w->values[i].value == value;
-	if (!found)
+	return found;
+}
+
+void model_read(struct model *m, unsigned word, uint64_t value)
+{
+	if (!model_may(m, word, value))
 		threads_fail("word %u reads %llu, which it cannot hold", word,
 			     (unsigned long long)value);
-	values_close(w, NOW, value);
+	values_close(&m->words[word], NOW, value);
 }
 
 bool model_had(const struct model *m, unsigned word, uint64_t value, uint64_t time)

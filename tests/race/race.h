@@ -7,12 +7,14 @@
 #define RACE_H
 
 #include <mkwrite/store.h>
+#include <mmu/sim.h>
 #include <vm/vm.h>
 
 #define OBJECTS	     2
 #define PAGES	     4		 /* of an object, at most */
 #define WORDS	     (PAGES * 2) /* tracked words: the first of a page and one in its second half */
-#define VIEWS	     4
+#define VIEWS	     6
+#define PRIVATE_VIEW 4 /* the first of two private views */
 #define PROGRAMS_MAX 4
 #define TAIL	     3072u /* where in its page an odd word is */
 
@@ -53,6 +55,8 @@ uint64_t model_call(struct model *m, unsigned word, uint64_t value);
 void model_call_end(struct model *m, unsigned word, uint64_t value, uint64_t begun, bool done);
 /* Somebody read value just now: fails if it could not be there. */
 void model_read(struct model *m, unsigned word, uint64_t value);
+/* Could it be there? */
+bool model_may(const struct model *m, unsigned word, uint64_t value);
 /* Was value there at or after time? */
 bool model_had(const struct model *m, unsigned word, uint64_t value, uint64_t time);
 
@@ -89,6 +93,18 @@ struct race_view {
 	uintptr_t address;
 	unsigned object; /* which one it shows */
 	bool mapped;
+	/* Private views: */
+	uint64_t serial;	  /* the machine's, 0: a shared view */
+	bool own[PAGES];	  /* a page of its own: written through it, or copied to be */
+	unsigned made[PAGES];	  /* how often it has become that */
+	unsigned dropping[PAGES]; /* calls under way after which it need not be */
+};
+
+/* Somebody who stores to a page that is pinned, without any translation. */
+struct device {
+	struct mkw_pin *pin;
+	struct sim_hold hold;
+	unsigned made; /* of the private view's page */
 };
 
 struct world {
@@ -105,7 +121,9 @@ struct world {
 	bool cuts;     /* some program truncates: accesses may be past the end */
 	bool left;     /* object 0 has no user, and could not be written */
 	bool freezes, unmaps, limited, pins;
-	unsigned reports_max; /* for one access */
+	unsigned reports_max;	  /* for one access */
+	unsigned swap_fails;	  /* writes to the swap file to come */
+	struct device devices[2]; /* of the first view, of the private view */
 	uint64_t next_value;
 	uint64_t size_least; /* of object 0, at the end */
 	int64_t live_before;
@@ -118,10 +136,32 @@ void world_main(void *scenario);
 /* Run a script, words of script.c, in the calling thread. */
 void script_run(const char *script);
 bool script_has(const struct scenario *s, const char *word);
+/* Unpin, if there is a pin. */
+void device_end(struct device *d);
+/* Read a word by a view, and compare. */
+void script_look(unsigned view, unsigned word);
+/* Map a view of an object: world.views[view]. */
+int view_make(unsigned view, unsigned object);
 /* The value of option name=N, or 0 / 1 for one without. */
 unsigned option(const struct scenario *s, const char *name);
 
-/* After every point: I1 to I5, counts and limits (check.c). */
+/* ---- Private views (private.c) ------------------------------------------------------------ */
+
+/* Is a private view at the address? *v: NULL while mkw_map has not returned it. */
+bool private_at(uintptr_t address, struct race_view **v);
+/* It has just been mapped. */
+void private_mapped(struct race_view *v);
+/* A store of the program has reached memory; somebody read value. v may be NULL. */
+void private_commit(struct race_view *v, unsigned word, uint64_t value);
+void private_read(struct race_view *v, unsigned word, uint64_t value);
+/* May the view give up a page of its own just now? */
+bool private_may_go(const struct race_view *v, unsigned page);
+/* Which pages the views have given up since: fails where they may not. */
+void private_observe(void);
+/* What must hold in every state: returns how many pages are charged. */
+uint64_t private_check(struct region *r, bool quiet);
+
+/* After every point: I1 to I6, counts and limits (check.c). */
 void check_state(void *arg);
 
 #endif

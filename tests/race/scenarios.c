@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * scenarios.c - what is explored: scenarios written for a rule each; every pair of actions from
- * three beginnings; and any number drawn by lot. Words of the scripts: script.c; options: world.c.
+ * three beginnings, and private ones from a fourth; and any number drawn by lot. Words of the
+ * scripts: script.c; options: world.c.
  */
 #include "scenarios.h"
 
@@ -263,6 +264,259 @@ static const struct scenario written[] = {
 	{"small: 4.5 a truncate under way when frozen", "", "", {"shrink", "freeze"}},
 	{"small: 4.5 a write when frozen", "inline", "", {"write0", "freeze"}},
 	{"small: 5.4 grow after a write past the end", "inline", "cut", {"write1", "grow"}},
+	/* Private views: 2.6, I6. The store is asked for none of their writes. */
+	{"2.6 a first write of a private view", "", "", {"mine0 see0", "write0 read0"}},
+	{"2.6 a copy against who reads the view", "", "see0", {"mine0", "see0 see0", "write0"}},
+	{"2.6 two writers of a private page", "workers=2", "", {"mine0", "mine1 see0", "see1"}},
+	{"2.6 a private write against write-back", "", "write0", {"mine0", "sync", "write0"}},
+	{"2.6 the machine takes the frame", "", "see0", {"mine0 see0", "shake", "see0"}},
+	{"I6 a copy is written in place", "", "mine0", {"mine0 mine1", "see0 see1", "write0"}},
+	{"I6 two private views", "", "", {"mine0", "theirs0 spy0", "see0"}},
+	{"I6 two private views that have copied",
+	 "",
+	 "mine0 theirs0",
+	 {"mine0 see0", "theirs1 spy0", "write0"}},
+	{"5.1 private copies made while the object is cut",
+	 "",
+	 "see2",
+	 {"mine2", "shrink", "see2"}},
+	{"5.1 private copies against shrink and grow",
+	 "",
+	 "mine2",
+	 {"mine2 see2", "shrink grow", "see2"}},
+	{"5.1 a shrink that fails keeps private copies",
+	 "fails cut_fails=1",
+	 "mine2",
+	 {"shrink", "mine2 see2"}},
+	{"5.2 punch leaves private copies", "", "mine0", {"punch0", "mine0 see0", "see1"}},
+	{"5.2 punch against a first private write", "", "see0", {"punch0", "mine0 see0"}},
+	{"5.3 invalidate leaves private copies", "", "mine0", {"invalidate", "mine1 see0"}},
+	{"5.3 invalidate against a first private write",
+	 "",
+	 "see0",
+	 {"invalidate", "mine0 see0", "write0"}},
+	{"5.3 discard leaves private copies",
+	 "manual",
+	 "mine0 write0",
+	 {"discard0", "mine0 see0", "see2"}},
+	{"DONTNEED against a private write", "", "mine0", {"drop0", "mine0 see0", "see0"}},
+	{"DONTNEED against a first private write", "", "see0", {"drop0 see0", "mine0 see0"}},
+	{"DONTNEED twice", "", "mine0", {"drop0", "drop0 mine0", "see0"}},
+	{"a private page dropped behind the library's back",
+	 "",
+	 "mine0",
+	 {"toss0 see0", "mine0 see0", "reclaim"}},
+	{"a grant taken back from a writer",
+	 "resident=4 pages=3 denied",
+	 "see2 see4",
+	 {"mine0 see0", "reclaim", "read2"}},
+	{"S3.1 a copy written while the page below it is locked",
+	 "pages=3 denied",
+	 "see0 see2 see4 mine0 tight reclaim settle",
+	 {"pwrite0", "mine0 see0", "sync"}},
+	{"small: a grant taken back while it is used",
+	 "inline pages=4 denied",
+	 "see0 see2 see4 mine0 mine2 tight reclaim",
+	 {"mine4 see4"}},
+	{"a grant taken back, and its page read",
+	 "resident=4 pages=3 denied",
+	 "mine0 see2",
+	 {"mine2 see0", "reclaim", "see0 see2"}},
+	{"unused grants taken back",
+	 "memory=4 pages=4 denied",
+	 "see0 see2 mine0 mine2",
+	 {"mine4 see2", "see6", "mine2"}},
+	{"reclaim of the page below a private write",
+	 "resident=4 pages=4 denied",
+	 "see0 read2 read4",
+	 {"mine0", "reclaim", "see0 see6"}},
+	{"room for one private page",
+	 "resident=4 pages=3 denied",
+	 "read0 read2 read4",
+	 {"mine0 see0", "theirs2", "reclaim"}},
+	{"private writers past the resident limit",
+	 "resident=4 pages=4 denied",
+	 "mine0 mine2",
+	 {"mine4", "mine6 see0", "see2"}},
+	{"unmap against a private write", "", "mine0", {"part", "mine0 mine2", "see0"}},
+	{"unmap against reclaim of a private page",
+	 "resident=4 denied",
+	 "mine0 mine2",
+	 {"part", "reclaim", "mine1"}},
+	{"a private view mapped anew", "", "mine0", {"anew see0", "mine0", "punch0"}},
+	{"a private view mapped anew against truncate", "", "mine2", {"anew mine2", "shrink grow"}},
+	/* Swap: 2.8, S0.6, S3.4 */
+	{"2.8 a page swapped out against its writer",
+	 "swap",
+	 "mine0 mine2",
+	 {"out0", "mine0 see0", "see1"}},
+	{"2.8 a page swapped in by two threads",
+	 "swap workers=2",
+	 "mine0 mine3 out0 out1",
+	 {"mine0 see3", "see0 mine1", "out0"}},
+	{"2.8 reads next to a page in the swap file",
+	 "swap pages=3",
+	 "mine4 out2 read0 read2 read4 shake",
+	 {"see0 see2 see4", "mine0"}},
+	{"S0.6 a write to a page in the swap file",
+	 "swap",
+	 "mine0 out0",
+	 {"mine0 see0", "write0 shake", "see0"}},
+	{"S3.4 two private views swapped out",
+	 "swap",
+	 "mine0 theirs0",
+	 {"out0 mine0", "theirs0 spy0", "out0"}},
+	{"S3.4 swapped out and in against DONTNEED",
+	 "swap",
+	 "mine0 out0",
+	 {"mine1 see0", "drop0 see0", "out0"}},
+	{"S3.4 swapped out against DONTNEED", "swap", "mine0", {"out0", "drop0 see0", "mine1"}},
+	{"5.1 a page in the swap file and shrink",
+	 "swap",
+	 "mine2 out1",
+	 {"mine2 see2", "shrink grow", "see2"}},
+	{"5.1 a page on its way out and shrink", "swap", "mine2", {"out1", "shrink grow", "mine2"}},
+	{"5.2 punch leaves what is in the swap file",
+	 "swap",
+	 "mine0 out0",
+	 {"punch0", "mine1 see0", "see0"}},
+	{"unmap against swapping out and in", "swap", "mine0 mine2 out0", {"part", "see0", "out1"}},
+	{"a swap file that fails", "swap swap_fails=1", "mine0", {"out0 out0", "mine0 see1"}},
+	{"a swap file that is full",
+	 "swap=2 pages=4 resident=4 denied",
+	 "mine0 mine2 mine4",
+	 {"mine6 see0", "see2", "mine1"}},
+	{"copies past the resident limit go to the swap file",
+	 "swap pages=4 resident=4",
+	 "mine0 mine2 mine4",
+	 {"mine6 see0", "see2 mine2"}},
+	{"a page dropped behind the library's back on its way out",
+	 "swap",
+	 "mine0",
+	 {"out0", "toss0 see0"}},
+	{"a cold page and its reader", "swap resident=4 pages=3", "mine0", {"cold0", "see0 mine0"}},
+	{"inline: swapped out and in", "inline swap", "mine0 mine2", {"out0 see0", "mine0 see0"}},
+	/* Pins: 2.7, 2.10, S3.1 */
+	{"2.10 a device against write-back", "", "", {"grip0 device0 ungrip", "sync", "write1"}},
+	{"2.10 a pinned page, synced twice",
+	 "",
+	 "grip0",
+	 {"device0 device1 ungrip", "sync", "sync"}},
+	{"2.10 a pinned page and the flusher",
+	 "",
+	 "grip0",
+	 {"device0 ungrip", "flush", "write1 sync"}},
+	{"2.10 a pinned page that is punched", "", "grip0", {"punch0", "device0 ungrip", "sync"}},
+	{"2.10 a pinned page that is cut off",
+	 "",
+	 "grip1",
+	 {"shrink grow", "device2 ungrip", "write2"}},
+	{"2.10 a pinned page and reclaim",
+	 "resident=4 pages=4 denied",
+	 "grip0 read2 read4",
+	 {"device0 ungrip", "reclaim", "read6"}},
+	{"2.10 a pin while write-back fails",
+	 "fails write_fails=1",
+	 "grip0",
+	 {"device0 ungrip", "sync", "flush"}},
+	{"2.10 a pin of a page that is frozen",
+	 "",
+	 "",
+	 {"grip0 device0 ungrip", "freeze", "write0"}},
+	{"S0.5 a pin that is told NOPAGE",
+	 "nopage=2",
+	 "",
+	 {"grip0 device0 ungrip", "punch0", "sync"}},
+	{"4.5 a freeze while pinned", "", "grip0", {"freeze", "device0 ungrip", "write2"}},
+	{"S3.1 a pinned private page keeps its frame",
+	 "",
+	 "mine0 ownpin0",
+	 {"mine0 see0", "owndevice1 ownunpin", "write0"}},
+	{"S3.1 a private page pinned while it is copied",
+	 "",
+	 "see0",
+	 {"mine0 see1", "ownpin0 owndevice1", "write0"}},
+	{"S3.1 a pinned private page and reclaim",
+	 "resident=4 pages=3 denied",
+	 "mine0 ownpin0 see2",
+	 {"mine0 see0", "reclaim", "owndevice1 see4 see1"}},
+	{"S3.1 a pinned private page and the swap file",
+	 "swap",
+	 "mine0",
+	 {"ownpin0 owndevice1 ownunpin", "out0 out0", "mine0 see1"}},
+	{"S3.4 a pin of a page in the swap file",
+	 "swap",
+	 "mine0 out0",
+	 {"ownpin0 owndevice0", "see0 mine1", "out0"}},
+	{"5.1 a pinned private page that is cut off",
+	 "",
+	 "mine2 ownpin1",
+	 {"shrink grow", "owndevice2 ownunpin", "see2"}},
+	{"a pinned private page and DONTNEED",
+	 "",
+	 "mine0 ownpin0",
+	 {"drop0", "owndevice0", "mine1 see0"}},
+	{"a pinned private page and unmap",
+	 "",
+	 "mine0 ownpin0",
+	 {"part", "owndevice0 ownunpin", "mine0"}},
+	/* Views that change: 2.9, 7.5, S3.3 */
+	{"2.9 writes are allowed again, and write-back",
+	 "",
+	 "alias0 dim",
+	 {"bright alias0", "sync", "write0"}},
+	{"2.9 writes are forbidden under a writer",
+	 "",
+	 "",
+	 {"alias0 alias0", "dim bright", "sync"}},
+	{"S3.3 a pinned private page, read-only and writable again",
+	 "",
+	 "mine0 ownpin0",
+	 {"ro rw mine0 see1", "owndevice1", "see0"}},
+	{"S3.3 a private page, read-only and writable again",
+	 "",
+	 "see0",
+	 {"ro rw", "mine0 see0", "write0 see2"}},
+	{"7.5 a view that moves under its writer",
+	 "",
+	 "alias0",
+	 {"alias0 alias0", "shift alias2", "sync"}},
+	{"7.5 a view that moves and truncate", "", "alias2", {"shift", "shrink grow", "alias2"}},
+	{"7.5 a private view that moves under its writer",
+	 "",
+	 "mine0",
+	 {"mine0 mine2", "move see0", "punch0"}},
+	{"7.5 a private view that moves and truncate",
+	 "",
+	 "mine2",
+	 {"move see2", "shrink grow", "mine2"}},
+	{"7.5 a private view that moves and the swap file",
+	 "swap",
+	 "mine0 mine2 out0",
+	 {"move see0", "out1 out0", "mine2"}},
+	{"7.5 a private view that moves, and a device",
+	 "",
+	 "mine0 ownpin0",
+	 {"move see1", "owndevice1", "mine0"}},
+	{"small: 2.9 writes are allowed again",
+	 "inline",
+	 "alias0 sync dim",
+	 {"bright alias0", "sync"}},
+	{"private writes of a frozen object", "", "mine0", {"mine0 mine2", "freeze", "write0"}},
+	{"private writes, inline",
+	 "inline resident=4 pages=3 denied",
+	 "mine0 see2",
+	 {"mine2 see0", "reclaim", "mine1 see1"}},
+	{"small: 2.6 a copy and a reader", "inline", "see0", {"mine0", "see0 see1"}},
+	{"small: a grant taken back from its writer",
+	 "inline resident=4 pages=3 denied",
+	 "see0 mine2",
+	 {"mine0 see0", "reclaim"}},
+	{"small: 5.1 a private copy while the object is cut",
+	 "inline",
+	 "see2",
+	 {"mine2", "shrink grow see2"}},
+	{"small: DONTNEED and a private write", "inline", "mine0", {"drop0", "mine0 see0"}},
 };
 #define WRITTEN (sizeof(written) / sizeof(*written))
 
@@ -284,9 +538,17 @@ static const struct {
 
 #define PAIRS (ACTIONS * (ACTIONS + 1) / 2)
 
+/* From a beginning of their own: the private ones with each other and with those after them. */
+static const char *const private_actions[] = {
+	"mine0", "drop0", "out0", "ownpin0", "part", "shrink", "punch0", "reclaim",
+};
+#define PRIVATE		4u
+#define PRIVATE_ACTIONS (sizeof(private_actions) / sizeof(*private_actions))
+#define PRIVATE_PAIRS	(PRIVATE * PRIVATE_ACTIONS - PRIVATE * (PRIVATE - 1) / 2)
+
 size_t scenario_count(void)
 {
-	return WRITTEN + BEGINNINGS * PAIRS;
+	return WRITTEN + BEGINNINGS * PAIRS + PRIVATE_PAIRS;
 }
 
 /* ---- By lot ------------------------------------------------------------------------------- */
@@ -313,6 +575,7 @@ static const char *const lot_verbs[] = {
 	"read2",  "read4",  "peek0",	  "pread0",   "pwrite0",  "pwrite2", "pwrite4", "sync",
 	"sync",	  "flush",  "flush",	  "reclaim",  "msync",	  "shrink",  "cut",	"grow",
 	"punch0", "punch1", "invalidate", "reserve0", "reserve1", "freeze",  "write0",	"write2",
+	"mine0",  "mine2",  "see0",	  "theirs0",  "drop0",	  "out0",
 };
 static const char *const lot_answers[] = {"", "early", "zero", "grow"};
 static const char *const lot_limits[] = {
@@ -334,7 +597,7 @@ static const char *const lot_failures[] = {
 	"defer holes refuse=2",
 	"fill_retries=2",
 };
-static const char *const lot_machines[] = {"", "", "inline", "workers=2"};
+static const char *const lot_machines[] = {"", "swap", "inline", "workers=2"};
 static const char *const lot_sizes[] = {"pages=2", "pages=3", "pages=4"};
 static const char *const lot_befores[] = {
 	"", "write0 write2", "read0 read2", "write0 alias2 read0", "cut write0", "write2 sync",
@@ -382,10 +645,37 @@ static const char *second_of(size_t a, size_t b)
 	return actions[b];
 }
 
-const struct scenario *scenario(size_t n)
+static const struct scenario *pair_make(const char *beginning, const char *options,
+					const char *before, const char *one, const char *two)
 {
 	static struct scenario made;
 	static char name[80];
+
+	snprintf(name, sizeof(name), "pair %s: %s, %s", beginning, one, two);
+	made = (struct scenario){
+		.name = name,
+		.options = options,
+		.before = before,
+		.programs = {one, two},
+	};
+	return &made;
+}
+
+static const struct scenario *private_pair(size_t n)
+{
+	size_t a = 0, b = n;
+
+	while (b >= PRIVATE_ACTIONS - a) {
+		b -= PRIVATE_ACTIONS - a;
+		a++;
+	}
+	b += a;
+	return pair_make("private", "swap resident=5 dirty=2", "mine0 theirs2 see2",
+			 private_actions[a], private_actions[b]);
+}
+
+const struct scenario *scenario(size_t n)
+{
 	size_t a = 0, b;
 
 	if (n < WRITTEN)
@@ -393,19 +683,14 @@ const struct scenario *scenario(size_t n)
 	if (n >= scenario_count())
 		return scenario_by_lot(n - scenario_count());
 	n -= WRITTEN;
+	if (n >= BEGINNINGS * PAIRS)
+		return private_pair(n - BEGINNINGS * PAIRS);
 	b = n % PAIRS;
 	while (b >= ACTIONS - a) {
 		b -= ACTIONS - a;
 		a++;
 	}
 	b += a;
-	snprintf(name, sizeof(name), "pair %s: %s, %s", beginnings[n / PAIRS].name, actions[a],
-		 second_of(a, b));
-	made = (struct scenario){
-		.name = name,
-		.options = beginnings[n / PAIRS].options,
-		.before = beginnings[n / PAIRS].before,
-		.programs = {actions[a], second_of(a, b)},
-	};
-	return &made;
+	return pair_make(beginnings[n / PAIRS].name, beginnings[n / PAIRS].options,
+			 beginnings[n / PAIRS].before, actions[a], second_of(a, b));
 }

@@ -25,7 +25,23 @@
  *   quit reopenN                its views and its handle; open it again, read word N, close it
  *   leave                       all views and the handle of object 0: it fails, and is written
  *                               all the same in the end
+ *   gripN deviceN ungrip        pin page N of the first view for writing; store to word N as a
+ *                               device does, without a translation
  *   wake room                   the store has space again, the limit is lifted
+ *   tight                       object 0 may have no more resident than it has now
+ *   settle                      wait until nobody else can go on (before the others start)
+ *
+ * Private views:
+ *
+ *   mineN seeN                  word N through the first
+ *   theirsN spyN                and through the second
+ *   dropN outN coldN            page N, by MKW_DONTNEED, MKW_PAGEOUT, MKW_COLD
+ *   tossN                       the same as dropN, by the program's own madvise
+ *   shake                       the machine takes frames from private views, as when it swaps
+ *   ownpinN owndeviceN ownunpin the same of a page of the first
+ *   part anew                   unmap the first; and map it again
+ *   ro rw move                  forbid writes to the first, allow them; move it
+ *   dim bright shift            the same of the second shared view
  */
 #include "race.h"
 #include "threads.h"
@@ -98,12 +114,16 @@ struct store {
 static void committed(void *arg)
 {
 	const struct store *s = arg;
+	struct race_view *v;
 	struct model *m;
 	unsigned word;
 	bool past_end;
 
 	m = model_at(s->address, s->base, &word, &past_end);
-	model_commit(m, word, s->value, past_end);
+	if (private_at(s->address, &v))
+		private_commit(v, word, s->value);
+	else
+		model_commit(m, word, s->value, past_end);
 	threads_note("wrote %llu to word %u", (unsigned long long)s->value, word);
 }
 
@@ -128,6 +148,7 @@ static int write_word(unsigned view, unsigned word)
 static void read_word(unsigned view, unsigned word)
 {
 	uintptr_t base = world.views[view].address, address = base + word_offset(word);
+	struct race_view *v;
 	struct model *m;
 	uint64_t value;
 	bool past_end;
@@ -136,7 +157,10 @@ static void read_word(unsigned view, unsigned word)
 	if (error == 0) {
 		m = model_at(address, base, &word, &past_end);
 		threads_note("read %llu from word %u", (unsigned long long)value, word);
-		model_read(m, word, value);
+		if (private_at(address, &v))
+			private_read(v, word, value);
+		else
+			model_read(m, word, value);
 	}
 	expect(error, "a read", access_may_fail(error));
 	reports_check();
@@ -233,6 +257,26 @@ static void do_look(unsigned n)
 static void do_other(unsigned n)
 {
 	write_word(3, n);
+}
+
+static void do_mine(unsigned n)
+{
+	write_word(PRIVATE_VIEW, n);
+}
+
+static void do_see(unsigned n)
+{
+	read_word(PRIVATE_VIEW, n);
+}
+
+static void do_theirs(unsigned n)
+{
+	write_word(PRIVATE_VIEW + 1, n);
+}
+
+static void do_spy(unsigned n)
+{
+	read_word(PRIVATE_VIEW + 1, n);
 }
 
 /* ---- Calls -------------------------------------------------------------------------------- */
@@ -361,6 +405,10 @@ static void change_page(unsigned n, const uint64_t *left,
 	for (unsigned k = 0; k < 2; k++)
 		begun[k] = model_call(m, 2 * n + k, left[k]);
 	error = call(world.handles[0], (uint64_t)n * MKW_PAGE_SIZE, MKW_PAGE_SIZE);
+	/* Write-back may have gone on when a discard began: it leaves that, from then on. */
+	for (unsigned k = 0; k < 2 && call == mkw_discard && error == 0; k++)
+		if (world.stores[0].bytes[2 * n + k] != left[k])
+			model_call(m, 2 * n + k, world.stores[0].bytes[2 * n + k]);
 	/* Of a page past the end nothing is said: it may be about to be cut off. */
 	for (unsigned k = 0; k < 2; k++)
 		model_call_end(m, 2 * n + k, left[k], begun[k],
@@ -492,24 +540,23 @@ static void do_thaw(unsigned n)
 	expect(mkw_thaw(world.handles[0]), "thaw", false);
 }
 
-static void do_unmap(unsigned n)
+static void unmap_view(unsigned view)
 {
-	struct race_view *v = &world.views[1];
+	struct race_view *v = &world.views[view];
 
-	(void)n;
 	v->mapped = false;
 	expect(mkw_unmap((void *)v->address, world.pages * MKW_PAGE_SIZE), "unmap", false);
 }
 
+static void do_unmap(unsigned n)
+{
+	(void)n;
+	unmap_view(1);
+}
+
 static void map_view(unsigned view, unsigned object)
 {
-	struct race_view *v = &world.views[view];
-	void *address;
-	int error = mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE,
-			    world.flags, 0, &address);
-
-	expect(error, "map", false);
-	*v = (struct race_view){(uintptr_t)address, object, true};
+	expect(view_make(view, object), "map", false);
 }
 
 static void do_map(unsigned n)
@@ -528,6 +575,234 @@ static void do_mapover(unsigned n)
 	write_word(3, n);
 	read_word(3, n);
 }
+
+/* ---- Private views ------------------------------------------------------------------------ */
+
+/* What was there when it began is gone; what was written since may be there. */
+static void do_drop(unsigned n)
+{
+	struct race_view *v = &world.views[PRIVATE_VIEW];
+	uint64_t serial = v->serial;
+	unsigned made = v->made[n];
+	int error;
+
+	v->dropping[n]++;
+	error = mkw_advise((void *)(v->address + (uintptr_t)n * MKW_PAGE_SIZE), MKW_PAGE_SIZE,
+			   MKW_DONTNEED);
+	expect(error, "drop", error == -ENOMEM && world.unmaps);
+	private_observe();
+	if (v->serial != serial)
+		return; /* mapped anew meanwhile */
+	v->dropping[n]--;
+	/* A pinned page stays. */
+	if (error == 0 && v->mapped && v->own[n] && v->made[n] == made &&
+	    !script_has(world.scenario, "ownpin"))
+		threads_fail("page %u of a private view was dropped, and it still has it", n);
+}
+
+static void do_toss(unsigned n)
+{
+	struct race_view *v = &world.views[PRIVATE_VIEW];
+
+	if (sim_toss(v->address + (uintptr_t)n * MKW_PAGE_SIZE))
+		v->own[n] = false;
+}
+
+static void advise(unsigned n, enum mkw_advice advice)
+{
+	void *page = (void *)(world.views[PRIVATE_VIEW].address + (uintptr_t)n * MKW_PAGE_SIZE);
+	int error = mkw_advise(page, MKW_PAGE_SIZE, advice);
+
+	expect(error, "advise", error == -ENOMEM && world.unmaps);
+}
+
+static void do_out(unsigned n)
+{
+	advise(n, MKW_PAGEOUT);
+}
+
+static void do_cold(unsigned n)
+{
+	advise(n, MKW_COLD);
+}
+
+static void do_shake(unsigned n)
+{
+	(void)n;
+	sim_shake(world.objects[0]->frames);
+}
+
+static void do_part(unsigned n)
+{
+	(void)n;
+	unmap_view(PRIVATE_VIEW);
+}
+
+static void do_anew(unsigned n)
+{
+	do_part(n);
+	map_view(PRIVATE_VIEW, 0);
+}
+
+/* ---- Views that change -------------------------------------------------------------------- */
+
+static void protect(unsigned view, unsigned protection)
+{
+	int error = mkw_protect((void *)world.views[view].address, world.pages * MKW_PAGE_SIZE,
+				protection);
+
+	expect(error, "protect", error == -ENOMEM && world.unmaps);
+}
+
+/* It grows where there is no room for that, and shrinks again. */
+static void move(unsigned view)
+{
+	const size_t length = world.pages * MKW_PAGE_SIZE, more = length + 2 * MKW_PAGE_SIZE;
+	struct race_view *v = &world.views[view];
+	void *address = (void *)v->address;
+	int error;
+
+	v->mapped = false;
+	error = mkw_remap((void *)v->address, length, more, MKW_MAYMOVE, &address);
+	expect(error, "move", false);
+	error = mkw_remap(address, more, length, 0, &address);
+	expect(error, "shrink what was moved", false);
+	v->address = (uintptr_t)address;
+	v->mapped = true;
+	/* What was cut off meanwhile, and has grown again, nobody has seen go. */
+	for (unsigned page = 0; page < PAGES; page++)
+		v->dropping[page] += world.cuts;
+	private_observe();
+	for (unsigned page = 0; page < PAGES; page++)
+		v->dropping[page] -= world.cuts;
+}
+
+static void do_ro(unsigned n)
+{
+	(void)n;
+	protect(PRIVATE_VIEW, MKW_READ);
+}
+
+static void do_rw(unsigned n)
+{
+	(void)n;
+	protect(PRIVATE_VIEW, MKW_READ | MKW_WRITE);
+}
+
+static void do_move(unsigned n)
+{
+	(void)n;
+	move(PRIVATE_VIEW);
+}
+
+static void do_dim(unsigned n)
+{
+	(void)n;
+	protect(1, MKW_READ);
+}
+
+static void do_bright(unsigned n)
+{
+	(void)n;
+	protect(1, MKW_READ | MKW_WRITE);
+}
+
+static void do_shift(unsigned n)
+{
+	(void)n;
+	move(1);
+}
+
+/* ---- Devices ------------------------------------------------------------------------------ */
+
+static void device_begin(struct device *d, unsigned view, unsigned page)
+{
+	struct race_view *v = &world.views[view];
+	uintptr_t address = v->address + (uintptr_t)page * MKW_PAGE_SIZE;
+	struct mkw_pin *p;
+	int error;
+
+	error = mkw_pin((void *)address, MKW_PAGE_SIZE, MKW_WRITE, &p);
+	expect(error, "pin", call_may_fail(error) || (error == -ENOMEM && world.unmaps));
+	if (error == 0 && d->pin != NULL)
+		expect(mkw_unpin(p), "unpin", false); /* it has another */
+	if (error != 0 || d->pin != NULL)
+		return;
+	d->pin = p;
+	d->hold = sim_hold_at(address);
+	d->made = v->made[page];
+}
+
+/* It stores to the page that it has hold of, whatever the views show by now. */
+static void device_store(struct device *d, unsigned word, bool private)
+{
+	struct race_view *v = private ? &world.views[PRIVATE_VIEW] : NULL;
+	uint64_t value = ++world.next_value;
+	uintptr_t address;
+	char *bytes;
+
+	if (d->pin == NULL)
+		return;
+	thread_step("the device stores", NULL, word, NULL, NULL);
+	bytes = d->pin != NULL ? sim_held(&d->hold, &address) : NULL;
+	if (bytes == NULL) {
+		private_observe();
+		if (private && d->pin != NULL && v->mapped && v->own[word / 2] &&
+		    v->made[word / 2] == d->made && !private_may_go(v, word / 2))
+			threads_fail("a pinned page of a private view is another one (S3.1)");
+		return;
+	}
+	memcpy(bytes + (word % 2) * TAIL, &value, sizeof(value));
+	threads_note("the device wrote %llu to word %u", (unsigned long long)value, word);
+	if (!private)
+		model_commit(&world.models[0], word, value,
+			     word_offset(word) >= world.objects[0]->size_bytes);
+	else if (private_at(address, &v))
+		private_commit(v, word, value);
+}
+
+void device_end(struct device *d)
+{
+	struct mkw_pin *p = d->pin;
+
+	d->pin = NULL;
+	if (p != NULL)
+		expect(mkw_unpin(p), "unpin", false);
+}
+
+static void do_grip(unsigned n)
+{
+	device_begin(&world.devices[0], 0, n);
+}
+
+static void do_device(unsigned n)
+{
+	device_store(&world.devices[0], n, false);
+}
+
+static void do_ungrip(unsigned n)
+{
+	(void)n;
+	device_end(&world.devices[0]);
+}
+
+static void do_ownpin(unsigned n)
+{
+	device_begin(&world.devices[1], PRIVATE_VIEW, n);
+}
+
+static void do_owndevice(unsigned n)
+{
+	device_store(&world.devices[1], n, true);
+}
+
+static void do_ownunpin(unsigned n)
+{
+	(void)n;
+	device_end(&world.devices[1]);
+}
+
+/* ---- Handles ------------------------------------------------------------------------------ */
 
 static void do_close(unsigned n)
 {
@@ -601,6 +876,20 @@ static void do_room(unsigned n)
 	expect(mkw_set_limits(world.handles[0], 0, 0), "set_limits", false);
 }
 
+static void do_tight(unsigned n)
+{
+	uint64_t resident = world.objects[0]->account.resident;
+
+	(void)n;
+	expect(mkw_set_limits(world.handles[0], resident * MKW_PAGE_SIZE, 0), "set_limits", false);
+}
+
+static void do_settle(unsigned n)
+{
+	(void)n;
+	threads_settle();
+}
+
 /* ---- Scripts ------------------------------------------------------------------------------ */
 
 static const struct {
@@ -608,28 +897,79 @@ static const struct {
 	void (*fn)(unsigned n);
 	bool pages; /* its number is a page's, not a word's */
 } verbs[] = {
-	{"write", do_write, false},    {"alias", do_alias, false},
-	{"read", do_read, false},      {"peek", do_peek, false},
-	{"pread", do_pread, false},    {"pwrite", do_pwrite, false},
-	{"sync", do_sync, false},      {"msync", do_msync, false},
-	{"flush", do_flush, false},    {"reclaim", do_reclaim, false},
-	{"shrink", do_shrink, false},  {"cut", do_cut, false},
-	{"grow", do_grow, false},      {"punch", do_punch, true},
-	{"discard", do_discard, true}, {"invalidate", do_invalidate, false},
-	{"reserve", do_reserve, true}, {"hold", do_hold, true},
-	{"letgo", do_letgo, true},     {"freeze", do_freeze, false},
-	{"chill", do_chill, false},    {"thaw", do_thaw, false},
-	{"flip", do_flip, false},      {"split", do_split, true},
-	{"remap", do_remap, true},     {"unmap", do_unmap, false},
-	{"map", do_map, false},	       {"mapover", do_mapover, false},
-	{"other", do_other, false},    {"quit", do_quit, false},
-	{"reopen", do_reopen, false},  {"close", do_close, false},
-	{"wake", do_wake, false},      {"room", do_room, false},
-	{"keep", do_keep, false},      {"wipe", do_wipe, false},
-	{"empty", do_empty, false},    {"leave", do_leave, false},
-	{"pin", do_pin, false},	       {"look", do_look, false},
-	{"clamp", do_clamp, false},    {"unclamp", do_unclamp, false},
+	{"write", do_write, false},
+	{"alias", do_alias, false},
+	{"read", do_read, false},
+	{"peek", do_peek, false},
+	{"pread", do_pread, false},
+	{"pwrite", do_pwrite, false},
+	{"sync", do_sync, false},
+	{"msync", do_msync, false},
+	{"flush", do_flush, false},
+	{"reclaim", do_reclaim, false},
+	{"shrink", do_shrink, false},
+	{"cut", do_cut, false},
+	{"grow", do_grow, false},
+	{"punch", do_punch, true},
+	{"discard", do_discard, true},
+	{"invalidate", do_invalidate, false},
+	{"reserve", do_reserve, true},
+	{"hold", do_hold, true},
+	{"letgo", do_letgo, true},
+	{"freeze", do_freeze, false},
+	{"chill", do_chill, false},
+	{"thaw", do_thaw, false},
+	{"unmap", do_unmap, false},
+	{"map", do_map, false},
+	{"mapover", do_mapover, false},
+	{"other", do_other, false},
+	{"quit", do_quit, false},
+	{"reopen", do_reopen, false},
+	{"close", do_close, false},
+	{"wake", do_wake, false},
+	{"room", do_room, false},
+	{"keep", do_keep, false},
+	{"wipe", do_wipe, false},
+	{"empty", do_empty, false},
+	{"leave", do_leave, false},
+	{"mine", do_mine, false},
+	{"see", do_see, false},
+	{"theirs", do_theirs, false},
+	{"spy", do_spy, false},
+	{"drop", do_drop, true},
+	{"toss", do_toss, true},
+	{"shake", do_shake, false},
+	{"part", do_part, false},
+	{"anew", do_anew, false},
+	{"ro", do_ro, false},
+	{"rw", do_rw, false},
+	{"move", do_move, false},
+	{"dim", do_dim, false},
+	{"bright", do_bright, false},
+	{"shift", do_shift, false},
+	{"grip", do_grip, true},
+	{"device", do_device, false},
+	{"ungrip", do_ungrip, false},
+	{"ownpin", do_ownpin, true},
+	{"owndevice", do_owndevice, false},
+	{"ownunpin", do_ownunpin, false},
+	{"out", do_out, true},
+	{"cold", do_cold, true},
+	{"tight", do_tight, false},
+	{"settle", do_settle, false},
+	{"pin", do_pin, false},
+	{"look", do_look, false},
+	{"clamp", do_clamp, false},
+	{"unclamp", do_unclamp, false},
+	{"flip", do_flip, false},
+	{"split", do_split, true},
+	{"remap", do_remap, true},
 };
+
+void script_look(unsigned view, unsigned word)
+{
+	read_word(view, word);
+}
 
 void script_run(const char *script)
 {
@@ -645,6 +985,7 @@ void script_run(const char *script)
 			threads_note("%.*s", (int)length, script);
 			verbs[i].fn((unsigned)strtoul(script + letters, NULL, 10) %
 				    (verbs[i].pages ? world.pages : 2 * world.pages));
+			private_observe();
 		}
 		if (!found)
 			threads_fail("no such verb: %.*s", (int)length, script);

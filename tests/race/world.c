@@ -10,6 +10,8 @@
  *   dirty=N resident=N   limits of the space, pages
  *   manual defer wait    how the object was opened; its policy
  *   early zero grow      how the store says yes to page_mkwrite (reserve, then lock)
+ *   swap              private copies past the resident limit go to a swap file
+ *   swap=N swap_fails=N  of N pages; its next N writes fail
  *   memory=N          the store has none for a fill while more pages are resident
  *   refuse=N retry=N nopage=N fill_fails=N fill_retries=N write_fails=N not_yet=N sync_fails=N
  *   cut_fails=N          the store's next N answers
@@ -67,6 +69,15 @@ unsigned sim_host_start(const char *name, void (*fn)(void *), void *arg)
 void sim_host_join(unsigned thread)
 {
 	thread_join(thread);
+}
+
+int sim_host_swap(uint64_t page)
+{
+	(void)page;
+	if (world.swap_fails == 0)
+		return 0;
+	world.swap_fails--;
+	return -EIO;
 }
 
 void sim_host_fail(const char *format, ...)
@@ -158,14 +169,41 @@ static void store_make(struct race_store *s, const struct scenario *sc, unsigned
 	s->memory = option(sc, "memory");
 }
 
-static void view_make(unsigned view, unsigned object)
+int view_make(unsigned view, unsigned object)
 {
+	unsigned flags = world.flags | (view >= PRIVATE_VIEW ? MKW_PRIVATE : 0);
+	struct race_view *v = &world.views[view];
 	void *address;
+	int error = mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE, flags, 0,
+			    &address);
 
-	must(mkw_map(world.handles[object], world.pages * MKW_PAGE_SIZE, MKW_WRITE, world.flags, 0,
-		     &address),
-	     "map");
-	world.views[view] = (struct race_view){(uintptr_t)address, object, true};
+	if (error != 0)
+		return error;
+	*v = (struct race_view){.address = (uintptr_t)address, .object = object, .mapped = true};
+	if (view >= PRIVATE_VIEW)
+		private_mapped(v);
+	return 0;
+}
+
+static void views_make(const struct scenario *sc)
+{
+	static const char *const first[] = {"mine", "see",  "drop",   "toss", "part", "anew",
+					    "out",  "cold", "ownpin", "ro",   "move"};
+	static const char *const second[] = {"theirs", "spy"};
+	bool one = false, other = false;
+
+	for (size_t i = 0; i < sizeof(first) / sizeof(*first); i++)
+		one |= script_has(sc, first[i]);
+	for (size_t i = 0; i < sizeof(second) / sizeof(*second); i++)
+		other |= script_has(sc, second[i]);
+	must(view_make(0, 0), "map");
+	must(view_make(1, 0), "map");
+	if (one)
+		must(view_make(PRIVATE_VIEW, 0), "map");
+	if (other)
+		must(view_make(PRIVATE_VIEW + 1, 0), "map");
+	if (script_has(sc, "other"))
+		must(view_make(3, 1), "map");
 }
 
 static void object_make(const struct scenario *sc, unsigned i)
@@ -249,9 +287,12 @@ static void world_make(const struct scenario *sc)
 	world.flags = option(sc, "inline") > 0 ? MKW_INLINE : 0;
 	world.cuts = script_has(sc, "shrink") || script_has(sc, "cut") || script_has(sc, "empty");
 	world.freezes = script_has(sc, "freeze");
-	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp");
+	world.pins = script_has(sc, "pin") || script_has(sc, "look") || script_has(sc, "clamp") ||
+		     script_has(sc, "grip") || script_has(sc, "ownpin");
 	world.unmaps = script_has(sc, "unmap") || script_has(sc, "mapover") ||
-		       script_has(sc, "quit") || script_has(sc, "flip");
+		       script_has(sc, "quit") || script_has(sc, "part") || script_has(sc, "anew") ||
+		       script_has(sc, "ro") || script_has(sc, "move") || script_has(sc, "dim") ||
+		       script_has(sc, "shift") || script_has(sc, "flip");
 	world.tolerant = option(sc, "fails") > 0;
 	/* Where writing fails, so does waiting for it. */
 	world.limited = option(sc, "denied") > 0 || (world.tolerant && option(sc, "dirty") > 0);
@@ -262,14 +303,15 @@ static void world_make(const struct scenario *sc)
 	options.workers_max = options.workers + 2;
 	options.dirty_limit_bytes = (uint64_t)option(sc, "dirty") * MKW_PAGE_SIZE;
 	options.resident_limit_bytes = (uint64_t)option(sc, "resident") * MKW_PAGE_SIZE;
+	options.swap_path = option(sc, "swap") > 0 ? "swap" : NULL;
+	options.swap_limit_bytes =
+		option(sc, "swap") > 1 ? (uint64_t)option(sc, "swap") * MKW_PAGE_SIZE : 0;
 	must(mkw_space_create(&options, &world.space), "space_create");
+	world.swap_fails = option(sc, "swap_fails");
 	object_make(sc, 0);
-	view_make(0, 0);
-	view_make(1, 0);
 	if (second)
 		object_make(sc, 1);
-	if (script_has(sc, "other"))
-		view_make(3, 1);
+	views_make(sc);
 	if (script_has(sc, "close"))
 		must(mkw_open(world.space, "race:0", MKW_RDWR, &world.second), "open");
 }
@@ -280,6 +322,7 @@ static void store_heal(struct race_store *s)
 {
 	s->refuse = s->retry = s->nopage = s->fill_fails = s->fill_retries = 0;
 	s->write_fails = s->write_not_yet = s->sync_fails = s->cut_fails = s->memory = 0;
+	world.swap_fails = 0;
 }
 
 /* An object that ended in the run was written then. */
@@ -289,6 +332,29 @@ static void ended_check(unsigned i)
 		if (!model_had(&world.models[i], w, world.stores[i].durable[w], model_now()))
 			threads_fail("the object ended, and word %u is %llu in the store", w,
 				     (unsigned long long)world.stores[i].durable[w]);
+}
+
+/* Words are what the model says, and what is resident is charged, no more and no less. */
+static void private_end(void)
+{
+	struct space *s = space_of(world.space);
+	uint64_t resident = 0;
+
+	if (world.handles[0] == NULL)
+		return;
+	for (unsigned i = PRIVATE_VIEW; i < VIEWS; i++)
+		for (unsigned w = 0; world.views[i].mapped && w < 2 * world.pages; w++)
+			if (word_offset(w) < mkw_size(world.handles[0]))
+				script_look(i, w);
+	threads_settle();
+	for (struct list *n = s->regions.next; n != &s->regions; n = n->next) {
+		struct region *r = container_of(n, struct region, link);
+
+		resident += r->resident + private_check(r, true);
+	}
+	if (s->account.resident != resident)
+		threads_fail("%llu pages are charged as resident, %llu are",
+			     (unsigned long long)s->account.resident, (unsigned long long)resident);
 }
 
 /* Everything is written, and what is there is what the model says (nothing dirty was lost). */
@@ -332,6 +398,8 @@ static void world_end(void)
 	int error;
 
 	threads_settle();
+	device_end(&world.devices[0]);
+	device_end(&world.devices[1]);
 	if (world.pin != NULL)
 		must(mkw_unpin(world.pin), "the last unpin");
 	if (world.left && object_is_dirty(world.objects[0]))
@@ -352,6 +420,7 @@ static void world_end(void)
 		object_check(0);
 	}
 	must(mkw_space_stat(world.space, &stat, sizeof(stat)), "stat");
+	private_end();
 	if (stat.dirty_bytes != 0)
 		threads_fail("%llu bytes are charged as dirty after the last sync",
 			     (unsigned long long)stat.dirty_bytes);
@@ -367,6 +436,10 @@ static void world_end(void)
 			if (error != 0 && !world.tolerant)
 				must(error, "close");
 		}
+	if (list_empty(&space_of(world.space)->objects) &&
+	    space_of(world.space)->account.resident != 0)
+		threads_fail("%llu pages are charged as resident, and no object is left",
+			     (unsigned long long)space_of(world.space)->account.resident);
 	error = mkw_space_destroy(world.space, 0);
 	if (error != 0 && !world.tolerant)
 		must(error, "destroy");
