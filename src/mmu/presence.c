@@ -110,8 +110,8 @@ int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there)
 	return err;
 }
 
-/* Not present, and yet not nothing: a page that the kernel has swapped out, which can only be a
- * copy; or a marker, which goes with the protection. */
+/* Not present, and yet not nothing: a page that the kernel has swapped out, or is moving, which if
+ * it is no file's can only be a copy; or a marker, which goes with the protection. */
 static int tell_from_marker(struct mmu_view *view, uintptr_t address, bool *copied)
 {
 	int err = unprotect_range(view, address, MKW_PAGE_SIZE);
@@ -133,7 +133,8 @@ int mmu_copies(struct mmu_view *view, uintptr_t address, size_t length, bool *co
 		err = read_pagemap(view->mmu->pagemap_fd, address + i * MKW_PAGE_SIZE, n, entry);
 		for (size_t j = 0; !err && j < n; j++) {
 			copied[i + j] = (entry[j] & PAGEMAP_PRESENT) && !(entry[j] & PAGEMAP_FILE);
-			if (!(entry[j] & PAGEMAP_PRESENT) && (entry[j] & PAGEMAP_SWAPPED))
+			if (!(entry[j] & (PAGEMAP_PRESENT | PAGEMAP_FILE)) &&
+			    (entry[j] & PAGEMAP_SWAPPED))
 				err = tell_from_marker(view, address + (i + j) * MKW_PAGE_SIZE,
 						       &copied[i + j]);
 		}

@@ -32,6 +32,10 @@
 #define REMAP_MIN_PAGES 16
 #define LOOK_PAGES	8 /* of a run, to see whether it is mapped */
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+
 /*
  * What the calling thread knows of the fault that it serves: no entry was there. Then CONTINUE maps
  * the page writable at once, where lifting the protection would leave one more fault to the kernel.
@@ -347,6 +351,11 @@ static int let_rw(struct mmu_view *view, uintptr_t address, size_t length)
 	return protect_range(view, address, length, 0);
 }
 
+static int unprotect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	return unprotect_range(view, address, length);
+}
+
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	return by_halves(protect, view, address, length);
@@ -357,7 +366,12 @@ int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 	if (is_childs(view))
 		return -ENOTSUP;
 	count_call(view->mmu);
-	return madvise((void *)address, length, MADV_DONTNEED) ? -errno : 0;
+	if (madvise((void *)address, length, MADV_DONTNEED) == 0)
+		return 0;
+	/* The program has locked its memory: pages of views come and go all the same. */
+	if (errno == EINVAL && madvise((void *)address, length, MADV_DONTNEED_LOCKED) == 0)
+		return 0;
+	return -errno;
 }
 
 /* ---- Private views ------------------------------------------------------------------------ */
@@ -463,10 +477,10 @@ int mmu_let_copy(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	wake_begin(view, address, length);
-	err = let_copy(view, address, length);
+	err = by_halves(let_copy, view, address, length);
 	wake(view, address, length);
 	wake_end(view, address, length);
-	return err;
+	return err == -ENOENT ? 0 : err;
 }
 
 int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool *there)
@@ -474,8 +488,8 @@ int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool 
 	int err;
 
 	wake_begin(view, address, length);
-	err = unprotect_range(view, address, length);
-	if (!err)
+	err = by_halves(unprotect, view, address, length);
+	if (!err || err == -ENOENT)
 		err = page_is_there(view, address, there);
 	wake(view, address, length);
 	wake_end(view, address, length);

@@ -354,7 +354,8 @@ static int fault_take_charged(struct fault *f, size_t n)
 		fault_hold(f, slot, n);
 	else if (f->kind != FAULT_PIN_WRITE)
 		page_change(r, slot, PAGE_WRITE);
-	for (size_t i = 0; i < n; i++)
+	/* Whoever has no thread takes the page from nobody's call. */
+	for (size_t i = 0; i < n && f->tid != 0; i++)
 		r->pages[slot + i].writer = f->tid;
 	if (f->kind != FAULT_PIN_WRITE)
 		return view_map_rw(f->view, f->page, n);

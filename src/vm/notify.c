@@ -479,10 +479,12 @@ static size_t run_commit(struct fault *f, struct vm_run *vr)
 			ask_clear(r, slot, vr->ask);
 			continue;
 		}
+		/* A call may be storing to one that is asked for again by nobody's thread. */
+		if (!page_is_charged(&r->pages[slot]) || f->tid != 0)
+			r->pages[slot].writer = f->tid;
 		fresh += !page_is_charged(&r->pages[slot]);
 		page_change(r, slot, faulting || written ? PAGE_WRITE : PAGE_GRANT);
 		page_asked(r, slot);
-		r->pages[slot].writer = f->tid;
 		if (f->deferred)
 			r->pages[slot].flags |= PAGE_ASK_AGAIN;
 		ask_clear(r, slot, vr->ask);

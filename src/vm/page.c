@@ -152,6 +152,14 @@ void page_copy_end(struct region *r, size_t slot, bool written)
 	p->flags |= PAGE_UNASKED;
 }
 
+void page_copy_cancel(struct region *r, size_t slot)
+{
+	struct page *p = &r->pages[slot];
+
+	assert(p->state == PAGE_DIRTY && p->copy != COPY_NONE);
+	p->copy = COPY_NONE;
+}
+
 void page_asked(struct region *r, size_t slot)
 {
 	struct page *p = &r->pages[slot];

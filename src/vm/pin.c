@@ -318,13 +318,15 @@ int mkw_pin(void *address, size_t length, unsigned access, struct mkw_pin **pin)
 	return error;
 }
 
+/* In the list to the last: the space does not end before its objects are let go. */
 static void pin_end(struct mkw_pin *pin)
 {
+	pin_count(pin, -(uint64_t)1);
+	pin_shorten(pin, NULL);
 	env_lock(&pin->space->lock);
 	list_remove(&pin->link);
 	env_unlock(&pin->space->lock);
-	pin_count(pin, -(uint64_t)1);
-	pin_free(pin);
+	free(pin);
 }
 
 int mkw_unpin(struct mkw_pin *pin)
@@ -336,6 +338,8 @@ int mkw_unpin(struct mkw_pin *pin)
 		return mkw_set_error(-EINVAL, "no pin");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
+	if (process_check(pin->space) != 0)
+		return -ECHILD;
 	env_shield(&shield);
 	pin_end(pin);
 	env_unshield(&shield);

@@ -255,14 +255,14 @@ static enum step private_let_write(struct fault *f, struct private_chunk *c)
 	       c->pages[slot + n].state == PRIVATE_COPY &&
 	       (c->pages[slot + n].flags & PRIVATE_BUSY) == 0)
 		n++;
-	for (size_t i = slot; i < slot + n; i++)
-		c->pages[i].writer = f->tid;
 	c->referenced = true;
 	f->served = n;
 	if (f->kind == FAULT_FILL) {
 		fault_unlock(f);
 		return STEP_DONE;
 	}
+	for (size_t i = slot; i < slot + n; i++)
+		c->pages[i].writer = f->tid;
 	error = mmu_let_write(&v->mmu, view_address(v, f->page), n << PAGE_SHIFT, &there);
 	if (error == 0 && !there)
 		return private_lost(f, c);
@@ -355,8 +355,11 @@ static enum step private_own(struct fault *f)
 	done = own_copy(f, n, &error);
 	for (size_t i = 0; i < n; i++) {
 		if (i < done) {
+			bool fresh = c->pages[slot + i].state == PRIVATE_NONE;
+
 			private_change(r, c, slot + i, PRIVATE_OWN);
-			c->pages[slot + i].writer = f->tid;
+			if (fresh)
+				c->pages[slot + i].writer = 0;
 		} else {
 			back += c->pages[slot + i].state == PRIVATE_NONE;
 		}

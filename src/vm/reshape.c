@@ -909,14 +909,17 @@ int mkw_remap(void *old, size_t old_length, size_t new_length, unsigned flags, v
 		return error;
 	old_length = whole_pages(old_length);
 	new_length = whole_pages(new_length);
+	/* Also what does not change: it is named. */
+	env_shield(&shield);
+	error = views_each(old, old_length, view_is_there, NULL);
+	env_unshield(&shield);
+	if (error != 0)
+		return error;
 	if (new_length > old_length)
 		return remap_grow(old, old_length, new_length, (flags & MKW_MAYMOVE) != 0, address);
-	*address = old;
-	if (new_length == old_length) {
-		env_shield(&shield);
-		error = views_each(old, old_length, view_is_there, NULL);
-		env_unshield(&shield);
-		return error;
-	}
-	return mkw_unmap((char *)old + new_length, old_length - new_length);
+	if (new_length < old_length)
+		error = mkw_unmap((char *)old + new_length, old_length - new_length);
+	if (error == 0)
+		*address = old;
+	return error;
 }

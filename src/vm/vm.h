@@ -188,6 +188,8 @@ void page_unpin(struct region *region, size_t slot, bool write);
 /* => region->lock held. Write-back of a copy of a page that is pinned for writing. */
 void page_copy_begin(struct region *region, size_t slot);
 void page_copy_end(struct region *region, size_t slot, bool written);
+/* It came to nothing before anything was handed to the store: whoever needs it has yet to try. */
+void page_copy_cancel(struct region *region, size_t slot);
 /* => region->lock held. The store was asked, and has granted it. */
 void page_asked(struct region *region, size_t slot);
 /* A sync begins that needs what is in the page now. */

@@ -328,22 +328,24 @@ static void batch_write(struct batch *b, const struct pass *pass, struct writeba
 		batch_store(b, NULL, pass, result);
 }
 
-/* There is no memory for a copy: the pages are as if nobody had tried. */
+/* There is no memory for a copy: the pages are as if nobody had tried. Another sync that needs them
+ * finds out for itself. */
 static void copies_give_up(const struct batch *b, struct writeback_result *result)
 {
 	struct region *r = b->region;
 
 	env_lock(&r->lock);
 	for (size_t i = 0; i < b->count; i++)
-		page_copy_end(r, b->slots[i], false);
+		page_copy_cancel(r, b->slots[i]);
 	waiters_wake(&r->waiters);
 	env_unlock(&r->lock);
 	if (result->error == 0 || result->error == -EAGAIN)
 		result->error = -ENOMEM;
 }
 
-/* => no lock held. The frames stay: whoever would drop them waits for the end of the copy. */
-static void batch_write_copies(const struct batch *b, const struct pass *pass,
+/* => no lock held. The frames stay: whoever would drop them waits for the end of the copy. False:
+ * there is no memory, and no use in trying again at once. */
+static bool batch_write_copies(const struct batch *b, const struct pass *pass,
 			       struct writeback_result *result)
 {
 	struct object *o = b->region->object;
@@ -363,6 +365,7 @@ static void batch_write_copies(const struct batch *b, const struct pass *pass,
 		copies_give_up(b, result);
 	if (buffer != NULL)
 		slab_buffer_free(o->space, buffer);
+	return complete;
 }
 
 /* ---- Ranges ------------------------------------------------------------------------------- */
@@ -423,7 +426,7 @@ static enum obstacle batch_take(struct batch *b, struct batch *copies, size_t fr
 	*error = batch_protect(b);
 	if (*error != 0) {
 		for (size_t i = 0; i < copies->count; i++)
-			page_copy_end(r, copies->slots[i], false);
+			page_copy_cancel(r, copies->slots[i]);
 		batch_unlock(b);
 		env_unlock(&r->lock);
 	}
@@ -452,6 +455,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 	bool refused[REGION_PAGES] = {false};
 	enum obstacle obstacle;
 	struct sleeper sleeper;
+	bool memory = true;
 	int error;
 
 	sleeper_init(&sleeper);
@@ -472,7 +476,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 		}
 		env_unlock(&r->lock);
 		if (copies.count > 0)
-			batch_write_copies(&copies, pass, result);
+			memory = batch_write_copies(&copies, pass, result);
 		if (b.count > 0 && batch_leave_to_calls(&b) && obstacle == OBSTACLE_NONE)
 			obstacle = OBSTACLE_CALL;
 		if (b.count > 0)
@@ -481,7 +485,7 @@ static void writeback_region(struct region *r, size_t from, size_t to, const str
 			env_nap(CALL_POLL_NS); /* no event tells of a call's end */
 		if (obstacle == OBSTACLE_UNASKED)
 			pins_ask_region(r, from, to, pass->freeze, refused);
-	} while (obstacle != OBSTACLE_NONE && sync);
+	} while (obstacle != OBSTACLE_NONE && sync && memory);
 	result->busy |= obstacle != OBSTACLE_NONE;
 	sleeper_destroy(&sleeper);
 }

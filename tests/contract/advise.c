@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* ---- Shared views ------------------------------------------------------------------------- */
 
@@ -91,6 +92,36 @@ TEST_EACH_BACKEND(free_shared, "MKW_FREE has nothing to drop in a shared view")
 	*rig_word(rig.view, 1) = 1;
 	CHECK_EQ(mkw_advise(rig.view, 4 * PAGE, MKW_FREE), -EINVAL);
 	CHECK_EQ(*rig_word(rig.view, 1), 1);
+	rig_close(&rig);
+}
+
+/* As mlockall does for a program that must not wait for its own pages. */
+static void lock_memory(void *address, size_t length)
+{
+	if (mlock2(address, length, MLOCK_ONFAULT) != 0)
+		SKIP("mlock2: %s", strerror(errno));
+}
+
+TEST_EACH_BACKEND(locked_by_mlock,
+		  "1.3 I3 a program that has locked its memory: pages are cleaned, "
+		  "granted in runs, dropped, as ever")
+{
+	struct rig rig;
+	uint64_t faults;
+
+	rig_open(&rig, NULL, 512, MKW_RDWR);
+	lock_memory(rig.view, 512 * PAGE);
+	for (uint64_t round = 1; round < 4; round++) {
+		faults = rig_stat(&rig).write_faults;
+		for (uint64_t i = 0; i < 512; i++)
+			*rig_word(rig.view, i) = i + round;
+		CHECK(rig_stat(&rig).write_faults - faults < 256);
+		CHECK_EQ(mkw_sync(rig.handle, 0, 0), 0);
+		CHECK_EQ(rig_stored_word(&rig, 511), 511 + round);
+	}
+	CHECK_EQ(mkw_advise(rig.view, 512 * PAGE, MKW_DONTNEED), 0);
+	for (uint64_t i = 0; i < 512; i++)
+		CHECK_EQ(*rig_word(rig.view, i), i + 3);
 	rig_close(&rig);
 }
 
@@ -277,4 +308,28 @@ TEST_EACH_BACKEND(locked_private,
 	CHECK(rig_space_stat(&rig).resident_peak_bytes <= 64 * PAGE);
 	CHECK_EQ(mkw_unmap(locked, 16 * PAGE), 0);
 	private_close(&rig, view);
+}
+
+TEST_EACH_BACKEND(private_locked_by_mlock,
+		  "5.1 MKW_FREE, truncation and swap take private copies from a "
+		  "program that has locked its memory, too")
+{
+	unsigned char *view;
+	struct rig rig;
+
+	private_open(&rig, &view, 16, 64, 0);
+	lock_memory(view, 16 * PAGE);
+	for (uint64_t i = 0; i < 16; i++)
+		*rig_word(view, i) = 77;
+	CHECK_EQ(mkw_advise(view, 4 * PAGE, MKW_FREE), 0);
+	CHECK(*rig_word(view, 3) != 77);
+	CHECK_EQ(mkw_advise(view + 4 * PAGE, 4 * PAGE, MKW_PAGEOUT), 0);
+	CHECK_EQ(rig_space_stat(&rig).swapped_bytes, 4 * PAGE);
+	CHECK_EQ(*rig_word(view, 4), 77);
+	CHECK_EQ(mkw_truncate(rig.handle, 8 * PAGE), 0);
+	CHECK_EQ(mkw_truncate(rig.handle, 16 * PAGE), 0);
+	CHECK_EQ(*rig_word(view, 7), 77);
+	CHECK_EQ(*rig_word(view, 9), 0);
+	CHECK_EQ(mkw_unmap(view, 16 * PAGE), 0);
+	rig_close(&rig);
 }

@@ -433,6 +433,9 @@ TEST_EACH_BACKEND(reshape_input,
 	CHECK_FAILS(mkw_remap(w.view + 1, 2 * PAGE, PAGE, 0, &address), -EINVAL);
 	CHECK_FAILS(mkw_remap(w.view, 5 * PAGE, 6 * PAGE, MKW_MAYMOVE, &address), -ENOMEM);
 	CHECK_FAILS(mkw_remap(w.view, 5 * PAGE, 5 * PAGE, 0, &address), -ENOMEM);
+	CHECK_FAILS(mkw_remap(w.view, 5 * PAGE, 2 * PAGE, 0, &address), -ENOMEM);
+	CHECK_FAILS(mkw_remap(w.view - PAGE, 4 * PAGE, 3 * PAGE, 0, &address), -ENOMEM);
+	CHECK_EQ(mkw_advise(w.view, 4 * PAGE, MKW_NORMAL), 0);
 	CHECK_FAILS(mkw_remap_pages(w.view, PAGE, 1), -EINVAL);
 	CHECK_FAILS(mkw_remap_pages(w.view, 0, 0), -EINVAL);
 	CHECK_FAILS(mkw_remap_pages(w.view + 1, PAGE, 0), -EINVAL);

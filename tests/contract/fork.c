@@ -1289,9 +1289,11 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 {
 	struct world w;
 	struct kid kid;
+	struct mkw_pin *pin;
 
 	fork_world(&w, 4);
 	put(w.view, 'p');
+	REQUIRE_EQ(mkw_pin(w.view, PAGE, MKW_WRITE, &pin), 0);
 	if (kid_fork(&kid) == 0) {
 		struct mkw_handle *handle;
 		struct mkw_stat stat;
@@ -1321,6 +1323,7 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 		KID_CHECK(mkw_advise(w.view, PAGE, MKW_WILLNEED) == -ECHILD);
 		KID_CHECK(mkw_reserve(w.view, PAGE) == -ECHILD);
 		KID_CHECK(mkw_unreserve(w.view, PAGE) == -ECHILD);
+		KID_CHECK(mkw_unpin(pin) == -ECHILD);
 		KID_CHECK(mkw_open(w.space, "mem:4096", MKW_RDWR, &handle) == -ECHILD);
 		KID_CHECK(mkw_close(w.handle) == -ECHILD);
 		KID_CHECK(mkw_space_destroy(w.space, 0) == -ECHILD);
@@ -1330,6 +1333,7 @@ TEST(r7_1_calls_are_refused, "7.1 calls about the parent's space are answered EC
 	}
 	kid_end(&kid);
 	CHECK_EQ(get(w.view), 'c');
+	CHECK_EQ(mkw_unpin(pin), 0);
 	world_end(&w);
 }
 

@@ -69,6 +69,32 @@ TEST_EACH_BACKEND(r2_6_store_is_never_asked,
 	world_end(&w);
 }
 
+TEST_EACH_BACKEND(
+	r2_6_two_mappings,
+	"2.6, 2.9 a private view that the kernel keeps as two mappings since its parts were "
+	"written apart: runs go over the border")
+{
+	unsigned char *view;
+	struct world w;
+
+	view = private_open(&w, 64, NULL);
+	CHECK_EQ(mkw_advise(view, 64 * PAGE, MKW_WILLNEED), 0);
+	CHECK_EQ(mkw_protect(view + 20 * PAGE, PAGE, MKW_READ), 0);
+	put(view + 10 * PAGE, 'a');
+	put(view + 40 * PAGE, 'b');
+	CHECK_EQ(mkw_protect(view + 20 * PAGE, PAGE, MKW_WRITE), 0);
+	for (unsigned i = 0; i < 64; i++)
+		put(view + i * PAGE, 'p');
+	/* Once more, when all of them are copies and are looked at. */
+	CHECK_EQ(mkw_advise(view, 64 * PAGE, MKW_COLD), 0);
+	for (unsigned i = 0; i < 64; i++)
+		put(view + i * PAGE, 'q');
+	for (unsigned i = 0; i < 64; i++)
+		CHECK_EQ(get(view + i * PAGE), 'q');
+	CHECK_EQ(mkw_unmap(view, 64 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST_EACH_BACKEND(r2_6_write_to_absent,
 		  "2.6 a write to a page that nobody has read: filled, copied")
 {
