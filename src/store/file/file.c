@@ -147,13 +147,32 @@ static void replacement_look(struct file *file, struct mkw_object *object)
 					      : "moved"));
 }
 
+/* The file is shorter than we made it. A look without the lock may have met us cutting it and
+ * growing it again. */
+static int check_length(struct file *file)
+{
+	uint64_t expected;
+	struct stat st;
+	int result;
+
+	store_lock(&file->alloc_lock);
+	expected = atomic_load(&file->size_bytes);
+	result = fstat(file->fd, &st);
+	store_unlock(&file->alloc_lock);
+	if (result)
+		return mkw_set_error(-errno, "%s: cannot be examined", file->name);
+	if ((uint64_t)st.st_size >= expected)
+		return 0;
+	return mkw_set_error(-EIO, "%s: the file shrank under us: %llu bytes long, %llu expected",
+			     file->name, (unsigned long long)st.st_size,
+			     (unsigned long long)expected);
+}
+
 static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, uint64_t length)
 {
 	struct file *file = store;
 	struct stat st;
 	bool all = atomic_exchange(&file->resized, false);
-	/* Not the object's size: it is told after the file was cut. */
-	uint64_t expected = atomic_load(&file->size_bytes), now;
 	int result, earlier = atomic_exchange(&file->write_error, 0);
 
 	(void)offset;
@@ -174,13 +193,9 @@ static int file_fsync(void *store, struct mkw_object *object, uint64_t offset, u
 		return mkw_set_error(-errno, "%s: cannot be made durable: %s", file->name,
 				     strerrordesc_np(errno));
 	}
-	now = atomic_load(&file->size_bytes);
-	if (now < expected)
-		expected = now;
-	if (!file->device && (uint64_t)st.st_size < expected)
-		return mkw_set_error(
-			-EIO, "%s: the file shrank under us: %llu bytes long, %llu expected",
-			file->name, (unsigned long long)st.st_size, (unsigned long long)expected);
+	/* Not the object's size: it is told after the file was cut. */
+	if (!file->device && (uint64_t)st.st_size < atomic_load(&file->size_bytes))
+		return check_length(file);
 	return 0;
 }
 
