@@ -517,6 +517,12 @@ static const struct scenario written[] = {
 	 "see2",
 	 {"mine2", "shrink grow see2"}},
 	{"small: DONTNEED and a private write", "inline", "mine0", {"drop0", "mine0 see0"}},
+	/* Back from the swap file it is writable at once, and nothing protects it before it goes.
+	 */
+	{"small: S3.4 swapped out again and its writer",
+	 "inline swap",
+	 "mine0 out0 mine0",
+	 {"out0", "mine0 see0"}},
 };
 #define WRITTEN (sizeof(written) / sizeof(*written))
 
