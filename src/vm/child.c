@@ -46,8 +46,8 @@ static struct env_mutex forks_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_SPACES};
 static struct list spaces = {&spaces, &spaces};
 /* Which process this is, by generations; a space of an earlier one is a dead copy. */
 static uint64_t process = 1;
-static struct env_shield forking; /* of the thread that holds forks_lock to fork */
-static _Thread_local bool forking_here;
+static struct env_shield forking;	/* of the thread that holds forks_lock to fork */
+static _Thread_local bool forking_here; /* until the stores have been told */
 static _Thread_local unsigned nested;
 
 /* ---- Whose it is -------------------------------------------------------------------------- */
@@ -179,6 +179,10 @@ void children_end(struct space *s)
 {
 	struct child *c;
 
+	env_lock(&s->lock);
+	while (s->starting > 0)
+		env_wait(&s->closed, &s->lock);
+	env_unlock(&s->lock);
 	while ((c = child_take(s, false)) != NULL)
 		child_free(c);
 }
@@ -243,18 +247,26 @@ static struct child *child_new(struct space *s, struct mmu *mmu, const struct in
 	return c;
 }
 
-/* What is served from here on was forked before. No lock held. */
+/* What is served from here on was forked before. No lock held: the store is told, too. */
 static void child_start(struct child *c)
 {
+	struct space *s = c->space;
+	int error;
+
 	for (size_t i = 0; i < c->count; i++)
 		if (view_is_notified(c->views[i]))
 			op_map(c->views[i]->object, true);
-	if (mmu_kin_start(c->mmu, &child_upcalls, c) == 0)
-		return;
-	env_lock(&c->space->lock);
-	list_remove(&c->link);
-	env_unlock(&c->space->lock);
-	child_free(c);
+	error = mmu_kin_start(c->mmu, &child_upcalls, c);
+	if (error != 0) {
+		env_lock(&s->lock);
+		list_remove(&c->link);
+		env_unlock(&s->lock);
+		child_free(c);
+	}
+	env_lock(&s->lock);
+	s->starting--;
+	env_broadcast(&s->closed);
+	env_unlock(&s->lock);
 }
 
 /* ---- A fork in a space -------------------------------------------------------------------- */
@@ -408,6 +420,8 @@ static struct child *inheritance_end(struct space *s, struct inheritance *in)
 
 	if (mmu != NULL && c == NULL)
 		mmu_kin_destroy(mmu);
+	if (c != NULL)
+		s->starting++;
 	inheritance_free(in);
 	return c;
 }
@@ -442,11 +456,13 @@ static void fork_prepare(void)
 {
 	struct env_shield shield;
 
-	/* A store that is told of the child's views forks: nothing is inherited, nothing is held.
-	 */
+	/* A store that is told of a child's views forks: nothing is inherited, or it would be told
+	 * again, and so on for ever. */
 	nested += forking_here;
-	if (nested > 0)
+	if (nested > 0) {
+		env_hold(&forks_lock);
 		return;
+	}
 	env_shield(&shield);
 	env_hold(&forks_lock);
 	forking_here = true;
@@ -476,6 +492,7 @@ static void fork_parent(void)
 
 	if (nested > 0) {
 		nested--;
+		env_let_go(&forks_lock);
 		return;
 	}
 	mmu_wards_fork_end();
@@ -487,7 +504,7 @@ static void fork_parent(void)
 		c->next = born;
 		born = c;
 	}
-	/* Its space cannot end before that, which would take it away from us. */
+	env_let_go(&forks_lock);
 	while (born != NULL) {
 		struct child *c = born;
 
@@ -495,7 +512,6 @@ static void fork_parent(void)
 		child_start(c);
 	}
 	forking_here = false;
-	env_let_go(&forks_lock);
 	env_unshield(&shield);
 	errno = saved;
 }

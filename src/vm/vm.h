@@ -885,7 +885,8 @@ struct space {
 	struct env_cond closed; /* an object that was closing is gone or back */
 	struct list objects;
 	uint64_t last_id;
-	uint64_t ended; /* objects that have, so far */
+	uint64_t ended;	   /* objects that have, so far */
+	unsigned starting; /* children that are not served yet: it cannot end before */
 	unsigned handles;
 	struct list pins;
 	uint64_t last_pin_id;

@@ -1881,6 +1881,43 @@ TEST(r7_1_store_forks, "7.1 a store forks inside of its operations, for which ot
 	world_end(&w);
 }
 
+static void *protect_elsewhere(void *view)
+{
+	CHECK_EQ(mkw_protect(view, PAGE, MKW_READ), 0);
+	CHECK_EQ(mkw_protect(view, PAGE, MKW_WRITE), 0);
+	return NULL;
+}
+
+static void wait_for_protect(void *arg, struct mkw_object *object, struct mkw_run *run)
+{
+	struct test_thread thread;
+
+	(void)object;
+	(void)run;
+	test_thread_start(&thread, protect_elsewhere, arg);
+	test_thread_join(&thread);
+}
+
+TEST(r7_1_store_is_told_without_locks,
+     "7.1 4.1 a store that is told of a child's views waits for a thread that changes views")
+{
+	unsigned char *second;
+	struct world w;
+	struct kid kid;
+
+	fork_world(&w, 4);
+	second = world_map(&w, 0, 4, MKW_READ | MKW_WRITE);
+	script_hook(w.store, SCRIPT_MAP, SCRIPT_ENTRY, wait_for_protect, second);
+	if (kid_fork(&kid) == 0) {
+		w.view[0] = 'c';
+		_exit(0);
+	}
+	kid_end(&kid);
+	CHECK_EQ(get(w.view), 'c');
+	CHECK_EQ(mkw_unmap(second, 4 * PAGE), 0);
+	world_end(&w);
+}
+
 TEST(r7_1_busy_handlers, "7.1 a fork while every handler thread sits in the store")
 {
 	struct mkw_space_options options = {RIG_QUIET, .workers = 1, .workers_max = 2};
