@@ -98,24 +98,13 @@ static int mapping_fork(struct bench *bench, const struct bench_measure *measure
 
 /* ---- The library -------------------------------------------------------------------------- */
 
-static void view_close(struct bench *bench, void *state)
-{
-	library_end(bench, state);
-	free(state);
-}
-
 static int view_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
-	struct library *library = calloc(1, sizeof(*library));
-	int rc;
+	struct library *library;
+	int rc = library_open(bench, measure, OBJECTS * bench->size, 0, &library);
 
-	if (!library)
-		return -ENOMEM;
-	rc = library_start(bench, measure->arg, OBJECTS * bench->size, 0, library);
-	if (rc) {
-		free(library);
+	if (rc)
 		return rc;
-	}
 	bench_write_pages(library->view, library->size / BENCH_PAGE, NULL);
 	mkw_advise(library->view, library->size, MKW_DONTFORK);
 	*state = library;
@@ -149,7 +138,7 @@ static int view_fork(struct bench *bench, const struct bench_measure *measure, v
 #define LIBRARY(name_, text_, flags_)                                                            \
 	{                                                                                        \
 		.name = (name_), .text = (text_), .unit = BENCH_NS_PER_PAGE, .arg = HOW(flags_), \
-		.open = view_open, .run = view_fork, .close = view_close                         \
+		.open = view_open, .run = view_fork, .close = library_close                      \
 	}
 
 const struct bench_measure bench_fork_measures[] = {

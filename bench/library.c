@@ -145,6 +145,26 @@ void library_end(struct bench *bench, struct library *library)
 	*library = (struct library){0};
 }
 
+int library_open(struct bench *bench, const struct bench_measure *measure, size_t size,
+		 uint64_t resident_bytes, struct library **library)
+{
+	int rc;
+
+	*library = calloc(1, sizeof(**library));
+	if (!*library)
+		return -ENOMEM;
+	rc = library_start(bench, measure->arg, size, resident_bytes, *library);
+	if (rc)
+		free(*library);
+	return rc;
+}
+
+void library_close(struct bench *bench, void *library)
+{
+	library_end(bench, library);
+	free(library);
+}
+
 /* ---- Counts ------------------------------------------------------------------------------- */
 
 int library_count_begin(struct bench *bench, struct library *library)

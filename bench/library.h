@@ -41,6 +41,10 @@ int library_start(struct bench *bench, const struct library_case *how, size_t si
 		  uint64_t resident_bytes, struct library *library);
 /* Drops what is dirty: to write it is no part of any measure. */
 void library_end(struct bench *bench, struct library *library);
+/* The same for bench_measure.open and .close: how is measure->arg. */
+int library_open(struct bench *bench, const struct bench_measure *measure, size_t size,
+		 uint64_t resident_bytes, struct library **library);
+void library_close(struct bench *bench, void *library);
 /* A library call failed: says so with the library's own sentence; returns error. */
 int library_say(struct bench *bench, int error, const char *what);
 

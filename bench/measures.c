@@ -12,26 +12,6 @@
 
 /* ---- Open for all rounds ------------------------------------------------------------------ */
 
-static void library_close(struct bench *bench, void *state)
-{
-	library_end(bench, state);
-	free(state);
-}
-
-static int state_start(struct bench *bench, const struct bench_measure *measure, size_t size,
-		       uint64_t resident_bytes, struct library **state)
-{
-	int rc;
-
-	*state = calloc(1, sizeof(**state));
-	if (!*state)
-		return -ENOMEM;
-	rc = library_start(bench, measure->arg, size, resident_bytes, *state);
-	if (rc)
-		free(*state);
-	return rc;
-}
-
 static int object_sync(struct bench *bench, struct library *library)
 {
 	int rc = mkw_sync(library->handle, 0, 0);
@@ -43,7 +23,7 @@ static int object_sync(struct bench *bench, struct library *library)
 static int written_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
 	struct library *library;
-	int rc = state_start(bench, measure, bench->size, 0, &library);
+	int rc = library_open(bench, measure, bench->size, 0, &library);
 
 	if (rc)
 		return rc;
@@ -152,7 +132,7 @@ static int cold_read(struct bench *bench, const struct bench_measure *measure, v
 static int resident_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
 	struct library *library;
-	int rc = state_start(bench, measure, bench->size, 0, &library);
+	int rc = library_open(bench, measure, bench->size, 0, &library);
 
 	if (rc)
 		return rc;
@@ -213,7 +193,7 @@ static int limited_open(struct bench *bench, const struct bench_measure *measure
 	struct library *library;
 	struct bench_sample untimed = {0};
 	size_t size = 4 * limit_bytes(bench);
-	int rc = state_start(bench, measure, size, limit_bytes(bench), &library);
+	int rc = library_open(bench, measure, size, limit_bytes(bench), &library);
 
 	if (rc)
 		return rc;

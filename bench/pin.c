@@ -4,30 +4,16 @@
  */
 #include "library.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
 #define RUN 64
-
-static void pinned_close(struct bench *bench, void *state)
-{
-	library_end(bench, state);
-	free(state);
-}
 
 /* Every page written: dirty, and copied where the view is private. */
 static int pinned_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
-	struct library *library = calloc(1, sizeof(*library));
-	int rc;
+	struct library *library;
+	int rc = library_open(bench, measure, bench->size, 0, &library);
 
-	if (!library)
-		return -ENOMEM;
-	rc = library_start(bench, measure->arg, bench->size, 0, library);
-	if (rc) {
-		free(library);
+	if (rc)
 		return rc;
-	}
 	bench_write_pages(library->view, library->size / BENCH_PAGE, NULL);
 	*state = library;
 	return 0;
@@ -59,14 +45,14 @@ static int pinned_run(struct bench *bench, const struct bench_measure *measure, 
 	return library_count_end(bench, library, sample);
 }
 
-#define ROW(name_, text_, flags_, write_)                                      \
-	{                                                                      \
-		.name = (name_), .text = (text_), .unit = BENCH_NS_PER_PAGE,   \
-		.arg = &(const struct library_case){.storage = LIBRARY_EMPTY,  \
-						    .map_flags = (flags_),     \
-						    .write = (write_)},        \
-		.open = pinned_open, .run = pinned_run, .close = pinned_close, \
-		.target = BENCH_FIGURE_AT_MOST, .limit = 1000                  \
+#define ROW(name_, text_, flags_, write_)                                       \
+	{                                                                       \
+		.name = (name_), .text = (text_), .unit = BENCH_NS_PER_PAGE,    \
+		.arg = &(const struct library_case){.storage = LIBRARY_EMPTY,   \
+						    .map_flags = (flags_),      \
+						    .write = (write_)},         \
+		.open = pinned_open, .run = pinned_run, .close = library_close, \
+		.target = BENCH_FIGURE_AT_MOST, .limit = 1000                   \
 	}
 
 const struct bench_measure bench_pin_measures[] = {

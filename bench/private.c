@@ -92,28 +92,17 @@ static int memfd_write(struct bench *bench, const struct bench_measure *measure,
 
 /* ---- The library -------------------------------------------------------------------------- */
 
-static void view_close(struct bench *bench, void *state)
-{
-	library_end(bench, state);
-	free(state);
-}
-
 static int view_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
-	struct library *library = calloc(1, sizeof(*library));
-	int rc;
+	struct library *library;
+	int rc = library_open(bench, measure, bench->size, 0, &library);
 
-	if (!library)
-		return -ENOMEM;
-	rc = library_start(bench, measure->arg, bench->size, 0, library);
-	if (rc) {
-		free(library);
+	if (rc)
 		return rc;
-	}
 	rc = mkw_advise(library->view, library->size, MKW_WILLNEED);
 	if (rc) {
 		library_say(bench, rc, "mkw_advise");
-		view_close(bench, library);
+		library_close(bench, library);
 		return rc;
 	}
 	*state = library;
@@ -149,7 +138,7 @@ static int view_write(struct bench *bench, const struct bench_measure *measure, 
 		.arg = &(const struct library_case){.storage = LIBRARY_EMPTY,            \
 						    .map_flags = MKW_PRIVATE | (flags_), \
 						    __VA_ARGS__},                        \
-		.open = view_open, .run = view_write, .close = view_close,               \
+		.open = view_open, .run = view_write, .close = library_close,            \
 		.target = BENCH_RATIO_AT_MOST, .limit = (limit_), .against = (against_)  \
 	}
 

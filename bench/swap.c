@@ -86,24 +86,13 @@ static int plain_move(struct bench *bench, const struct bench_measure *measure, 
 
 /* ---- The library -------------------------------------------------------------------------- */
 
-static void view_close(struct bench *bench, void *state)
-{
-	library_end(bench, state);
-	free(state);
-}
-
 static int view_open(struct bench *bench, const struct bench_measure *measure, void **state)
 {
-	struct library *library = calloc(1, sizeof(*library));
-	int rc;
+	struct library *library;
+	int rc = library_open(bench, measure, bench->size, 0, &library);
 
-	if (!library)
-		return -ENOMEM;
-	rc = library_start(bench, measure->arg, bench->size, 0, library);
-	if (rc) {
-		free(library);
+	if (rc)
 		return rc;
-	}
 	bench_write_pages(library->view, library->size / BENCH_PAGE, NULL);
 	*state = library;
 	return 0;
@@ -150,10 +139,10 @@ const struct bench_measure bench_swap_measures[] = {
 	ROW("swap/pwrite", "kernel: pwrite of the same bytes, 256 KiB a call", false, plain_open,
 	    plain_move, plain_close),
 	ROW("swap/out", "library: private pages to the swap file", false, view_open, view_move,
-	    view_close),
+	    library_close),
 	ROW("swap/pread", "kernel: pread of them, a page a call", true, plain_open, plain_move,
 	    plain_close),
 	ROW("swap/in", "library: back by a write to each page, in order", true, view_open,
-	    view_move, view_close),
+	    view_move, library_close),
 	{.name = NULL},
 };
