@@ -292,6 +292,16 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal);
  */
 int mkw_last_refusal(struct mkw_refusal *refusal);
 
+/*
+ * sigaction(2) for SIGSEGV and SIGBUS, whose handlers are the library's once there is a space: the
+ * program's handler is kept behind it and gets all that is not the library's, as the kernel would
+ * deliver it, but that SIGSEGV and SIGBUS are never blocked while it runs: it may write to views. A
+ * plain sigaction() would put the library's handlers out of action. May be called at any time, in a
+ * signal handler, too; leaves no sentence. Errors: EINVAL (another signal).
+ */
+struct sigaction;
+int mkw_sigaction(int sig, const struct sigaction *action, struct sigaction *before);
+
 /* ---- Views -------------------------------------------------------------------------------- */
 
 #define MKW_READ  1u
