@@ -31,7 +31,7 @@ struct ledger_file {
 	uint64_t dev, ino;
 	uint64_t reserved_bytes; /* ahead, in all */
 	uint64_t returned_bytes; /* given back now */
-	uint64_t left_bytes;	 /* neither written nor given back; if error: at most */
+	uint64_t left_bytes;	 /* if error: at most so many are not written and still reserved */
 	/* 0, or why nothing or not all was given back: -EAGAIN somebody has the file open; -ENOENT
 	 * it is not there under that name any more (nothing is left then); -EOPNOTSUPP the file
 	 * system does not tell who has a file open; -EACCES, -EPERM not ours; other errnos. */
@@ -41,7 +41,9 @@ struct ledger_file {
 /*
  * For each file with anything in the ledger: give back what is over, and report. Files are opened
  * by their paths; what is not the same file (device and inode) is left alone. Times of modification
- * stay. Empties the ledger, so that it may be called again after further events.
+ * stay. Only files with -EAGAIN are in the ledger afterwards: it may be called again. Who opens a
+ * file meanwhile is kept waiting for a moment; this process gets SIGURG then, which has to be left
+ * ignored.
  */
 void ledger_give_back(struct ledger *ledger, void (*report)(void *arg, const struct ledger_file *),
 		      void *arg);

@@ -21,6 +21,7 @@
 #define RESERVE_H
 
 #include "run/control.h"
+#include "run/filesystem.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -42,8 +43,9 @@ struct reserve {
 	_Atomic int fd;
 	uint64_t dev, ino;
 	uint64_t piece_bytes;
-	unsigned kind;
-	bool ahead; /* whole pieces, for what is over can be given back */
+	enum filesystem_holes holes;
+	bool ahead;  /* whole pieces, for what is over can be given back */
+	bool copies; /* data is written elsewhere each time */
 	reserve_post_fn *post;
 	void *arg;
 	_Atomic bool counted;		/* no fallocate: free blocks are counted */
