@@ -9,8 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RESERVE_DEFAULT "1M"
-#define DIRTY_LIMIT_MIN 8192
+#define RESERVE_DEFAULT_BYTES (1u << 20)
+#define DIRTY_LIMIT_MIN	      8192
 
 const char run_help[] =
 	"Usage: mkwrite run [OPTION...] -- PROGRAM [ARGUMENT...]\n"
@@ -48,15 +48,16 @@ struct run_arguments {
 };
 
 /* The command line up to "--", and where the program begins. 0 or RUN_EXIT_SELF. */
-static int program_split(int *argc, char **argv, char ***program, const struct tool_options *options)
+static int program_split(int *argc, char **argv, char ***program,
+			 const struct tool_options *options)
 {
 	int i = 1;
 
 	while (i < *argc && strcmp(argv[i], "--") != 0)
 		i++;
 	if (i + 1 >= *argc) {
-		tool_usage(options, i < *argc ? "no program behind --"
-					      : "no program: it stands behind --");
+		tool_usage(options,
+			   i < *argc ? "no program behind --" : "no program: it stands behind --");
 		return RUN_EXIT_SELF;
 	}
 	*program = argv + i + 1;
@@ -80,8 +81,8 @@ static int policy_set(enum run_policy *policy, const char *name, const struct to
 }
 
 /* What each value is by itself is right; now what they are together. */
-static int settings_check(const struct run_settings *settings, const struct run_arguments *arguments,
-			  const struct tool_options *options)
+static int settings_check(const struct run_settings *settings,
+			  const struct run_arguments *arguments, const struct tool_options *options)
 {
 	if (settings->full_command && settings->shared.policy != RUN_WAIT)
 		return tool_usage(options, "--on-full-exec goes with --on-full=wait only");
@@ -111,7 +112,7 @@ static int settings_take(struct run_settings *settings, struct run_arguments *ar
 
 	if (program_split(&argc, argv, &settings->program, options) != 0)
 		return RUN_EXIT_SELF;
-	mkw_parse_size("reserve", RESERVE_DEFAULT, &shared->reserve_bytes);
+	shared->reserve_bytes = RESERVE_DEFAULT_BYTES;
 	if (options_take(&argc, argv, specs, options) != 0)
 		return RUN_EXIT_SELF;
 	if (argc > 1) {
@@ -124,33 +125,35 @@ static int settings_take(struct run_settings *settings, struct run_arguments *ar
 	return settings_check(settings, arguments, options) != 0 ? RUN_EXIT_SELF : 0;
 }
 
-/* The program runs. Until it has ended; then its wait status. */
-static int program_wait(struct run *run)
+/* The program runs. 0, or an exit status: it does not, or not any more. */
+static int program_begin(struct run *run)
 {
-	int wait_status = 0;
+	int code = program_start(run);
 
-	stdio_leave();
-	signals_pass(run);
-	waitpid(run->program, &wait_status, 0);
-	return wait_status;
+	if (code != 0)
+		return code;
+	code = watch_start(run);
+	if (code != 0)
+		kill(run->program, SIGKILL);
+	return code;
 }
 
-/* What stands in for a watcher that could not be had: nothing is told, all else works. */
 static int supervise(struct run *run)
 {
-	int code = watch_prepare(run), wait_status;
+	int code = watch_prepare(run), wait_status = 0;
 
 	if (code != 0)
 		return code;
 	signals_take(run);
-	code = watch_start(run);
-	if (code == 0)
-		code = program_start(run);
-	if (code != 0)
-		return code;
-	wait_status = program_wait(run);
+	code = program_begin(run);
+	if (code == 0) {
+		stdio_leave();
+		signals_pass(run);
+	}
+	if (run->program > 0)
+		waitpid(run->program, &wait_status, 0);
 	watch_end(run, wait_status);
-	return status_repeat(wait_status);
+	return code != 0 ? code : status_repeat(wait_status);
 }
 
 static int run_supervised(struct run *run)
@@ -161,7 +164,8 @@ static int run_supervised(struct run *run)
 	if (error == 0)
 		error = run_control_create(&run->settings.shared, &run->control, &run->control_fd);
 	if (error != 0) {
-		tool_error(run->options, "no memory to share with the program: %s", strerror(-error));
+		tool_error(run->options, "no memory to share with the program: %s",
+			   strerror(-error));
 		return RUN_EXIT_SELF;
 	}
 	code = supervise(run);

@@ -2,11 +2,11 @@
 /*
  * run.h - `mkwrite run`: what its files share.
  *
- * The command is the supervisor of a program. The main thread starts it, passes signals on to it, and
- * ends as it does (run_start.c, run_signals.c). The watcher, a second thread, does all else while it
- * runs: it reads events and looks at stops (run_watch.c), and says on stderr what has to be said
- * (run_say.c, run_stops.c). They share only what is atomic or does not change any more; the main
- * thread touches the rest when the watcher has ended.
+ * The command is the supervisor of a program. The main thread starts it, passes signals on to it,
+ * and ends as it does (run_start.c, run_signals.c). The watcher, a second thread, does all else
+ * while it runs: it reads events and looks at stops (run_watch.c), and says on stderr what has to
+ * be said (run_say.c, run_stops.c). They share only what is atomic or does not change any more; the
+ * main thread touches the rest when the watcher has ended.
  *
  * stdout and stdin are the program's: once it runs the supervisor has neither.
  */
@@ -32,7 +32,7 @@ enum elf_kind {
 
 struct elf_info {
 	enum elf_kind kind;
-	unsigned bits, machine;	   /* ELF_FOREIGN and better */
+	unsigned bits, machine;	    /* ELF_FOREIGN and better */
 	char interpreter[PATH_MAX]; /* ELF_DYNAMIC */
 };
 /* 0 or -errno of reading. */
@@ -106,8 +106,8 @@ struct run {
 
 /* Start the program. 0, or an exit status with a message. */
 int program_start(struct run *run);
-/* Start the command that --on-full-exec names, its stdout our stderr, without what we have put into the
- * program's environment; variables: NAME=VALUE, ends with NULL. Its pid or -1; errno. */
+/* Start the command that --on-full-exec names, its stdout our stderr, without what we have put into
+ * the program's environment; variables: NAME=VALUE, ends with NULL. Its pid or -1; errno. */
 pid_t command_start(const struct run *run, const char *command, char *const *variables);
 /* From now on our stdin and stdout are nobody's. */
 void stdio_leave(void);
@@ -131,7 +131,7 @@ int status_repeat(int wait_status);
 /* 0 or an exit status with a message. */
 int watch_prepare(struct run *run);
 int watch_start(struct run *run);
-/* The program has ended, with that wait status, and so does the watcher. */
+/* The program has ended, with that wait status, or has not begun; so the watcher ends. */
 void watch_end(struct run *run, int wait_status);
 
 /* ---- run_stops.c --------------------------------------------------------------------------- */
@@ -152,7 +152,8 @@ struct run_name name_of_process(const struct run *run, pid_t pid);
 /* Its path, from here if it is below; control characters are left out. */
 struct run_name name_of_file(const struct run *run, uint16_t file);
 struct run_name name_of_path(const char *path);
-/* The directory in which the file's file system is mounted; "its file system" if that is unknown. */
+/* The directory in which the file's file system is mounted; "its file system" if that is unknown.
+ */
 struct run_name name_of_mount(const struct run *run, uint16_t file);
 /* A copy of the file's path; "" if it has none. */
 void file_path(const struct run *run, uint16_t file, char path[static PATH_MAX]);

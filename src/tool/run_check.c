@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_check.c - can a program be run with a library loaded into it, and if not, why, and what can be
- * done? Follows what execve() would do, but says all that is in the way, not the first errno.
+ * run_check.c - can a program be run with a library loaded into it, and if not, why, and what can
+ * be done? Follows what execve() would do, but says all that is in the way, not the first errno.
  *
  * What is found can change before the program is started; then the kernel's answer counts.
  */
@@ -89,8 +89,8 @@ static bool path_find(struct run_target *target)
 
 /* ---- May it be executed? ------------------------------------------------------------------- */
 
-/* Set the program's uid, gid or capabilities, so that the loader ignores LD_PRELOAD? Nothing does so
- * for a uid or gid that we have anyway. */
+/* Set the program's uid, gid or capabilities, so that the loader ignores LD_PRELOAD? Nothing does
+ * so for a uid or gid that we have anyway. */
 static void privileges_check(struct run_target *target, int fd, const struct stat *st)
 {
 	struct run_name path = name_of_path(target->program);
@@ -114,7 +114,8 @@ static void privileges_check(struct run_target *target, int fd, const struct sta
 	if (code)
 		problem_add(target, code, RUN_EXIT_CANNOT,
 			    "%s: it is %s, and the system loads no library of others into such a "
-			    "program (run it as the user whose rights it takes, or a copy without them)",
+			    "program (run it as the user whose rights it takes, or a copy without "
+			    "them)",
 			    path.s, what);
 }
 
@@ -155,8 +156,8 @@ static int file_open(struct run_target *target, const char *path, const char *wh
 
 /* ---- Scripts ------------------------------------------------------------------------------- */
 
-/* The interpreter that the first line names; false: it is no script. Without a line of that kind the
- * shell is who runs it. */
+/* The interpreter that the first line names; false: it is no script. Without a line of that kind
+ * the shell is who runs it. */
 static bool script_read(int fd, char interpreter[static PATH_MAX])
 {
 	char line[SCRIPT_LINE_MAX + 1];
@@ -172,8 +173,8 @@ static bool script_read(int fd, char interpreter[static PATH_MAX])
 	return true;
 }
 
-/* Go from the file at path on to what interprets it. The descriptor of the file whose code runs, or -1
- * with a problem. */
+/* Go from the file at path on to what interprets it. The descriptor of the file whose code runs, or
+ * -1 with a problem. */
 static int program_follow(struct run_target *target)
 {
 	const char *what = "";
@@ -204,8 +205,8 @@ static int program_follow(struct run_target *target)
 
 /* ---- What it is ---------------------------------------------------------------------------- */
 
-/* The loader of another C library would refuse ours, or die of it. The command itself was built for the
- * same one as the library. */
+/* The loader of another C library would refuse ours, or die of it. The command itself was built for
+ * the same one as the library. */
 static void loader_check(struct run_target *target)
 {
 	int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -309,8 +310,10 @@ int target_check(struct run_target *target, const char *name)
 static const char *kind_name(const struct run_target *target)
 {
 	static const char *const names[] = {
-		[ELF_NOT] = "unknown",	       [ELF_DAMAGED] = "damaged",
-		[ELF_FOREIGN] = "for another machine", [ELF_STATIC] = "linked statically",
+		[ELF_NOT] = "unknown",
+		[ELF_DAMAGED] = "damaged",
+		[ELF_FOREIGN] = "for another machine",
+		[ELF_STATIC] = "linked statically",
 		[ELF_DYNAMIC] = "linked dynamically",
 	};
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_say.c - how processes, files and errors are named in messages, and what the library has to say. Names
- * come from programs and file systems: nothing in them reaches the terminal as a command.
+ * run_say.c - how processes, files and errors are named in messages, and what the library has to
+ * say. Names come from programs and file systems: nothing in them reaches the terminal as a
+ * command.
  */
 #include "run.h"
 
@@ -165,16 +166,18 @@ static void say(const struct run *run, const struct run_event *event)
 			   who.s);
 		break;
 	case RUN_SAY_IO_URING:
-		tool_error(run->options,
-			   "%s: it uses io_uring: its mappings are granted whole, so their space is "
-			   "reserved at once",
-			   who.s);
+		tool_error(
+			run->options,
+			"%s: it uses io_uring: its mappings are granted whole, so their space is "
+			"reserved at once",
+			who.s);
 		break;
 	case RUN_SAY_MAPPINGS:
-		tool_error(run->options,
-			   "%s: the system allows it few more mappings: grants are at least %" PRIu64
-			   " pages now (raise vm.max_map_count)",
-			   who.s, event->offset);
+		tool_error(
+			run->options,
+			"%s: the system allows it few more mappings: grants are at least %" PRIu64
+			" pages now (raise vm.max_map_count)",
+			who.s, event->offset);
 		break;
 	case RUN_SAY_OPEN:
 		tool_error(run->options,
@@ -184,7 +187,8 @@ static void say(const struct run *run, const struct run_event *event)
 		break;
 	case RUN_SAY_NO_RESERVE:
 		tool_error(run->options,
-			   "%s: %s: its file system cannot reserve space: free blocks are counted, and "
+			   "%s: %s: its file system cannot reserve space: free blocks are counted, "
+			   "and "
 			   "others may take them first",
 			   who.s, file.s);
 		break;
@@ -199,8 +203,8 @@ static void say(const struct run *run, const struct run_event *event)
 			   event_error(event));
 		break;
 	case RUN_SAY_SNAPSHOT:
-		tool_error(run->options, "%s: %s: its snapshot is not consistent: %s", who.s, file.s,
-			   event_error(event));
+		tool_error(run->options, "%s: %s: its snapshot is not consistent: %s", who.s,
+			   file.s, event_error(event));
 		break;
 	}
 }

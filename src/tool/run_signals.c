@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_signals.c - the main thread while the program runs: it waits for signals, and lets the program
- * have those that were meant for it.
+ * run_signals.c - the main thread while the program runs: it waits for signals, and lets the
+ * program have those that were meant for it.
  *
- * What the terminal sends goes to its whole foreground group, the program included, and is not passed
- * on. When the program stops by job control so do we, or the shell would wait; when it ends by a
- * signal so do we, or the shell would not know.
+ * What the terminal sends goes to its whole foreground group, the program included, and is not
+ * passed on. When the program stops by job control so do we, or the shell would wait; when it ends
+ * by a signal so do we, or the shell would not know.
  */
 #include "run.h"
 

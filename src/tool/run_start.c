@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_start.c - starting the program, and commands for a full disk. Both get signals and descriptors as
- * we got them; the program also our library and the name of the control area.
+ * run_start.c - starting the program, and commands for a full disk. Both get signals and
+ * descriptors as we got them; the program also our library and the name of the control area.
  */
 #include "run.h"
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_stops.c - threads that wait, or end, because a disk is full: telling of them, and starting the
- * command that makes room.
+ * run_stops.c - threads that wait, or end, because a disk is full: telling of them, and starting
+ * the command that makes room.
  *
- * A case is what is told together: the stops of all threads at one file. It is opened by the first of
- * them, which is what the message is about, and closed when none is left; the command is run once
- * for it. Threads try again by themselves, so nothing but telling depends on this.
+ * A case is what is told together: the stops of all threads at one file. It is opened by the first
+ * of them, which is what the message is about, and closed when none is left; the command is run
+ * once for it. Threads try again by themselves, so nothing but telling depends on this.
  *
- * Runs in the watcher. A stop is freed by us alone: when its thread has said that it is over, or is dead.
+ * Runs in the watcher. A stop is freed by us alone: when its thread has said that it is over, or is
+ * dead.
  */
 #include "run.h"
 
@@ -122,8 +123,9 @@ static void command_begin(struct stops *stops, struct stop_case *c)
 		   asprintf(&variables[3], "MKWRITE_ERROR=%s", error_name ? error_name : "") >= 0 &&
 		   asprintf(&variables[4], "MKWRITE_PID=%d", (int)c->facts.pid) >= 0;
 	errno = ENOMEM;
-	c->command = complete ? command_start(stops->run, stops->run->settings.full_command, variables)
-			      : -1;
+	c->command =
+		complete ? command_start(stops->run, stops->run->settings.full_command, variables)
+			 : -1;
 	if (c->command < 0) {
 		c->command = 0;
 		tool_errno(stops->run->options, "--on-full-exec");
@@ -141,7 +143,8 @@ static void command_look(struct stops *stops, struct stop_case *c)
 		return;
 	c->command = 0;
 	if (WIFSIGNALED(status))
-		tool_error(stops->run->options, "--on-full-exec: the command was ended by signal %d (%s)",
+		tool_error(stops->run->options,
+			   "--on-full-exec: the command was ended by signal %d (%s)",
 			   WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status) != 0)
 		tool_error(stops->run->options, "--on-full-exec: the command ended with status %d",

@@ -3,7 +3,8 @@
  * run_watch.c - the watcher: a thread that takes in what the processes of the program report, from
  * before the program starts until it has ended, and what is done at the end.
  *
- * It sleeps at the bell of the control area. Who dies rings no bell: at least once a second it looks.
+ * It sleeps at the bell of the control area. Who dies rings no bell: at least once a second it
+ * looks.
  */
 #include "run.h"
 
@@ -17,6 +18,7 @@
 struct watch {
 	struct run *run;
 	pthread_t thread;
+	bool started;
 	struct stops *stops;
 	struct said *said;
 	struct trace_recorder *recorder; /* NULL: no trace */
@@ -110,6 +112,7 @@ int watch_start(struct run *run)
 {
 	int error = pthread_create(&run->watch->thread, NULL, watch_main, run->watch);
 
+	run->watch->started = error == 0;
 	if (error == 0)
 		return 0;
 	tool_error(run->options, "no thread: %s", strerror(error));
@@ -129,18 +132,25 @@ static void trace_end(struct watch *watch, int wait_status)
 			   name_of_path(watch->run->settings.trace).s, strerror(-error));
 }
 
+static void reach_check(const struct watch *watch)
+{
+	if (!watch->reached)
+		tool_error(watch->run->options,
+			   "%s: the library was not loaded into it, or could not reach mkwrite run "
+			   "(no /proc, another user): it ran as without",
+			   name_of_path(watch->run->target.name).s);
+}
+
 void watch_end(struct run *run, int wait_status)
 {
 	struct watch *watch = run->watch;
 
-	atomic_store(&run->ended, true);
-	run_ring(run->control);
-	pthread_join(watch->thread, NULL);
-	if (!watch->reached)
-		tool_error(run->options,
-			   "%s: the library was not loaded into it, or could not reach mkwrite run "
-			   "(no /proc, another user): it ran as without",
-			   name_of_path(run->target.name).s);
+	if (watch->started) {
+		atomic_store(&run->ended, true);
+		run_ring(run->control);
+		pthread_join(watch->thread, NULL);
+		reach_check(watch);
+	}
 	trace_end(watch, wait_status);
 	watch_free(watch);
 }

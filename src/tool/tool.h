@@ -25,9 +25,9 @@ enum tool_exit {
 };
 
 struct tool_options {
-	const char *verb; /* for messages; NULL outside any verb */
-	bool json;	  /* --json was given (it is not in argv any more) */
-	bool progress;	  /* stderr is a terminal */
+	const char *verb;     /* for messages; NULL outside any verb */
+	bool json;	      /* --json was given (it is not in argv any more) */
+	bool progress;	      /* stderr is a terminal */
 	bool sigpipe_ignored; /* when the command was started; now it is in any case */
 };
 
