@@ -19,6 +19,7 @@
 #ifndef RUN_CONTROL_H
 #define RUN_CONTROL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -108,7 +109,64 @@ struct run_stop {
 	uint64_t offset, needed; /* bytes */
 };
 
-/* ---- Snapshots: see snapshot.h ------------------------------------------------------------- */
+/* ---- Snapshots: snapshot.h says how they are made ------------------------------------------ */
+
+#define RUN_SNAPSHOT_PROCESSES 1024u
+#define RUN_SNAPSHOT_PINS      64u
+#define RUN_SNAPSHOT_ASKS      256u
+#define RUN_SNAPSHOT_CHUNKS    (16u << 20)
+
+enum run_snapshot_phase { RUN_SNAPSHOT_NONE, RUN_SNAPSHOT_INSTANT, RUN_SNAPSHOT_COPYING };
+
+struct run_snapshot_range {
+	uint16_t file;
+	uint64_t offset, length; /* bytes */
+};
+
+enum run_snapshot_join {
+	RUN_SNAPSHOT_FREE,
+	RUN_SNAPSHOT_CLAIMED,  /* by process pid, for itself or for the child it is to make */
+	RUN_SNAPSHOT_EXPECTED, /* fork has made the process; it has not joined yet */
+	RUN_SNAPSHOT_JOINED
+};
+
+/* A process with views. Filled in by it, freed by the supervisor, once life is lost. */
+struct run_snapshot_process {
+	_Atomic uint64_t state; /* pid << 32 | the claim's ticket << 2 | enum run_snapshot_join */
+	pthread_mutex_t life;	/* robust, held as long as the process has its memory */
+	_Atomic uint32_t quiet; /* the turn of the instant for which nothing writes any more */
+	_Atomic int32_t failed; /* it could not be made quiet: negative errno */
+	uint64_t maps[RUN_FILES / 64]; /* files that it has views of, at the instant */
+	uint32_t pins;
+	struct run_snapshot_range pin[RUN_SNAPSHOT_PINS]; /* what the kernel may yet store to */
+};
+
+/* A file's part of the snapshot, by the number of the file. The supervisor's. */
+struct run_snapshot_file {
+	_Atomic uint32_t copying; /* before it is written to, chunks have to be copied */
+	uint64_t size;		  /* at the instant */
+	uint64_t first_chunk;	  /* its bits in copied, a multiple of 64 */
+};
+
+/* Somebody waits for chunks to be copied. */
+struct run_snapshot_ask {
+	_Atomic uint32_t state; /* 0 free, a pid: being written by that process, RUN_ASKED */
+	struct run_snapshot_range range;
+};
+#define RUN_ASKED UINT32_MAX
+
+struct run_snapshots {
+	_Atomic uint32_t turn;	 /* futex: snapshots begun so far << 2 | phase */
+	_Atomic uint32_t bell;	 /* futex: the supervisor's copier has something to look at */
+	_Atomic uint32_t served; /* futex: asks were served, or a file's copy is over */
+	_Atomic uint32_t ticket; /* of the last claim of a process */
+	_Atomic uint32_t crowd;	 /* processes that found no entry */
+	uint32_t chunk_shift;	 /* log2 of the bytes of a chunk; at least a page */
+	struct run_snapshot_file files[RUN_FILES];
+	struct run_snapshot_ask asks[RUN_SNAPSHOT_ASKS];
+	struct run_snapshot_process processes[RUN_SNAPSHOT_PROCESSES];
+	_Atomic uint64_t copied[RUN_SNAPSHOT_CHUNKS / 64]; /* a bit each; set by the supervisor */
+};
 
 struct run_control {
 	uint64_t magic;
@@ -125,6 +183,7 @@ struct run_control {
 	struct run_file files[RUN_FILES];
 	struct run_event events[RUN_EVENTS];
 	struct run_stop stops[RUN_STOPS];
+	struct run_snapshots snapshots;
 };
 
 /* ---- The supervisor's side (control.c) ---------------------------------------------------- */
