@@ -106,7 +106,8 @@ static bool filler_takes(int fd, off_t at, size_t length)
 	return true;
 }
 
-void volume_fill(uint64_t leave_bytes)
+/* How far the file could be made to grow. */
+static off_t filler_grow(void)
 {
 	int fd = open(FILLER, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	off_t at = lseek(fd, 0, SEEK_END);
@@ -117,10 +118,25 @@ void volume_fill(uint64_t leave_bytes)
 			at += (off_t)piece;
 		else
 			piece /= 2;
-	if (leave_bytes)
-		REQUIRE_EQ(ftruncate(fd, at > (off_t)leave_bytes ? at - (off_t)leave_bytes : 0), 0);
 	REQUIRE_EQ(fsync(fd), 0);
 	close(fd);
+	return at;
+}
+
+void volume_fill(uint64_t leave_bytes)
+{
+	off_t before, size = 0;
+
+	/* What the file system had taken ahead for the file is free when it is closed. */
+	do {
+		before = size;
+		size = filler_grow();
+	} while (size > before);
+	if (leave_bytes)
+		REQUIRE_EQ(
+			truncate(FILLER, size > (off_t)leave_bytes ? size - (off_t)leave_bytes : 0),
+			0);
+	sync();
 }
 
 void volume_drain(void)
