@@ -334,14 +334,14 @@ static int scan_range(struct scan *s, uint64_t start, uint64_t end)
 
 /* ---- Room --------------------------------------------------------------------------------- */
 
-static uint64_t room_on_disk(int fd)
+static uint64_t room_on_disk(int fd, bool with_reserve)
 {
 	struct statfs fs;
 
 	/* Who does not tell is not to be believed to be full. */
 	if (fstatfs(fd, &fs) || !fs.f_blocks)
 		return UINT64_MAX;
-	return (uint64_t)(geteuid() ? fs.f_bavail : fs.f_bfree) *
+	return (uint64_t)(with_reserve ? fs.f_bfree : fs.f_bavail) *
 	       (uint64_t)(fs.f_frsize ? fs.f_frsize : fs.f_bsize);
 }
 
@@ -374,9 +374,12 @@ static uint64_t room_in_quotas(int fd, const struct stat *st)
 }
 
 /* Are there so many bytes, for all one can see? 0, -ENOSPC or -EDQUOT. */
-static int room_check(int fd, const struct stat *st, uint64_t bytes)
+static int room_check(struct reserve *r, int fd, const struct stat *st, uint64_t bytes)
 {
-	if (room_on_disk(fd) < bytes)
+	/* What root alone may use; btrfs counts there what nobody can. */
+	bool with_reserve = !geteuid() && !r->copies;
+
+	if (room_on_disk(fd, with_reserve) < bytes)
 		return -ENOSPC;
 	return room_in_quotas(fd, st) < bytes ? -EDQUOT : 0;
 }
@@ -415,12 +418,12 @@ static int count_run(struct reserve *r, int fd, const struct stat *st, uint64_t 
 	uint64_t wanted = atomic_fetch_add(&r->counted_bytes, holes) + holes;
 	int error;
 
-	if (!holes || !room_check(fd, st, wanted))
+	if (!holes || !room_check(r, fd, st, wanted))
 		return 0;
 	atomic_store(&r->counted_bytes, holes);
 	if (syscall(SYS_fdatasync, fd) && is_full(-errno))
 		return -errno;
-	error = room_check(fd, st, holes);
+	error = room_check(r, fd, st, holes);
 	if (error)
 		bytes_take(&r->counted_bytes, holes);
 	return error;
@@ -453,8 +456,8 @@ int reserve_init(struct reserve *r, int fd, uint64_t piece_bytes, reserve_post_f
 /* May whole pieces be reserved, by what is free and what is reserved ahead already? */
 static bool ahead_fits(struct reserve *r, int fd)
 {
-	return r->ahead &&
-	       atomic_load(&r->ahead_bytes) + r->piece_bytes <= room_on_disk(fd) / AHEAD_SHARE;
+	return r->ahead && atomic_load(&r->ahead_bytes) + r->piece_bytes <=
+				   room_on_disk(fd, false) / AHEAD_SHARE;
 }
 
 /* Space for the holes of [offset, end), and for more if wanted. 0 or -errno. */
@@ -563,7 +566,7 @@ static int broken_explain(struct scan *s, const struct stat *st, uint64_t offset
 		return error;
 	if (filled || broken_doubt(r))
 		return 0;
-	error = room_check(s->fd, st, end - offset + LITTLE_BYTES);
+	error = room_check(r, s->fd, st, end - offset + LITTLE_BYTES);
 	/* Not every free block is one that the next copy may go to. */
 	if (!error)
 		error = r->copies ? -ENOSPC : -EIO;

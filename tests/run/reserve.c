@@ -584,19 +584,25 @@ TEST_EACH_VOLUME(punched,
 		 "a hole that another process has made again is seen by the kernel's SIGBUS")
 {
 	struct subject s;
+	uint64_t page = 1;
+	int error = 0;
 
 	volume_mount(kind, VOLUME_BYTES);
 	subject_open(&s, "file", 8 * MIB, PIECE);
 	REQUIRE_EQ(page_write(&s, 0), 0);
 	REQUIRE_EQ(fallocate(s.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, MIB), 0);
 	volume_fill(0);
-	/* Known as reserved: the kernel refuses, and why comes out. */
-	CHECK_EQ(page_write(&s, 1), -ENOSPC);
-	CHECK_EQ(s.broken, 1);
+	/* Known as reserved: the kernel refuses, and why comes out. xfs has a few blocks more for
+	 * fallocate than for a write. */
+	for (; !error && page < 16; page += !error)
+		error = page_write(&s, page);
+	CHECK_EQ(error, -ENOSPC);
+	CHECK(s.broken > 0);
+	s.broken = 0;
 	volume_drain();
-	CHECK_EQ(reserve_run(&s.reserve, PAGE, PAGE, true), 0);
-	CHECK_EQ(page_write(&s, 1), 0);
-	CHECK_EQ(s.broken, 1);
+	CHECK_EQ(reserve_run(&s.reserve, page * PAGE, PAGE, true), 0);
+	CHECK_EQ(page_write(&s, page), 0);
+	CHECK_EQ(s.broken, 0);
 	subject_close(&s);
 }
 
