@@ -23,6 +23,7 @@ static const struct verb verbs[] = {
 	 doctor_main},
 	{"info", "list the stores, or describe an object", info_help, info_main},
 	{"cp", "copy an object or a file to another", cp_help, cp_main},
+	{"trace", "tell what a trace of mkwrite run has, or draw it", trace_help, trace_main},
 	{"bench", "measure against the kernel's own mmap", NULL, bench_main},
 };
 
