@@ -15,17 +15,23 @@ exit    there is none to be had: it ends with 75, and its data is what it promis
 signal  the same, with SIGBUS
 tells   (programs that do not write to their mappings) there is not: it says so, as it natively does
 """
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True # next to the sources
+
+# pylint: disable=wrong-import-position
 from disk import MIB, Disk
 from programs import PROGRAMS
 from sandbox import HEAVY, WORK, main
 
 FULL = 75
+WORDS = {errno.ENOSPC: "no space left on the device", errno.EDQUOT: "the disk quota is used up"}
+COMM_MAX = 15
 DISK_MIB = 32
 
 
@@ -40,24 +46,35 @@ class Process:
         with open(self.path, "wb") as out:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=subprocess.PIPE, cwd=WORK)
-        self.err = b""
+        self.err, self.status = b"", None
 
     def wait_line(self, *parts):
         """Read its stderr up to a line with all these parts."""
-        for line in self.process.stderr:
-            self.err += line
+        for line in self.lines():
             if all(part.encode() in line for part in parts):
                 return line.decode()
         self.end()
         raise AssertionError(f"it never said {parts}\n{self}")
 
+    def lines(self):
+        try:
+            for line in self.process.stderr:
+                self.err += line
+                yield line
+        except TimeoutError as failure:
+            raise TimeoutError(f"{failure}\n{self}") from None
+
     def end(self):
         """Wait until it is over. Returns its exit status as subprocess has it."""
-        self.err += self.process.stderr.read()
+        for _ in self.lines():
+            pass
         self.status = self.process.wait()
-        with open(self.path, "rb") as file:
-            self.out = file.read()
         return self.status
+
+    @property
+    def out(self):
+        with open(self.path, "rb") as file:
+            return file.read()
 
     def died_of(self, number):
         return self.status in (-number, 128 + number)
@@ -107,11 +124,10 @@ class Story:
 
     def full_line(self, process):
         """What mkwrite run says of the full disk; returns the offset."""
-        line = process.wait_line("mkwrite run: ", self.program.mapped,
-                                 os.strerror(self.disk.error))
-        found = re.search(r"\b(?:offset|at) (\d+)\b", line)
-        assert found, line
-        return int(found.group(1))
+        who = os.path.basename(self.program.command()[0])[:COMM_MAX] # or a thread's
+        line = process.wait_line("mkwrite run: ", who, self.program.mapped,
+                                 WORDS[self.disk.error], " at offset ")
+        return int(re.search(r" at offset (\d+)", line).group(1))
 
     def check_native_fails(self):
         process = self.start_full(native=True)

@@ -71,8 +71,28 @@ def in_process(function):
         os._exit(1)
 
 
+def proc_text(*names):
+    try:
+        with open(os.path.join("/proc", *names), errors="replace") as file:
+            return file.read().replace("\0", " ").strip()
+    except OSError as failure:
+        return failure.strerror
+
+
+def processes():
+    """Where each thread is that the test has started."""
+    lines = []
+    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()))[1:]:
+        lines.append(f"{pid}: {proc_text(str(pid), 'cmdline')[:200]}")
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            where = [proc_text(str(pid), "task", tid, name) for name in ("comm", "wchan", "syscall")]
+            lines.append(f"  {tid} {' '.join(where)}")
+            lines += ["    " + line for line in proc_text(str(pid), "task", tid, "stack").split("\n")]
+    return "\n".join(lines)
+
+
 def too_long(_signal, _frame):
-    raise TimeoutError(f"took longer than {LIMIT_S} s")
+    raise TimeoutError(f"took longer than {LIMIT_S} s\n{processes()}")
 
 
 def judge(function, report):
