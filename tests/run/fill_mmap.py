@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""fill_mmap.py copy|read FILE MIB: makes a sparse file, maps it, and fills it, by the interpreter's
-own copying or by system calls that read into the mapping; then verifies what it sees."""
+"""fill_mmap.py copy|read|fork FILE MIB: makes a sparse file, maps it, and fills it: by the
+interpreter's own copying, by system calls that read into the mapping, or by children, each a part.
+Then it verifies what it sees."""
 import hashlib
 import mmap
 import os
 import sys
 import tempfile
 
+CHILDREN = 4
+
 
 def block(number):
     return b"".join(hashlib.sha256(b"%d %d" % (number, i)).digest() for i in range(32)) * 4
 
 
-def copy(view, blocks):
-    for number in range(blocks):
+def copy(view, blocks, first=0):
+    for number in range(first, blocks):
         view[number * 4096:(number + 1) * 4096] = block(number)
 
 
@@ -25,8 +28,19 @@ def read(view, blocks):
                 assert os.preadv(source.fileno(), [page], 0) == 4096
 
 
+def fork(view, blocks):
+    part = blocks // CHILDREN
+    for number in range(CHILDREN):
+        if not os.fork():
+            copy(view, (number + 1) * part, number * part)
+            os._exit(0)
+    statuses = [os.wait()[1] for _ in range(CHILDREN)]
+    assert not any(statuses), statuses
+
+
 def main():
-    fill, path, size = {"copy": copy, "read": read}[sys.argv[1]], sys.argv[2], int(sys.argv[3]) << 20
+    fill = {"copy": copy, "read": read, "fork": fork}[sys.argv[1]]
+    path, size = sys.argv[2], int(sys.argv[3]) << 20
     with open(path, "w+b") as file:
         file.truncate(size)
         with mmap.mmap(file.fileno(), size) as view:

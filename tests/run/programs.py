@@ -261,6 +261,13 @@ class Python(Program):
         assert not any(there[offset + 4096:])
 
 
+class PythonFork(Python):
+    """The same by children, which inherit the mapping: natively they die."""
+    everywhere = False
+    ways = ("same", "wait", "exec")
+    fails = (1, b"AssertionError: [7, 7, 7, 7]")
+
+
 class PythonRead(Python):
     """The same by system calls that read into the mapping: natively they fail with EFAULT."""
     everywhere = False
@@ -355,6 +362,7 @@ PROGRAMS = {
     "python": {
         "python_mmap": Python("copy"),
         "python_read": PythonRead("read"),
+        "python_fork": PythonFork("fork"),
         "numpy": Numpy(),
     },
     "java": {"java": Java()},
