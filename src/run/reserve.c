@@ -117,6 +117,11 @@ static void known_add(struct reserve *r, uint64_t start, uint64_t end)
 		atomic_store(&r->tail, end);
 }
 
+bool reserve_knows(struct reserve *r, uint64_t offset, uint64_t length)
+{
+	return known_covers(r, offset, offset + length);
+}
+
 void reserve_forget(struct reserve *r, uint64_t offset, uint64_t length)
 {
 	uint64_t last = length > UINT64_MAX - offset ? UINT64_MAX : offset + length - 1;
