@@ -42,8 +42,7 @@ int trace_main(int argc, char **argv, const struct tool_options *options);
 /* In bench/. Answers --help itself. */
 int bench_main(int argc, char **argv, const struct tool_options *options);
 
-extern const char demo_help[], doctor_help[], info_help[], cp_help[], run_help[],
-	trace_help[];
+extern const char demo_help[], doctor_help[], info_help[], cp_help[], run_help[], trace_help[];
 
 /* ---- options.c: command lines -------------------------------------------------------------- */
 
