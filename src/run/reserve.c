@@ -585,8 +585,15 @@ static int run_answer(struct reserve *r, uint64_t offset, uint64_t length, bool 
 	uint64_t end;
 	int error;
 
+	if (s.fd < 0)
+		return -EBADF;
+	if (fstat(s.fd, &st)) {
+		if (errno == EBADF)
+			return -EBADF;
+		return broken ? -EIO : 0;
+	}
 	/* The program may have closed it, and opened something else. */
-	if (s.fd < 0 || fstat(s.fd, &st) || st.st_dev != r->dev || st.st_ino != r->ino)
+	if (st.st_dev != r->dev || st.st_ino != r->ino)
 		return -EBADF;
 	s.size = (uint64_t)st.st_size;
 	if (offset >= s.size)

@@ -10,11 +10,13 @@
 #include "run/reserve.h"
 
 #include "harness/test.h"
+#include "run/fail.h"
 #include "run/ledger.h"
 #include "run/volume.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <setjmp.h>
@@ -56,6 +58,7 @@ struct subject {
 	struct ledger *ledger;
 	struct ledger_file result;
 	unsigned reports;
+	bool forgotten;	 /* the ledger had no memory for something */
 	unsigned broken; /* times that the kernel has refused a store */
 };
 
@@ -142,7 +145,11 @@ static void subject_drain(struct subject *s)
 					  .offset = post->offset,
 					  .length = post->length};
 
-		REQUIRE_EQ(ledger_event(s->ledger, s->control, &event), 0);
+		int error;
+
+		FAIL_INSIDE(error = ledger_event(s->ledger, s->control, &event));
+		s->forgotten |= error == -ENOMEM;
+		REQUIRE(!error || error == -ENOMEM);
 	}
 }
 
@@ -151,7 +158,7 @@ static int subject_give_back(struct subject *s)
 	subject_drain(s);
 	memset(&s->result, 0, sizeof(s->result));
 	s->reports = 0;
-	ledger_give_back(s->ledger, on_report, s);
+	FAIL_INSIDE(ledger_give_back(s->ledger, on_report, s));
 	return s->reports ? s->result.error : 0;
 }
 
@@ -190,7 +197,9 @@ static int page_write(struct subject *s, uint64_t page)
 	bool broken = false;
 
 	for (;; s->broken++) {
-		int error = reserve_run(&s->reserve, page * PAGE, PAGE, broken);
+		int error;
+
+		FAIL_INSIDE(error = reserve_run(&s->reserve, page * PAGE, PAGE, broken));
 
 		if (error)
 			return error;
@@ -746,6 +755,51 @@ TEST_EACH_VOLUME(open_elsewhere, "nothing is given back while anybody has the fi
 	subject_close(&s);
 }
 
+static pid_t opener;
+static char opened[PATH_MAX];
+
+/* Somebody opens the file while its holes are punched. */
+static void open_meanwhile(int fd)
+{
+	char path[40];
+
+	fail_before_punch = NULL;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	REQUIRE(realpath(path, opened) != NULL);
+	opener = fork();
+	REQUIRE(opener >= 0);
+	if (!opener) {
+		close(fd); /* else it would be ours */
+		int again = open(opened, O_RDWR | O_CLOEXEC);
+
+		_exit(again < 0 || pwrite(again, "mine", 4, 9 * PAGE) != 4);
+	}
+	test_wait_until(fcntl(fd, F_GETLEASE) != F_WRLCK);
+}
+
+TEST_EACH_VOLUME(opened_meanwhile,
+		 "who opens the file waits for one hole, and nothing of his is lost")
+{
+	struct subject s;
+	int status;
+
+	volume_mount(kind, VOLUME_BYTES);
+	subject_open(&s, "file", 8 * MIB, PIECE);
+	for (uint64_t page = 0; page < 256; page += 8)
+		REQUIRE_EQ(page_write(&s, page), 0);
+	subject_unmap(&s);
+	fail_before_punch = open_meanwhile;
+	CHECK_EQ(subject_give_back(&s), -EAGAIN);
+	CHECK(opener > 0);
+	CHECK_EQ(s.result.returned_bytes, 7 * PAGE);
+	REQUIRE_EQ(waitpid(opener, &status, 0), opener);
+	CHECK_EQ(status, 0);
+	CHECK_EQ(subject_give_back(&s), 0);
+	CHECK(bytes_used(s.path) <= 34 * PAGE); /* one of extents */
+	CHECK_EQ(memcmp(&(uint64_t){word_read(s.path, 9)}, "mine", 4), 0);
+	subject_close(&s);
+}
+
 TEST(replaced, "another file of that name is left alone")
 {
 	struct subject s;
@@ -924,4 +978,70 @@ TEST(copied, "where each write goes to new blocks, a refusal of the kernel's is 
 	for (page = 0; page < FULL_PAGES; page++)
 		REQUIRE_EQ(word_read(s.path, page), word_of(page));
 	subject_close(&s);
+}
+
+/* ---- Failing calls ------------------------------------------------------------------------ */
+
+#define FAILING_BYTES (4 * MIB)
+
+static int is_armed_with;
+
+static void failing_write(struct subject *s, uint64_t page)
+{
+	int error = page_write(s, page);
+
+	/* Only a call that fails for want of space may refuse anything. */
+	if (error)
+		CHECK(is_armed_with == ENOSPC && error == -ENOSPC);
+	if (error)
+		CHECK_EQ(page_write(s, page), 0);
+}
+
+/* False: nothing was left to fail. */
+static bool failing_once(enum volume_kind kind, uint64_t nth, int error)
+{
+	static const uint64_t pages[] = {0, 300, 301, 520, 700, 1023};
+	struct subject s;
+	char name[40];
+	bool fired;
+
+	snprintf(name, sizeof(name), "file-%llu-%d", (unsigned long long)nth, error);
+	subject_open(&s, name, FAILING_BYTES, PIECE);
+	REQUIRE_EQ(fallocate(s.fd, FALLOC_FL_KEEP_SIZE, 2 * MIB + 64 * PAGE, 64 * PAGE), 0);
+	is_armed_with = error;
+	fail_arm(nth, error);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(*pages); i++)
+		failing_write(&s, pages[i]);
+	subject_unmap(&s);
+	subject_give_back(&s);
+	fired = fail_disarm();
+	if (kind == VOLUME_TMPFS)
+		CHECK(bytes_used(s.path) >= 70 * PAGE);
+	else
+		CHECK_EQ(bytes_mapped(s.path, 2 * MIB + 64 * PAGE, 2 * MIB + 128 * PAGE),
+			 64 * PAGE);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(*pages); i++)
+		CHECK_EQ(word_read(s.path, pages[i]), word_of(pages[i]));
+	if (!fired)
+		CHECK(bytes_used(s.path) <= 71 * PAGE);
+	REQUIRE_EQ(unlink(s.path), 0);
+	subject_close(&s);
+	return fired;
+}
+
+TEST_EACH_VOLUME(failing, "whatever call fails, no byte and no preallocation is lost")
+{
+	static const int errors[] = {EIO, ENOMEM, EINTR, ENOSPC, EOPNOTSUPP};
+	const size_t count = sizeof(errors) / sizeof(*errors);
+	size_t turns = test_rounds(1) > 1 ? count : 1;
+
+	volume_mount(kind, VOLUME_BYTES);
+	for (size_t turn = 0; turn < turns; turn++) {
+		uint64_t nth = 1;
+
+		while (failing_once(kind, nth, errors[(nth + turn) % count]))
+			nth++;
+		test_note("%llu calls", (unsigned long long)(nth - 1));
+		CHECK(nth > 20);
+	}
 }
