@@ -112,16 +112,10 @@ struct run_stop {
 /* ---- Snapshots: snapshot.h says how they are made ------------------------------------------ */
 
 #define RUN_SNAPSHOT_PROCESSES 1024u
-#define RUN_SNAPSHOT_PINS      64u
 #define RUN_SNAPSHOT_ASKS      256u
 #define RUN_SNAPSHOT_CHUNKS    (16u << 20)
 
 enum run_snapshot_phase { RUN_SNAPSHOT_NONE, RUN_SNAPSHOT_INSTANT, RUN_SNAPSHOT_COPYING };
-
-struct run_snapshot_range {
-	uint16_t file;
-	uint64_t offset, length; /* bytes */
-};
 
 enum run_snapshot_join {
 	RUN_SNAPSHOT_FREE,
@@ -137,8 +131,6 @@ struct run_snapshot_process {
 	_Atomic uint32_t quiet; /* the turn of the instant for which nothing writes any more */
 	_Atomic int32_t failed; /* it could not be made quiet: negative errno */
 	uint64_t maps[RUN_FILES / 64]; /* files that it has views of, at the instant */
-	uint32_t pins;
-	struct run_snapshot_range pin[RUN_SNAPSHOT_PINS]; /* what the kernel may yet store to */
 };
 
 /* A file's part of the snapshot, by the number of the file. The supervisor's. */
@@ -151,7 +143,8 @@ struct run_snapshot_file {
 /* Somebody waits for chunks to be copied. */
 struct run_snapshot_ask {
 	_Atomic uint32_t state; /* 0 free, a pid: being written by that process, RUN_ASKED */
-	struct run_snapshot_range range;
+	uint16_t file;
+	uint64_t offset, length; /* bytes */
 };
 #define RUN_ASKED UINT32_MAX
 

@@ -108,7 +108,9 @@ static bool ask(struct run_snapshots *s, uint16_t file, uint64_t offset, uint64_
 
 		if (!atomic_compare_exchange_strong(&s->asks[i].state, &state, tid))
 			continue;
-		s->asks[i].range = (struct run_snapshot_range){file, offset, length};
+		s->asks[i].file = file;
+		s->asks[i].offset = offset;
+		s->asks[i].length = length;
 		atomic_store(&s->asks[i].state, RUN_ASKED);
 		asked = true;
 	}
@@ -177,15 +179,6 @@ void run_snapshot_maps(uint16_t file)
 		here.entry->maps[file / 64] |= 1ull << file % 64;
 }
 
-void run_snapshot_pinned(uint16_t file, uint64_t offset, uint64_t length)
-{
-	struct run_snapshot_process *p = here.entry;
-
-	if (p->pins < RUN_SNAPSHOT_PINS)
-		p->pin[p->pins] = (struct run_snapshot_range){file, offset, length};
-	p->pins++;
-}
-
 /* False: something goes on for too long. */
 static bool holds_wait(void)
 {
@@ -209,12 +202,11 @@ static void be_quiet(uint32_t turn)
 	bool held;
 
 	memset(p->maps, 0, sizeof(p->maps));
-	p->pins = 0;
 	atomic_store(&here.shut, 1);
 	held = holds_wait();
 	if (held)
 		error = here.ops->quiesce();
-	atomic_store(&p->failed, p->pins > RUN_SNAPSHOT_PINS ? -E2BIG : error);
+	atomic_store(&p->failed, error);
 	atomic_store(&p->quiet, turn);
 	run_futex_ring(&area()->bell);
 	while (atomic_load(&area()->turn) == turn && run_supervisor_lives(here.control))

@@ -265,21 +265,3 @@ bool instant_maps(struct copier *copier, uint16_t file)
 			return true;
 	return false;
 }
-
-bool instant_pin(struct copier *copier, unsigned i, struct run_snapshot_range *range)
-{
-	struct run_snapshots *s = copier_area(copier);
-
-	for (unsigned p = 0; p < RUN_SNAPSHOT_PROCESSES; p++) {
-		unsigned pins = s->processes[p].pins;
-
-		if (STATE(atomic_load(&s->processes[p].state)) != RUN_SNAPSHOT_JOINED)
-			continue;
-		if (i < pins && i < RUN_SNAPSHOT_PINS) {
-			*range = s->processes[p].pin[i];
-			return true;
-		}
-		i -= pins;
-	}
-	return false;
-}
