@@ -14,9 +14,9 @@
  * entry is lost, which the supervisor takes back. If the supervisor dies, or a copy fails, whoever
  * waits goes on, and the snapshot is lost, not the program.
  *
- * A process has one entry in the table from before its first view until its memory goes (exit,
- * exec, SIGKILL): its life is a robust mutex, held by the thread. A fork enters the child before it
- * is made, so that no process with granted pages is ever unknown.
+ * A process has an entry in the table from before its first view until its memory goes (exit, exec,
+ * SIGKILL): its life is a robust mutex, held by the thread. A child of fork enters itself before
+ * anything of it runs.
  *
  * Not held back: writers that are not processes of the program; and system calls under way that
  * store to views (read(2) into a mapping): what they store may be in the copy or not, or in part.
@@ -65,10 +65,12 @@ void run_snapshot_before_write(struct run_control *control, uint16_t file, uint6
 void run_hold_begin(struct run_control *control);
 void run_hold_end(struct run_control *control);
 
-/* Around fork(): before; after it in the parent, with what it returned (-1: it failed); in the
- * child, before anything of it writes to a view. Nothing happens before run_snapshot_join. */
+/*
+ * Around fork, by pthread_atfork or the like; registered after the library's own handlers
+ * (mkw_space_create): begin before theirs, child after theirs.
+ */
 void run_snapshot_fork_begin(struct run_control *control);
-void run_snapshot_fork_parent(struct run_control *control, pid_t child);
+void run_snapshot_fork_parent(struct run_control *control);
 void run_snapshot_fork_child(struct run_control *control);
 
 #endif

@@ -31,7 +31,9 @@
 #include <sys/wait.h>
 
 #define PAGE	4096u
-#define FILES	2u
+#define FILES	2u /* with records; one more is for scribbling */
+#define SCRATCH FILES
+#define ALL	(FILES + 1)
 #define PAGES	512u
 #define SLOTS	(FILES * PAGES)
 #define STRIDE	389u /* prime to SLOTS: neighbours in time are not neighbours in a file */
@@ -44,7 +46,8 @@ struct shared {
 	_Atomic uint32_t turn;	  /* futex: whose batch it is */
 	_Atomic uint32_t stop;	  /* writers end */
 	_Atomic uint32_t started; /* writers that have written */
-	_Atomic uint32_t kinds[8];
+	_Atomic pid_t slow;	  /* it takes long to be quiet, as long as this is set */
+	_Atomic uint32_t reached;
 };
 
 struct file {
@@ -64,7 +67,9 @@ static struct world {
 	struct tool_options options;
 	struct copier *copier;
 	struct shared *shared;
-	struct file files[FILES];
+	struct file files[ALL];
+	FILE *messages;
+	char messages_path[48];
 	struct mkw_space *space;
 } world;
 
@@ -93,8 +98,27 @@ static void world_open(void)
 	REQUIRE(world.shared != MAP_FAILED);
 	world.options.verb = "run";
 	world.plan = (struct snapshot_plan){.signal = SIGUSR1, .directory = world.copies};
-	for (unsigned i = 0; i < FILES; i++)
+	for (unsigned i = 0; i < ALL; i++)
 		file_make(&world.files[i], i, PAGES * PAGE);
+	snprintf(world.messages_path, sizeof(world.messages_path), "%s/messages", world.directory);
+	world.messages = fopen(world.messages_path, "a");
+	REQUIRE(world.messages != NULL);
+	setvbuf(world.messages, NULL, _IOLBF, 0);
+	stderr = world.messages;
+}
+
+/* Has the supervisor said so? */
+static bool messages_have(const char *text)
+{
+	char all[16384];
+	FILE *file = fopen(world.messages_path, "r");
+	size_t length;
+
+	REQUIRE(file != NULL);
+	length = fread(all, 1, sizeof(all) - 1, file);
+	fclose(file);
+	all[length] = '\0';
+	return strstr(all, text) != NULL;
 }
 
 static void copier_open(void)
@@ -125,8 +149,10 @@ static void directory_remove(const char *path)
 
 static void world_close(void)
 {
-	for (unsigned i = 0; i < FILES; i++)
+	for (unsigned i = 0; i < ALL; i++)
 		close(world.files[i].fd);
+	stderr = stdout;
+	fclose(world.messages);
 	directory_remove(world.copies);
 	directory_remove(world.directory);
 	munmap(world.shared, sizeof(*world.shared));
@@ -203,7 +229,12 @@ static const struct mkw_store_ops store_ops = {
 
 static int program_quiesce(void)
 {
-	for (unsigned i = 0; i < FILES; i++) {
+	if (atomic_load(&world.shared->slow) == getpid()) {
+		atomic_store(&world.shared->reached, 1);
+		while (atomic_load(&world.shared->slow))
+			sched_yield();
+	}
+	for (unsigned i = 0; i < ALL; i++) {
 		if (!world.files[i].map)
 			continue;
 		if (mkw_quiesce(world.files[i].handle) != 0)
@@ -215,7 +246,7 @@ static int program_quiesce(void)
 
 static void program_resume(void)
 {
-	for (unsigned i = 0; i < FILES; i++)
+	for (unsigned i = 0; i < ALL; i++)
 		if (world.files[i].map)
 			mkw_resume(world.files[i].handle);
 }
@@ -242,6 +273,21 @@ static void file_map(struct file *f)
 	run_hold_end(world.control);
 }
 
+static void fork_begin(void)
+{
+	run_snapshot_fork_begin(world.control);
+}
+
+static void fork_parent(void)
+{
+	run_snapshot_fork_parent(world.control);
+}
+
+static void fork_child(void)
+{
+	run_snapshot_fork_child(world.control);
+}
+
 static void program_open(void)
 {
 	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
@@ -249,7 +295,8 @@ static void program_open(void)
 	options.flags |= MKW_SPACE_IN_PLACE;
 	MUST(mkw_space_create(&options, &world.space) == 0);
 	MUST(run_snapshot_join(world.control, &snapshot_ops) == 0);
-	for (unsigned i = 0; i < FILES; i++)
+	MUST(pthread_atfork(fork_begin, fork_parent, fork_child) == 0);
+	for (unsigned i = 0; i < ALL; i++)
 		file_map(&world.files[i]);
 }
 
@@ -334,15 +381,15 @@ static uint64_t records_check(unsigned char *files[static FILES])
 /* Take the copies and check them. */
 static uint64_t snapshot_check(void)
 {
-	unsigned char *files[FILES];
+	unsigned char *files[ALL];
 	uint64_t last;
 
-	for (unsigned i = 0; i < FILES; i++) {
+	for (unsigned i = 0; i < ALL; i++) {
 		files[i] = malloc(PAGES * PAGE);
 		REQUIRE(copy_take(i, files[i]));
 	}
 	last = records_check(files);
-	for (unsigned i = 0; i < FILES; i++)
+	for (unsigned i = 0; i < ALL; i++)
 		free(files[i]);
 	return last;
 }
@@ -364,7 +411,7 @@ static void files_check(void)
 static uint64_t snapshot_make(void)
 {
 	kill(getpid(), SIGUSR1);
-	test_wait_until(copies_count(false) == FILES);
+	test_wait_until(copies_count(false) == ALL);
 	return snapshot_check();
 }
 
@@ -427,6 +474,31 @@ static void writers_stop(void)
 	run_futex_ring(&world.shared->turn);
 }
 
+static pid_t writers_start(pid_t *pids)
+{
+	for (unsigned i = 0; i < WRITERS / 2; i++)
+		pids[i] = program_start(writers_run, 2 * i);
+	test_wait_until(atomic_load(&world.shared->next) > 100);
+	return pids[0];
+}
+
+static void writers_end(const pid_t *pids)
+{
+	atomic_store(&world.shared->stop, 1);
+	run_futex_ring(&world.shared->turn);
+	for (unsigned i = 0; i < WRITERS / 2; i++)
+		CHECK_EQ(program_status(pids[i]), 0);
+	files_check();
+}
+
+/* They are not held up. */
+static void writers_wait(void)
+{
+	uint64_t next = atomic_load(&world.shared->next);
+
+	test_wait_until(atomic_load(&world.shared->next) > next + 100);
+}
+
 TEST(snapshot_instant, "copies are of one instant, whatever threads and processes write on")
 {
 	pid_t pids[WRITERS / 2];
@@ -434,9 +506,7 @@ TEST(snapshot_instant, "copies are of one instant, whatever threads and processe
 
 	world_open();
 	copier_open();
-	for (unsigned i = 0; i < WRITERS / 2; i++)
-		pids[i] = program_start(writers_run, 2 * i);
-	test_wait_until(atomic_load(&world.shared->next) > 100);
+	writers_start(pids);
 	for (unsigned i = 0; i < test_rounds(20); i++) {
 		uint64_t before = atomic_load(&world.shared->next), n = snapshot_make();
 
@@ -444,11 +514,437 @@ TEST(snapshot_instant, "copies are of one instant, whatever threads and processe
 		CHECK(n <= atomic_load(&world.shared->next));
 		last = n;
 	}
-	writers_stop();
-	for (unsigned i = 0; i < WRITERS / 2; i++)
-		CHECK_EQ(program_status(pids[i]), 0);
+	writers_end(pids);
 	CHECK_EQ(copier_close(), 0);
-	files_check();
 	CHECK_EQ(copies_count(true), 0);
 	world_close();
+}
+
+/* ---- Processes that come and go ----------------------------------------------------------- */
+
+/* Children write with what their parent has been granted, and grandchildren. */
+static int forks_run(unsigned number)
+{
+	(void)number;
+	while (!atomic_load(&world.shared->stop)) {
+		pid_t child;
+		int status = 0;
+
+		batch_write();
+		child = fork();
+		MUST(child >= 0);
+		if (child == 0) {
+			pid_t grandchild;
+
+			batch_write();
+			grandchild = fork();
+			MUST(grandchild >= 0);
+			if (grandchild == 0) {
+				batch_write();
+				_exit(0);
+			}
+			MUST(waitpid(grandchild, &status, 0) == grandchild && status == 0);
+			batch_write();
+			_exit(0);
+		}
+		MUST(waitpid(child, &status, 0) == child && status == 0);
+	}
+	return 0;
+}
+
+TEST(snapshot_fork, "children of fork are in it from their first write on")
+{
+	uint64_t last = 0;
+	pid_t pid;
+
+	world_open();
+	copier_open();
+	pid = program_start(forks_run, 0);
+	test_wait_until(atomic_load(&world.shared->next) > 100);
+	for (unsigned i = 0; i < test_rounds(20); i++) {
+		uint64_t n = snapshot_make();
+
+		CHECK(n > last);
+		last = n;
+		writers_wait();
+	}
+	writers_stop();
+	CHECK_EQ(program_status(pid), 0);
+	files_check();
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+static void *scribble(void *arg)
+{
+	unsigned char *map = world.files[SCRATCH].map;
+
+	for (unsigned n = (unsigned)(uintptr_t)arg;; n += 7) {
+		map[(size_t)(n * 31 % PAGES) * PAGE + n % PAGE] = (unsigned char)n;
+		atomic_fetch_add(&world.shared->started, 1);
+	}
+	return NULL;
+}
+
+static int scribblers_run(unsigned number)
+{
+	pthread_t thread;
+
+	(void)number;
+	MUST(pthread_create(&thread, NULL, scribble, (void *)1) == 0);
+	scribble(NULL);
+	return 0;
+}
+
+TEST(snapshot_killed, "a process that is killed, whenever, is in nobody's way")
+{
+	pid_t pids[WRITERS / 2], victim;
+
+	world_open();
+	copier_open();
+	writers_start(pids);
+	for (unsigned i = 0; i < test_rounds(40); i++) {
+		unsigned started = atomic_load(&world.shared->started);
+
+		victim = program_start(scribblers_run, 0);
+		test_wait_until(atomic_load(&world.shared->started) > started);
+		kill(getpid(), SIGUSR1);
+		for (unsigned spin = 0; spin < i % 20 * 20; spin++)
+			sched_yield();
+		kill(victim, SIGKILL);
+		CHECK_EQ(program_status(victim), -SIGKILL);
+		test_wait_until(copies_count(false) == ALL);
+		snapshot_check();
+	}
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+/* A child that is to be stepped through fn. */
+static pid_t stepped_start(void (*fn)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	REQUIRE(pid >= 0);
+	if (pid == 0) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		fn();
+		_exit(0);
+	}
+	REQUIRE_EQ(waitpid(pid, &status, 0), pid);
+	REQUIRE(WIFSTOPPED(status));
+	return pid;
+}
+
+/* Run so many instructions of it, or until something is reached, and kill it there. Returns how
+ * many; 0: it came to its end before. */
+static unsigned stepped_kill(pid_t pid, unsigned steps, bool (*reached)(void))
+{
+	unsigned done;
+	int status;
+
+	for (done = 0; done < steps && !(reached && reached()); done++) {
+		REQUIRE_EQ(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		REQUIRE_EQ(waitpid(pid, &status, 0), pid);
+		if (WIFEXITED(status))
+			return 0;
+	}
+	kill(pid, SIGKILL);
+	REQUIRE_EQ(waitpid(pid, &status, 0), pid);
+	return done;
+}
+
+static void ask_once(void)
+{
+	run_snapshot_before_write(world.control, 0, 0, PAGE);
+}
+
+static unsigned asks_taken(void)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < RUN_SNAPSHOT_ASKS; i++)
+		count += atomic_load(&world.control->snapshots.asks[i].state) != 0;
+	return count;
+}
+
+static bool ask_is_begun(void)
+{
+	return asks_taken() > 0;
+}
+
+static bool ask_is_made(void)
+{
+	for (unsigned i = 0; i < RUN_SNAPSHOT_ASKS; i++)
+		if (atomic_load(&world.control->snapshots.asks[i].state) == RUN_ASKED)
+			return true;
+	return false;
+}
+
+/* A snapshot that nobody makes. */
+static void copying_pretend(bool on)
+{
+	struct run_snapshots *s = &world.control->snapshots;
+
+	s->chunk_shift = 12;
+	s->files[0].size = PAGE;
+	atomic_store(&s->files[0].copying, on);
+	atomic_store(&s->turn, on ? RUN_SNAPSHOT_COPYING : RUN_SNAPSHOT_NONE);
+}
+
+TEST(snapshot_ask_killed, "killed at any instruction of an ask, a thread leaves what is taken back")
+{
+	pid_t pids[WRITERS / 2];
+	struct run_snapshots *s;
+	unsigned first, last, left = 0;
+
+	world_open();
+	copying_pretend(true);
+	s = &world.control->snapshots;
+	first = stepped_kill(stepped_start(ask_once), UINT_MAX, ask_is_begun);
+	memset(s->asks, 0, sizeof(s->asks));
+	last = stepped_kill(stepped_start(ask_once), UINT_MAX, ask_is_made);
+	test_note("an entry is claimed at step %u, an ask at step %u", first, last);
+	REQUIRE(last > first + 2);
+	memset(s->asks, 0, sizeof(s->asks));
+	for (unsigned steps = first - 3; steps <= last; steps++) {
+		stepped_kill(stepped_start(ask_once), steps, NULL);
+		CHECK_EQ(atomic_load(&s->asks[0].state) != 0, steps >= first);
+		/* Out of the way of the next, so that it takes the same steps. */
+		s->asks[RUN_SNAPSHOT_ASKS - 1 - left] = s->asks[0];
+		left += atomic_load(&s->asks[0].state) != 0;
+		atomic_store(&s->asks[0].state, 0);
+	}
+	CHECK(left > last - first);
+	copying_pretend(false);
+	copier_open();
+	writers_start(pids);
+	snapshot_make();
+	test_wait_until(asks_taken() == 0);
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+static void join_once(void)
+{
+	run_snapshot_join(world.control, &snapshot_ops);
+}
+
+TEST(snapshot_join_killed, "killed at any time while it joins, a process is in nobody's way")
+{
+	pid_t pids[WRITERS / 2];
+	unsigned steps = 1;
+
+	world_open();
+	copier_open();
+	writers_start(pids);
+	while (stepped_kill(stepped_start(join_once), steps, NULL)) {
+		snapshot_make();
+		steps += steps / 16 + 61;
+	}
+	test_note("about %u steps", steps);
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+TEST(snapshot_stopped, "a stopped process makes it fail, and nobody waits for it")
+{
+	pid_t pids[WRITERS / 2], victim;
+	unsigned started;
+
+	world_open();
+	copier_open();
+	writers_start(pids);
+	started = atomic_load(&world.shared->started);
+	victim = program_start(scribblers_run, 0);
+	test_wait_until(atomic_load(&world.shared->started) > started);
+	/* It is stopped when the time comes, or while it is waited for. */
+	kill(victim, SIGSTOP);
+	REQUIRE_EQ(waitpid(victim, NULL, WUNTRACED), victim);
+	kill(getpid(), SIGUSR1);
+	test_wait_until(messages_have("is stopped"));
+	writers_wait();
+	kill(victim, SIGCONT);
+	atomic_store(&world.shared->slow, victim);
+	kill(getpid(), SIGUSR1);
+	test_wait_until(atomic_load(&world.shared->reached));
+	fclose(fopen(world.messages_path, "w"));
+	kill(victim, SIGSTOP);
+	test_wait_until(messages_have("is stopped"));
+	writers_wait();
+	CHECK_EQ(copies_count(true), 0);
+	/* As if nothing had been. */
+	atomic_store(&world.shared->slow, 0);
+	kill(victim, SIGCONT);
+	snapshot_make();
+	kill(victim, SIGKILL);
+	program_status(victim);
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 2);
+	world_close();
+}
+
+TEST(snapshot_orphan, "who waits for a copy when the supervisor dies goes on")
+{
+	pid_t supervisor, pid;
+
+	world_open();
+	copying_pretend(true);
+	supervisor = fork();
+	if (supervisor == 0) {
+		pause();
+		_exit(0);
+	}
+	world.control->supervisor = supervisor;
+	world.control->supervisor_start = 0;
+	pid = fork();
+	if (pid == 0) {
+		ask_once();
+		_exit(0);
+	}
+	test_wait_until(ask_is_made());
+	kill(supervisor, SIGKILL);
+	program_status(supervisor);
+	CHECK_EQ(program_status(pid), 0);
+	world_close();
+}
+
+/* ---- Where copies go ---------------------------------------------------------------------- */
+
+TEST(snapshot_full, "a full directory costs the snapshot, not the program")
+{
+	pid_t pids[WRITERS / 2];
+
+	world_open();
+	if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount("tmpfs", world.copies, "tmpfs", 0, "size=1m") != 0)
+		SKIP("cannot mount a small file system: %s", strerror(errno));
+	copier_open();
+	writers_start(pids);
+	/* Enough of the files is not zeros. */
+	test_wait_until(atomic_load(&world.shared->next) > SLOTS);
+	kill(getpid(), SIGUSR1);
+	test_wait_until(messages_have(strerror(ENOSPC)) && messages_have("snapshot 2"));
+	CHECK_EQ(copies_count(true), 1); /* the scratch file's, which is empty */
+	copy_take(SCRATCH, malloc(PAGES * PAGE));
+	writers_wait();
+	REQUIRE_EQ(mount(NULL, world.copies, NULL, MS_REMOUNT, "size=64m"), 0);
+	snapshot_make();
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 2);
+	umount(world.copies);
+	world_close();
+}
+
+TEST(snapshot_names, "two snapshots in a second have different names")
+{
+	pid_t pids[WRITERS / 2];
+
+	world_open();
+	copier_open();
+	writers_start(pids);
+	for (unsigned i = 1; i <= 5; i++) {
+		kill(getpid(), SIGUSR1);
+		test_wait_until(copies_count(false) == i * ALL);
+	}
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
+	CHECK_EQ(copies_count(true), 5 * ALL);
+	world_close();
+}
+
+/* Pages here and there in a file that is mostly hole. */
+#define SPARSE_BYTES (100ull << 30)
+#define SPARSE_STEP  (SPARSE_BYTES / 64 + PAGE)
+
+static int sparse_run(unsigned number)
+{
+	unsigned char *map = world.files[SCRATCH].map;
+
+	(void)number;
+	for (uint64_t at = 0; at < SPARSE_BYTES; at += SPARSE_STEP)
+		map[at + 1] = 1;
+	atomic_store(&world.shared->started, 1);
+	while (!atomic_load(&world.shared->stop))
+		for (uint64_t at = 0; at < SPARSE_BYTES; at += SPARSE_STEP)
+			map[at + 2]++;
+	return 0;
+}
+
+static void sparse_check(int fd)
+{
+	struct stat st;
+	unsigned char first = 0, bytes[PAGE], zeros[PAGE] = {0};
+
+	REQUIRE_EQ(fstat(fd, &st), 0);
+	CHECK_EQ(st.st_size, SPARSE_BYTES);
+	CHECK(st.st_blocks * 512 <= 64 * 65536);
+	for (uint64_t at = 0; at < SPARSE_BYTES; at += SPARSE_STEP) {
+		REQUIRE_EQ(pread(fd, bytes, PAGE, (off_t)at), PAGE);
+		CHECK_EQ(bytes[1], 1);
+		if (at == 0)
+			first = bytes[2];
+		CHECK(bytes[2] == first || (unsigned char)(bytes[2] + 1) == first);
+		first = bytes[2];
+		REQUIRE_EQ(pread(fd, bytes, PAGE, (off_t)(at + 64 * PAGE)), PAGE);
+		CHECK_MEM(bytes, zeros, PAGE);
+	}
+}
+
+TEST(snapshot_sparse, "what is sparse stays sparse, and no file is too large")
+{
+	char path[512] = "";
+	pid_t pid;
+	int fd;
+
+	world_open();
+	world.files[SCRATCH].size = SPARSE_BYTES;
+	REQUIRE_EQ(ftruncate(world.files[SCRATCH].fd, (off_t)SPARSE_BYTES), 0);
+	copier_open();
+	pid = program_start(sparse_run, 0);
+	test_wait_until(atomic_load(&world.shared->started));
+	for (unsigned i = 0; i < 5; i++) {
+		DIR *directory;
+		struct dirent *entry;
+
+		kill(getpid(), SIGUSR1);
+		test_wait_until(copies_count(false) == ALL);
+		directory = opendir(world.copies);
+		while ((entry = readdir(directory)) != NULL) {
+			snprintf(path, sizeof(path), "%s/%s", world.copies, entry->d_name);
+			if (strncmp(entry->d_name, "file2", 5) == 0) {
+				fd = open(path, O_RDONLY | O_CLOEXEC);
+				sparse_check(fd);
+				close(fd);
+			}
+			unlink(path);
+		}
+		closedir(directory);
+	}
+	writers_stop();
+	CHECK_EQ(program_status(pid), 0);
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+TEST(snapshot_plan, "seconds and signals are told from each other, and from nonsense")
+{
+	static const struct tool_options options = {.verb = "run"};
+	static const char *const wrong[] = {"", "0", "-1", "1x", "KILL", "SIGSEGV", "FOO", "nan"};
+	struct snapshot_plan plan = {0};
+
+	CHECK_EQ(snapshot_plan_parse(&plan, "0.5", &options), 0);
+	CHECK_EQ(plan.period_ns, 500000000);
+	CHECK_EQ(plan.signal, 0);
+	CHECK_EQ(snapshot_plan_parse(&plan, "USR1", &options), 0);
+	CHECK_EQ(plan.signal, SIGUSR1);
+	CHECK_EQ(snapshot_plan_parse(&plan, "SIGRTMIN+2", &options), 0);
+	CHECK_EQ(plan.signal, SIGRTMIN + 2);
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		CHECK_EQ(snapshot_plan_parse(&plan, wrong[i], &options), TOOL_USAGE);
 }
