@@ -292,6 +292,16 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal);
  */
 int mkw_last_refusal(struct mkw_refusal *refusal);
 
+/*
+ * sigaction(2) for SIGSEGV and SIGBUS, whose handlers are the library's once there is a space: the
+ * program's handler is kept behind it and gets all that is not the library's, as the kernel would
+ * deliver it, but that SIGSEGV and SIGBUS are never blocked while it runs: it may write to views. A
+ * plain sigaction() would put the library's handlers out of action. May be called at any time, in a
+ * signal handler, too; leaves no sentence. Errors: EINVAL (another signal).
+ */
+struct sigaction;
+int mkw_sigaction(int sig, const struct sigaction *action, struct sigaction *before);
+
 /* ---- Views -------------------------------------------------------------------------------- */
 
 #define MKW_READ  1u
@@ -494,6 +504,16 @@ int mkw_adopt(struct mkw_handle *handle, void *address, size_t length, unsigned 
 /* Grant the range now, as if each page of it were written to: 0, or what a write would be refused
  * with. Blocks. Needs no memory but what a fault does. Errors: ENOMEM: some of it is no view. */
 int mkw_grant(void *address, size_t length);
+
+/*
+ * Writes to the range are not asked for any more, until mkw_protect() or mkw_quiesce() has them
+ * asked for again: for programs of which not all that stores to memory can be told beforehand. The
+ * kernel's refusals are served as ever. Errors as of mkw_grant().
+ */
+int mkw_let_go(void *address, size_t length);
+
+/* How many mappings of the object there are, whole or in parts. */
+unsigned mkw_view_count(struct mkw_handle *handle);
 
 /* Is some of the range in a view? A few nanoseconds where there is no view at all. */
 bool mkw_is_view(const void *address, size_t length);

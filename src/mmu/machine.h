@@ -307,6 +307,13 @@ void signals_die(uintptr_t address);
 /* Is our handler of SIGBUS still the process's? */
 bool signals_ours(void);
 
+/* The program's handlers (action.c). sig: SIGBUS or SIGSEGV. Async-signal-safe. */
+void action_read(int sig, struct sigaction *action);
+void action_replace(int sig, const struct sigaction *action, struct sigaction *before);
+/* The one to be run now: with SA_RESETHAND it is SIG_DFL from here on. */
+void action_take(int sig, struct sigaction *action);
+void actions_abandon(void); /* in a child */
+
 /* ---- Protection windows (refuse.c) -------------------------------------------------------- */
 
 /* None is open while it is held. */

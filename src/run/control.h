@@ -187,6 +187,8 @@ void run_control_destroy(struct run_control *control, int fd);
 bool run_next(struct run_control *control, struct run_event *event);
 /* Sleep until the bell rings, at most so long. *seen: the value of the bell at the last look. */
 void run_listen(struct run_control *control, uint32_t *seen, unsigned timeout_ms);
+/* Wake run_listen: there is something to look at. In a signal handler, too. */
+void run_ring(struct run_control *control);
 /* Whoever waits for space is to try again now. */
 void run_retry(struct run_control *control);
 
