@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -85,6 +86,7 @@ __sighandler_t bsd_signal(int sig, __sighandler_t handler);
 __sighandler_t sysv_signal(int sig, __sighandler_t handler);
 __sighandler_t __sysv_signal(int sig, __sighandler_t handler);
 __sighandler_t ssignal(int sig, __sighandler_t handler);
+_Noreturn void __longjmp_chk(struct __jmp_buf_tag to[1], int value);
 int __sigaction(int sig, const struct sigaction *action, struct sigaction *before);
 
 #if __GLIBC_PREREQ(2, 36)
@@ -124,7 +126,8 @@ int __sigaction(int sig, const struct sigaction *action, struct sigaction *befor
 	X(pthread_create) NEXT_RANDOM(X) \
 	X(mmap) X(munmap) X(mremap) X(mprotect) X(pkey_mprotect) X(madvise) X(msync) X(fsync) \
 	X(fdatasync) X(sync_file_range) X(ftruncate) X(truncate) X(fallocate) X(posix_fallocate) \
-	X(close) X(close_range) X(closefrom) X(dup2) X(dup3) X(fork) X(dlopen) X(dlclose)
+	X(close) X(close_range) X(closefrom) X(dup2) X(dup3) X(fork) X(dlopen) X(dlclose) \
+	X(remap_file_pages) X(longjmp) X(_longjmp) X(siglongjmp) X(__longjmp_chk)
 /* clang-format on */
 
 struct next_functions {
