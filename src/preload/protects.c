@@ -160,7 +160,7 @@ static int advise_plainly(uintptr_t start, uintptr_t end, int advice)
 	return NEXT(madvise)((void *)start, end - start, advice) == 0 ? 0 : errno;
 }
 
-/* The kernel does it only where a mapping may be written: so the file is asked. */
+/* Some kernels do it only where the mapping may be written now; then the file is asked. */
 static int remove_map(struct map *m, int advice)
 {
 	const struct run_event event = {
@@ -169,16 +169,17 @@ static int remove_map(struct map *m, int advice)
 		.offset = m->offset,
 		.length = m->end - m->start,
 	};
-	int error = 0;
+	int error;
 
-	(void)advice;
-	if ((m->protection & PROT_WRITE) == 0)
-		return EACCES;
 	run_snapshot_before_write(preload_control, m->file->number, m->offset, m->end - m->start);
 	reserve_forget(&m->file->reserve, m->offset, m->end - m->start);
-	if (fallocate(file_descriptor(m->file), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		      (off_t)m->offset, (off_t)(m->end - m->start)) != 0)
-		error = errno;
+	error = advise_plainly(m->start, m->end, advice);
+	if (error == EACCES && (m->protection & PROT_WRITE) != 0)
+		error = fallocate(file_descriptor(m->file),
+				  FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)m->offset,
+				  (off_t)(m->end - m->start)) == 0
+				? 0
+				: errno;
 	run_post(preload_control, &event);
 	return error;
 }

@@ -185,7 +185,7 @@ bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)
 	const struct array *a = array;
 	size_t i = a != NULL ? search(a, address) : 0;
 
-	if (a == NULL || i >= a->count || a->maps[i].start >= end)
+	if (address >= end || a == NULL || i >= a->count || a->maps[i].start >= end)
 		return false;
 	*map = a->maps[i];
 	if (map->start < address) {
