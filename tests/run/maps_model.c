@@ -7,7 +7,6 @@
  *
  * Ends with 0, or 1 and what went wrong.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
