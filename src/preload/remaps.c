@@ -62,6 +62,63 @@ static void note(const struct remap *r, uintptr_t to, const struct map *first)
 	ranges_set(&made);
 }
 
+/* The same of several mappings, which keep their distances. */
+static void note_parts(const struct remap *r, uintptr_t to)
+{
+	uintptr_t from = (uintptr_t)r->from, end = from + maps_page_up(r->length);
+	uintptr_t to_end = to + maps_page_up(r->new_length);
+	struct map map;
+
+	for (uintptr_t at = from; to != from && ranges_next(at, end, &map); at = map.end) {
+		struct map made = map;
+
+		made.start = to + (map.start - from);
+		made.end = to + (map.end - from);
+		if (made.end > to_end)
+			made.end = to_end;
+		if (made.start < to_end && ranges_promise(2))
+			ranges_set(&made);
+	}
+	if (to != from && (r->flags & MREMAP_DONTUNMAP) == 0)
+		ranges_clear(from, end);
+}
+
+static void restore_map(struct map *m, void *arg)
+{
+	(void)arg;
+	maps_set_protection(m, 0);
+}
+
+/* Some of it is the kernel's alone, or of another protection: it is for the kernel to say whether
+ * that can be moved. So it is given all that the program knows. */
+static void *remap_parts(const struct remap *r)
+{
+	uintptr_t from = (uintptr_t)r->from, end = from + maps_page_up(r->length);
+	uintptr_t target = (uintptr_t)r->to, target_end = target + maps_page_up(r->new_length);
+	bool fixed = (r->flags & MREMAP_FIXED) != 0;
+	void *p;
+	int error;
+
+	maps_disown(from, end);
+	maps_each(from, end, restore_map, NULL);
+	if (fixed)
+		maps_disown(target, target_end);
+	p = remap_plainly(r);
+	error = errno;
+	if (p != MAP_FAILED) {
+		if (fixed)
+			ranges_clear(target, target_end);
+		note_parts(r, (uintptr_t)p);
+		maps_adopt((uintptr_t)p, (uintptr_t)p + maps_page_up(r->length));
+	} else if (fixed) {
+		maps_adopt(target, target_end);
+	}
+	if (p != (void *)from)
+		maps_adopt(from, end);
+	errno = error;
+	return p;
+}
+
 /* A view is moved or grows. */
 static void *remap_view(const struct remap *r)
 {
@@ -74,10 +131,8 @@ static void *remap_view(const struct remap *r)
 
 	if (r->length == 0)
 		end = from + MKW_PAGE_SIZE;
-	if (!is_one(from, end, &first)) {
-		errno = EFAULT;
-		return MAP_FAILED;
-	}
+	if (!is_one(from, end, &first))
+		return remap_parts(r);
 	maps_disown(from, end);
 	maps_each(from, end, unite_map, NULL);
 	if (fixed)
@@ -132,7 +187,7 @@ static void *remap_change(const struct remap *r)
 	if (shrinks(r))
 		return remap_over(r, from + maps_page_up(r->new_length),
 				  from + maps_page_up(r->length));
-	if (ranges_overlap(from, from + 1))
+	if (ranges_overlap(from, from + (r->length > 0 ? maps_page_up(r->length) : 1)))
 		return remap_view(r);
 	if ((r->flags & MREMAP_FIXED) != 0)
 		return remap_over(r, target, target + maps_page_up(r->new_length));
@@ -192,7 +247,7 @@ static int remap_pages(uintptr_t start, uintptr_t end, size_t page, int flags)
 	int result, error;
 
 	if (!ranges_promise(2) || !is_one(start, end, &first)) {
-		errno = EINVAL;
+		errno = EINVAL; /* it is for what is one mapping */
 		return -1;
 	}
 	maps_disown(start, end);
