@@ -87,6 +87,15 @@ void volume_mount(enum volume_kind kind, uint64_t size_bytes)
 		SKIP("%s on a loop device cannot be mounted", type);
 }
 
+void volume_overlay(void)
+{
+	volume_command("cd " VOLUME_AT " && mkdir lower upper work");
+	if (mount("overlay", VOLUME_AT, "overlay", 0,
+		  "lowerdir=" VOLUME_AT "/lower,upperdir=" VOLUME_AT "/upper,workdir=" VOLUME_AT
+		  "/work"))
+		SKIP("no overlayfs: %s", strerror(errno));
+}
+
 /* Does the file take so many further bytes? By writing, for not all file systems can reserve. */
 static bool filler_takes(int fd, off_t at, size_t length)
 {
