@@ -451,6 +451,8 @@ TEST(pieces, "a run in a piece that was reserved costs no system call; the end o
 	CHECK_EQ(reserve_run(&s.reserve, MIB, PAGE, true), -EBADF);
 	reserve_forget(&s.reserve, 2 * MIB - 1, 1);
 	CHECK_EQ(reserve_run(&s.reserve, MIB, PAGE, false), -EBADF);
+	reserve_forget(&s.reserve, 4 * MIB, 1);
+	CHECK_EQ(reserve_run(&s.reserve, 4 * MIB, PAGE, false), -EBADF);
 	atomic_store(&s.reserve.fd, s.fd);
 	CHECK_EQ(reserve_run(&s.reserve, MIB, MIB, false), 0);
 	CHECK_EQ(atomic_load(&s.posts->count), 4);
@@ -752,7 +754,16 @@ static void write_and_die(struct subject *s, unsigned nth)
 	raise(SIGKILL);
 }
 
-static void post_and_die(void *arg, enum run_event_kind kind, uint64_t offset, uint64_t length)
+static void die_untold(void *arg, enum run_event_kind kind, uint64_t offset, uint64_t length)
+{
+	(void)arg;
+	(void)kind;
+	(void)offset;
+	(void)length;
+	raise(SIGKILL);
+}
+
+static void die_told(void *arg, enum run_event_kind kind, uint64_t offset, uint64_t length)
 {
 	on_post(arg, kind, offset, length);
 	raise(SIGKILL);
@@ -760,7 +771,7 @@ static void post_and_die(void *arg, enum run_event_kind kind, uint64_t offset, u
 
 static void die_in_post(struct subject *s, unsigned nth)
 {
-	s->reserve.post = post_and_die;
+	s->reserve.post = nth % 256 ? die_told : die_untold;
 	page_write(s, nth);
 }
 
@@ -772,6 +783,7 @@ TEST_EACH_VOLUME(killed, "what a process reserved that was killed is given back"
 	subject_open(&s, "file", 16 * MIB, PIECE);
 	CHECK_EQ(WTERMSIG(in_child(&s, write_and_die, 3)), SIGKILL);
 	CHECK_EQ(WTERMSIG(in_child(&s, die_in_post, 10 * 256)), SIGKILL);
+	CHECK_EQ(WTERMSIG(in_child(&s, die_in_post, 10 * 256 + 1)), SIGKILL);
 	CHECK(bytes_used(s.path) >= 4 * MIB);
 	subject_unmap(&s);
 	REQUIRE_EQ(subject_give_back(&s), 0);
@@ -1000,6 +1012,34 @@ TEST(counted, "without fallocate free blocks are counted, and the kernel's SIGBU
 	volume_drain();
 	for (; page < FULL_PAGES; page++)
 		REQUIRE_EQ(page_write(&s, page), 0);
+	subject_unmap(&s);
+	for (page = 0; page < FULL_PAGES; page++)
+		REQUIRE_EQ(word_read(s.path, page), word_of(page));
+	subject_close(&s);
+}
+
+TEST(counted_late, "a file system that takes any write, and fails later, is not given too many")
+{
+	struct subject s;
+	uint64_t page = 0, written;
+	int error = 0;
+
+	volume_mount(VOLUME_FUSE, VOLUME_BYTES);
+	volume_fill(FULL_LEAVE);
+	subject_open(&s, "file", FULL_BYTES, PIECE);
+	for (; !error && page < FULL_PAGES; page += !error)
+		error = page_write(&s, page);
+	REQUIRE_EQ(error, -ENOSPC);
+	CHECK(page * PAGE >= FULL_LEAVE - MIB);
+	CHECK_EQ(s.broken, 0);
+	CHECK_EQ(atomic_load(&s.posts->says), 1);
+	REQUIRE_EQ(fsync(s.fd), 0);
+	volume_drain();
+	written = page;
+	for (; page < FULL_PAGES; page++)
+		REQUIRE_EQ(page_write(&s, page), 0);
+	test_note("%llu pages", (unsigned long long)written);
+	REQUIRE_EQ(fsync(s.fd), 0);
 	subject_unmap(&s);
 	for (page = 0; page < FULL_PAGES; page++)
 		REQUIRE_EQ(word_read(s.path, page), word_of(page));

@@ -15,6 +15,7 @@ enum volume_kind {
 	VOLUME_BTRFS,
 	VOLUME_TMPFS,
 	VOLUME_EXT2, /* no fallocate */
+	VOLUME_FUSE, /* neither, and it is asked for space only when it gets the bytes */
 };
 
 #define VOLUME_AT "/tmp/volume"
