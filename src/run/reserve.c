@@ -45,9 +45,6 @@
 #define DOUBT_NS	 1000000000u
 #define QUOTA_UNIT_BYTES 1024u
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451
-#endif
 #ifndef SYS_quotactl_fd
 #define SYS_quotactl_fd 443
 #endif
@@ -180,7 +177,7 @@ static int64_t pages_cached(int fd, uint64_t start, uint64_t end)
 		uint64_t cache, dirty, writeback, evicted, recently_evicted;
 	} count;
 
-	if (syscall(SYS_cachestat, fd, &range, &count, 0))
+	if (syscall(FILESYSTEM_CACHESTAT, fd, &range, &count, 0))
 		return -1;
 	return (int64_t)(count.cache + count.evicted);
 }

@@ -108,6 +108,12 @@ static void subject_open(struct subject *s, const char *name, uint64_t bytes, ui
 	atomic_store(&s->control->files[0].state, RUN_FILE_THERE);
 }
 
+/* Else readahead makes folios of many pages, which become dirty as a whole. */
+static void pages_alone(struct subject *s)
+{
+	REQUIRE_EQ(madvise(s->map, s->bytes, MADV_RANDOM), 0);
+}
+
 static void subject_unmap(struct subject *s)
 {
 	if (s->map)
@@ -726,8 +732,7 @@ TEST_EACH_VOLUME(threads, "threads in the same pieces, which are forgotten all t
 
 	volume_mount(kind, 1024 * MIB);
 	subject_open(&s, "file", 32 * MIB, PIECE);
-	/* Else readahead makes folios of many pages, which become dirty as a whole. */
-	REQUIRE_EQ(madvise(s.map, s.bytes, MADV_RANDOM), 0);
+	pages_alone(&s);
 	for (unsigned i = 0; i < THREADS; i++) {
 		scribes[i] = (struct scribe){.subject = &s, .first = i};
 		test_thread_start(&scribes[i].thread, write_share, &scribes[i]);
@@ -803,7 +808,8 @@ TEST_EACH_VOLUME(open_elsewhere, "nothing is given back while anybody has the fi
 	subject_open(&s, "file", 8 * MIB, PIECE);
 	REQUIRE_EQ(page_write(&s, 0), 0);
 	CHECK_EQ(subject_give_back(&s), -EAGAIN);
-	CHECK_EQ(s.result.left_bytes, MIB);
+	/* But what is cached around the page. */
+	CHECK(s.result.left_bytes >= MIB / 2 && s.result.left_bytes < MIB);
 	close(s.fd);
 	s.fd = -1;
 	CHECK_EQ(subject_give_back(&s), -EAGAIN);
@@ -850,17 +856,18 @@ TEST_EACH_VOLUME(opened_meanwhile,
 
 	volume_mount(kind, VOLUME_BYTES);
 	subject_open(&s, "file", 8 * MIB, PIECE);
+	pages_alone(&s);
 	for (uint64_t page = 0; page < 256; page += 8)
 		REQUIRE_EQ(page_write(&s, page), 0);
 	subject_unmap(&s);
 	fail_before_punch = open_meanwhile;
 	CHECK_EQ(subject_give_back(&s), -EAGAIN);
 	CHECK(opener > 0);
-	CHECK_EQ(s.result.returned_bytes, 7 * PAGE);
+	CHECK(s.result.returned_bytes > 0 && s.result.returned_bytes < 8 * PAGE);
 	REQUIRE_EQ(waitpid(opener, &status, 0), opener);
 	CHECK_EQ(status, 0);
 	CHECK_EQ(subject_give_back(&s), 0);
-	CHECK(bytes_used(s.path) <= 34 * PAGE); /* one of extents */
+	CHECK(bytes_used(s.path) <= MIB / 2); /* all of the folio that was written to */
 	CHECK_EQ(memcmp(&(uint64_t){word_read(s.path, 9)}, "mine", 4), 0);
 	subject_close(&s);
 }
@@ -920,7 +927,7 @@ TEST(not_ours, "a file of somebody else's, of which no lease can be had, stays a
 	subject_unmap(&s);
 	REQUIRE_EQ(seteuid(65534), 0);
 	CHECK_EQ(subject_give_back(&s), -EACCES);
-	CHECK_EQ(s.result.left_bytes, MIB);
+	CHECK(s.result.left_bytes >= MIB / 2 && s.result.left_bytes < MIB);
 	REQUIRE_EQ(seteuid(0), 0);
 	CHECK(bytes_used(s.path) >= MIB);
 	subject_close(&s);
