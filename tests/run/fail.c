@@ -3,6 +3,7 @@
 #include "run/fail.h"
 
 #include "harness/test.h"
+#include "run/filesystem.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 
 _Thread_local unsigned fail_depth;
 void (*fail_before_punch)(int fd);
+bool fail_cachestat;
 int (*fail_quotactl)(int command, unsigned id, void *quota);
 
 static uint64_t target, counted;
@@ -116,6 +118,10 @@ long __wrap_syscall(long number, ...)
 	va_end(list);
 	if (fails("syscall"))
 		return -1;
+	if (fail_depth && number == FILESYSTEM_CACHESTAT && fail_cachestat) {
+		errno = ENOSYS;
+		return -1;
+	}
 	if (fail_depth && number == SYS_quotactl_fd && fail_quotactl) {
 		errno = fail_quotactl((int)a[1], (unsigned)a[2], (void *)a[3]);
 		return errno ? -1 : 0;

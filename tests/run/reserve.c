@@ -399,6 +399,12 @@ TEST_EACH_VOLUME(sparse_read, "pages that were only read are no more allocated t
 	sparse_run(kind, true);
 }
 
+TEST_EACH_VOLUME(sparse_old, "a kernel that cannot tell dirty pages writes them first")
+{
+	fail_cachestat = true;
+	sparse_run(kind, true);
+}
+
 /* ---- What is the program's own ------------------------------------------------------------ */
 
 #define OWN_BYTES (16 * MIB)
@@ -445,7 +451,7 @@ static void own_check(struct subject *s, enum volume_kind kind)
 		}
 }
 
-TEST_EACH_VOLUME(own, "what the program has preallocated is never given back")
+static void own_run(enum volume_kind kind)
 {
 	struct subject s;
 
@@ -460,6 +466,17 @@ TEST_EACH_VOLUME(own, "what the program has preallocated is never given back")
 	REQUIRE_EQ(subject_give_back(&s), 0);
 	own_check(&s, kind);
 	subject_close(&s);
+}
+
+TEST_EACH_VOLUME(own, "what the program has preallocated is never given back")
+{
+	own_run(kind);
+}
+
+TEST(own_old, "nor by a kernel that cannot tell what of tmpfs is reserved")
+{
+	fail_cachestat = true;
+	own_run(VOLUME_TMPFS);
 }
 
 /* ---- Pieces ------------------------------------------------------------------------------- */
