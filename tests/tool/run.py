@@ -71,6 +71,11 @@ class Running:
             assert part in text, f"{part!r} is not in {text!r}"
         return text
 
+    def prints(self, text):
+        """The next line on stderr, which is not the command's."""
+        line = self.process.stderr.readline().decode()
+        assert line == text + "\n", line
+
     def go(self):
         self.process.stdin.write(b"\n")
 
@@ -477,17 +482,18 @@ def test_command():
     """--on-full-exec is run once for a stop, with what it needs; then all try again."""
     os.mkfifo("go")
     command = "env >seen; echo visible; echo run >>runs; read x <go"
-    words = ("pid", "open", "data", "many", 3, errno.ENOSPC, 4096, 12288, "read", "stop",
-             errno.EDQUOT, 0, 1, "retried", "end")
+    words = ("pid", "open", "data", "many", 3, errno.ENOSPC, 4096, 12288, "retried",
+             "read", "stop", errno.EDQUOT, 0, 1, "retried", "end")
     with Running(*words, options=[f"--on-full-exec={command}"],
                  env={**os.environ, "LD_PRELOAD": "", "MINE": "kept"}) as running:
         pid = running.line()
         running.says("no space")
         assert running.line() == "many"
-        assert running.process.stderr.readline() == b"visible\n"
+        running.prints("visible")
         write("go", b"\n")
         running.go()
         running.says("it goes on")
+        assert running.line() == "retried"
         seen = dict(line.split("=", 1) for line in read("seen").decode().splitlines()
                     if "=" in line)
         assert seen["MKWRITE_FILE"] == os.path.abspath("data") and seen["MINE"] == "kept"
@@ -497,7 +503,7 @@ def test_command():
         assert read("runs") == b"run\n"
         running.go()
         running.says("quota")
-        assert running.process.stderr.readline() == b"visible\n"
+        running.prints("visible")
         write("go", b"\n")
         assert running.line() == "retried"
         running.says("it goes on")
@@ -513,14 +519,14 @@ def test_command_overtaken():
              errno.ENOSPC, 8192, 1, "retried", "read", "end")
     with Running(*words, options=[f"--on-full-exec={command}"]) as running:
         running.says("offset 4096")
-        assert running.process.stderr.readline() == b"run 4096\n"
+        running.prints("run 4096")
         running.go()
         running.says("it goes on")
         running.go()
         running.says("offset 8192")
         write("go", b"\n")
         assert running.line() == "retried"
-        assert running.process.stderr.readline() == b"run 8192\n"
+        running.prints("run 8192")
         write("go", b"\n")
         running.go()
         running.says("it goes on")
