@@ -236,6 +236,9 @@ def test_environment():
         name = seen.pop("MKWRITE_RUN")
         assert re.fullmatch(r"/proc/\d+/fd/\d+", name), name
         preload = seen.pop("LD_PRELOAD")
+        sanitizer = env.pop("ASAN_OPTIONS", "").split(":")
+        assert seen.pop("ASAN_OPTIONS").split(":") == \
+            [option for option in sanitizer if option] + ["verify_asan_link_order=0"]
         env.pop("LD_PRELOAD", None)
         env.pop("MKWRITE_RUN", None)
         assert {k: v for k, v in seen.items() if k != "_"} == \
@@ -245,7 +248,7 @@ def test_environment():
     copy = os.path.abspath("other.so")
     shutil.copy(library, copy)
     assert environment() == library
-    assert environment(LD_PRELOAD="") == library
+    assert environment(LD_PRELOAD="", ASAN_OPTIONS="a=1:b=2") == library
     assert environment(LD_PRELOAD=copy, MKWRITE_RUN="/proc/1/fd/0") == f"{copy}:{library}"
     assert environment(LD_PRELOAD=f"{copy} {library}") == f"{copy} {library}"
 
