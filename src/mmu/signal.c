@@ -7,6 +7,8 @@
  *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
  * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
  *           from the opener of a protection window: passed (refuse.c)
+ *   SIGSEGV from a view in place: served, and the access tried again, or refused as a SIGBUS; so
+ *           is a SIGBUS that the kernel raises there itself
  *   SIGSEGV from a protection window of mmu_refuse, or while a view is changed: the access is tried
  *           again
  *
@@ -82,6 +84,14 @@ static enum mmu_access access_of(const void *context, uintptr_t address, bool *a
 	return entry >> 63 ? MMU_WRITE : MMU_READ;
 }
 #endif
+
+/* Of the fault in place that the thread is serving. */
+static _Thread_local void *serving __attribute__((tls_model("initial-exec")));
+
+const void *mmu_fault_context(void)
+{
+	return serving;
+}
 
 /* By our handlers and by those called from them. SIGSYS: a library that watches system calls may
  * have to hear of one that is made there. */
@@ -200,6 +210,52 @@ static bool serve_inline(siginfo_t *info, void *context)
 	return true;
 }
 
+/* Refused: whoever is asked may have waited for better times; else the signal is what the kernel
+ * sends for a page that it cannot give. */
+static void refuse_in_place(siginfo_t *info, void *context, const struct mkw_refusal *refusal)
+{
+	siginfo_t kernels;
+
+	upcalls.deliver(refusal);
+	if (upcalls.again && upcalls.again(refusal, context))
+		return;
+	memset(&kernels, 0, sizeof(kernels));
+	kernels.si_signo = SIGBUS;
+	kernels.si_code = BUS_ADRERR;
+	kernels.si_addr = info->si_addr;
+	chain(SIGBUS, &kernels, context, true);
+}
+
+/* A write to a view in place, perhaps: one that its protection forbids; broken: one that the kernel
+ * refuses. Reads are the kernel's affair. */
+static bool serve_in_place(siginfo_t *info, void *context, bool broken)
+{
+	uintptr_t address = (uintptr_t)info->si_addr;
+	void *outer = serving;
+	struct mkw_refusal refusal;
+	bool absent, served;
+
+	if (info->si_code != (broken ? BUS_ADRERR : SEGV_ACCERR) || !upcalls.in_place_fault ||
+	    access_of(context, address, &absent) != MMU_WRITE)
+		return false;
+	memset(&refusal, 0, sizeof(refusal));
+	serving = context;
+	served = upcalls.in_place_fault(address, broken, &refusal);
+	serving = outer;
+	if (served && refusal.error)
+		refuse_in_place(info, context, &refusal);
+	return served;
+}
+
+static bool try_unknown(const siginfo_t *info, const void *context)
+{
+	uintptr_t address = (uintptr_t)info->si_addr;
+	bool absent;
+
+	return info->si_code > 0 && info->si_code != SI_KERNEL && upcalls.unknown &&
+	       upcalls.unknown(address, access_of(context, address, &absent) == MMU_WRITE);
+}
+
 /* Sent by mmu_refuse. One that is not on record came too late: the access has been given up, or it
  * will fault again. */
 static void take_refusal(siginfo_t *info, void *context)
@@ -253,7 +309,8 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	if (info->si_code == REFUSED_CODE)
 		take_refusal(info, context);
 	else if (info->si_code != PASSED_CODE && !take_wordless(info, context) &&
-		 !serve_inline(info, context) && !first_time(info))
+		 !serve_inline(info, context) && !serve_in_place(info, context, true) &&
+		 !try_unknown(info, context) && !first_time(info))
 		chain(sig, info, context, info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
 	errno = saved;
 }
@@ -285,8 +342,10 @@ static void on_sigsegv(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool absent;
 
-	if (info->si_code != SEGV_ACCERR ||
-	    !forbidden_by_us(address, access_of(context, address, &absent)))
+	if (!serve_in_place(info, context, false) &&
+	    (info->si_code != SEGV_ACCERR ||
+	     !forbidden_by_us(address, access_of(context, address, &absent))) &&
+	    !try_unknown(info, context))
 		chain(sig, info, context, info->si_code <= 0);
 	errno = saved;
 }

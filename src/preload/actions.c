@@ -228,10 +228,17 @@ void actions_pass_on(int sig, siginfo_t *info, void *context)
 		action.sa_handler(sig);
 }
 
-/* A child of fork: its only thread may have been forked while another held the lock. */
-void actions_forked(void)
+/* In a child of fork: another thread of the parent may have held it. */
+static void in_child(void)
 {
 	atomic_store(&sys_lock, false);
+}
+
+int preload_signals_begin(void)
+{
+	next_find_all();
+	actions_inherit(0);
+	return -pthread_atfork(NULL, NULL, in_child);
 }
 
 /* ---- Handlers ----------------------------------------------------------------------------- */
@@ -340,18 +347,4 @@ HOOK __sighandler_t sigset(int sig, __sighandler_t handler)
 	before = handler == SIG_HOLD ? (sigaction(sig, NULL, &was), was.sa_handler)
 				     : set_handler(sig, handler, 0);
 	return sigismember(&old, sig) == 1 ? SIG_HOLD : before;
-}
-
-/* ---- The library's own calls, which the linker sends here (--wrap) -------------------------- */
-
-int __wrap_sigaction(int sig, const struct sigaction *action, struct sigaction *before);
-int __wrap_sigaction(int sig, const struct sigaction *action, struct sigaction *before)
-{
-	return NEXT(sigaction)(sig, action, before);
-}
-
-int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
-int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
-{
-	return NEXT(pthread_sigmask)(how, set, old);
 }

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <mqueue.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -118,9 +119,13 @@ int __sigaction(int sig, const struct sigaction *action, struct sigaction *befor
 	X(timer_gettime) X(timer_settime) X(timerfd_gettime) X(timerfd_settime) \
 	X(getitimer) X(setitimer) X(process_vm_readv) X(mincore) X(msgrcv) \
 	X(mq_receive) X(mq_timedreceive) X(ioctl) X(fcntl) X(fcntl64) X(syscall) X(prctl) \
-	X(sigaction) X(__sigaction) X(signal) X(bsd_signal) X(ssignal) X(sysv_signal) X(__sysv_signal) X(sigset) X(sigpending) X(sigtimedwait) X(sigwaitinfo) X(sigaltstack) \
+	X(sigaction) X(__sigaction) X(signal) X(bsd_signal) X(ssignal) X(sysv_signal) \
+	X(__sysv_signal) X(sigset) X(sigpending) X(sigtimedwait) X(sigwaitinfo) X(sigaltstack) \
 	X(sigprocmask) X(pthread_sigmask) X(sigsuspend) \
-	X(pthread_create) NEXT_RANDOM(X)
+	X(pthread_create) NEXT_RANDOM(X) \
+	X(mmap) X(munmap) X(mremap) X(mprotect) X(pkey_mprotect) X(madvise) X(msync) X(fsync) \
+	X(fdatasync) X(sync_file_range) X(ftruncate) X(truncate) X(fallocate) X(posix_fallocate) \
+	X(close) X(close_range) X(closefrom) X(dup2) X(dup3) X(fork) X(dlopen) X(dlclose)
 /* clang-format on */
 
 struct next_functions {

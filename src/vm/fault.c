@@ -434,12 +434,18 @@ static enum step fault_look(struct fault *f)
 	}
 	if ((p->flags & PAGE_LOCKED) != 0)
 		return fault_park_region(f);
+	if (p->state == PAGE_ABSENT && o->in_place)
+		in_place_fill(r);
 	if (p->state == PAGE_ABSENT)
 		return fault_fill(f);
 	if (!write)
 		return fault_read(f);
 	if (p->state == PAGE_WRITEBACK) /* stable pages: 6.4, I4 */
 		return fault_park_region(f);
+	if (f->broken && page_is_charged(p)) {
+		page_change(r, f->page & (REGION_PAGES - 1), PAGE_WRITE);
+		p->flags |= PAGE_ASK_AGAIN;
+	}
 	if (p->state == PAGE_CLEAN || (p->flags & (PAGE_ASK_AGAIN | PAGE_UNASKED)) != 0)
 		return p->copy == COPY_NONE ? fault_notify(f) : fault_park_region(f);
 	return fault_write_charged(f);
@@ -745,10 +751,14 @@ static enum step fault_run_here(struct fault *f)
 
 	for (;;) {
 		step = fault_step(f);
-		if (step == STEP_PARKED)
+		if (step == STEP_PARKED) {
 			sleeper_sleep(&f->sleeper);
-		else if (step != STEP_AGAIN)
+			/* A fork wants it out of the way: the access comes again. */
+			if (f->kind == FAULT_INLINE && f->object->in_place && in_place_must_leave())
+				return STEP_DROPPED;
+		} else if (step != STEP_AGAIN) {
 			return step;
+		}
 	}
 }
 
@@ -774,6 +784,41 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 	sleeper_destroy(&f.sleeper);
 	view_put(v);
 	return true;
+}
+
+static bool fault_serve_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
+{
+	struct view *v = view_find(address);
+	struct fault f = {.tid = env_tid(), .broken = broken};
+
+	if (v == NULL)
+		return view_await_gone(address);
+	if (v->mmu.backend != MMU_MPROTECT || !v->mmu.writable) {
+		view_put(v);
+		return false;
+	}
+	sleeper_init(&f.sleeper);
+	fault_init(&f, v, FAULT_INLINE, address, MMU_WRITE);
+	if (fault_run_here(&f) == STEP_REFUSED) {
+		refusal_record(f.tid, &f.refusal, UINT64_MAX);
+		*refusal = f.refusal;
+	}
+	fault_end(&f);
+	sleeper_destroy(&f.sleeper);
+	view_put(v);
+	return true;
+}
+
+bool fault_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
+{
+	bool served;
+
+	if (!views_any())
+		return false;
+	in_place_enter();
+	served = fault_serve_in_place(address, broken, refusal);
+	in_place_leave();
+	return served;
 }
 
 bool fault_allowed(uintptr_t address, enum mmu_access access)

@@ -3,7 +3,6 @@
 #include "stub.h"
 #include "preload/next.h"
 #include "preload/preload.h"
-#include "preload/raw.h"
 
 #include <errno.h>
 
@@ -45,8 +44,8 @@ HERE char *stub_begin(void)
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory += STUB_MARGIN * PAGE;
 	NEXT(sigaction)(SIGSEGV, &action, NULL);
-	next_find_all();
 	preload_control = (struct run_control *)(void *)&control;
+	preload_signals_begin();
 	stub_arm();
 	return memory;
 }
@@ -130,4 +129,8 @@ void preload_open_all(enum run_say why)
 	(void)why;
 	opened++;
 	mprotect(memory, STUB_PAGES * PAGE, PROT_READ | PROT_WRITE);
+}
+
+void preload_open_now(void)
+{
 }
