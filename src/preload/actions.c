@@ -175,6 +175,17 @@ bool actions_take_sigsys(void (*handler)(int, siginfo_t *, void *))
 	return sys_ours;
 }
 
+void actions_give_sigsys(void)
+{
+	sigset_t mask;
+
+	sys_begin(&mask);
+	if (sys_ours)
+		NEXT(sigaction)(SIGSYS, &sys_action, NULL);
+	sys_ours = false;
+	sys_end(&mask);
+}
+
 /* False: it is not ours. */
 static bool sys_exchange(const struct sigaction *action, struct sigaction *before)
 {

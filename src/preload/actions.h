@@ -25,4 +25,7 @@ void actions_pass_on(int sig, siginfo_t *info, void *context);
 /* Ours is to be installed: note the program's. False: it could not be. */
 bool actions_take_sigsys(void (*handler)(int, siginfo_t *, void *));
 
+/* Put the program's back. */
+void actions_give_sigsys(void);
+
 #endif

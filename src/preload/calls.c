@@ -27,8 +27,9 @@ size_t calls_let(struct calls_lets *lets, void *p, size_t length)
 		return length;
 	if (lets->count == CALLS_LETS)
 		return 0;
+	lets->let[lets->count].pin = NULL;
 	may = preload_let_begin(&lets->let[lets->count], p, length);
-	if (may)
+	if (lets->let[lets->count].pin) /* else there is nothing to end */
 		lets->count++;
 	return may ? may : length;
 }

@@ -177,7 +177,7 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool ours;
 
-	if (info->si_code != SYS_DISPATCHED || theirs) {
+	if (info->si_code != SYS_DISPATCHED) {
 		actions_pass_on(sig, info, context);
 		return;
 	}
@@ -231,6 +231,7 @@ void raw_note(long number, const long a[6])
 	if (number == SYS_prctl && a[0] == PR_SET_SYSCALL_USER_DISPATCH) {
 		theirs = true;
 		cease();
+		actions_give_sigsys(); /* ours might be reported to it */
 	}
 }
 
