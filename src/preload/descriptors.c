@@ -148,7 +148,8 @@ static int close_between(unsigned first, unsigned last, int flags)
 
 HOOK int close_range(unsigned first, unsigned last, int flags)
 {
-	if (atomic_load(&count) == 0 || first > last || ((unsigned)flags & CLOSE_RANGE_CLOEXEC) != 0)
+	if (atomic_load(&count) == 0 || first > last ||
+	    ((unsigned)flags & CLOSE_RANGE_CLOEXEC) != 0)
 		return NEXT(close_range)(first, last, flags);
 	return close_between(first, last, flags);
 }

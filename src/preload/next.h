@@ -24,7 +24,6 @@
 #include <stdlib.h>
 #include <dirent.h>
 #include <dlfcn.h>
-#include <dlfcn.h>
 #include <mqueue.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
