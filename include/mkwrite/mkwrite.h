@@ -70,7 +70,9 @@ struct mkw_space_options {
 	/* 0: as much as the file system gives. At least two pages: one is kept to read back by when
 	 * all others are full. */
 	uint64_t swap_limit_bytes;
+	unsigned flags; /* MKW_SPACE_... */
 };
+#define MKW_SPACE_IN_PLACE 0x1u /* for files in place only: see there */
 
 #define MKW_SPACE_OPTIONS_INIT                                  \
 	{                                                       \
@@ -290,6 +292,16 @@ int mkw_guard(void (*fn)(void *arg), void *arg, struct mkw_refusal *refusal);
  */
 int mkw_last_refusal(struct mkw_refusal *refusal);
 
+/*
+ * sigaction(2) for SIGSEGV and SIGBUS, whose handlers are the library's once there is a space: the
+ * program's handler is kept behind it and gets all that is not the library's, as the kernel would
+ * deliver it, but that SIGSEGV and SIGBUS are never blocked while it runs: it may write to views. A
+ * plain sigaction() would put the library's handlers out of action. May be called at any time, in a
+ * signal handler, too; leaves no sentence. Errors: EINVAL (another signal).
+ */
+struct sigaction;
+int mkw_sigaction(int sig, const struct sigaction *action, struct sigaction *before);
+
 /* ---- Views -------------------------------------------------------------------------------- */
 
 #define MKW_READ  1u
@@ -454,6 +466,82 @@ int mkw_unpin(struct mkw_pin *pin);
  * another PID namespace; there is no memory), inherited views are SIGSEGV in it. Processes made by
  * clone() or _Fork() inherit no view; posix_spawn(), vfork() and system() need none.
  */
+
+/* ---- Files in place ----------------------------------------------------------------------- */
+
+/*
+ * A file in place is an object whose pages are the kernel's own page cache of a real file, mapped
+ * by whoever maps it: other processes, read(2) and write(2) see the same pages. The library has no
+ * part in reading. Of a mapping that it is told of (mkw_adopt) it forbids what has not been
+ * granted, and serves a write there in the thread that makes it, in the handler of its SIGSEGV. It
+ * takes neither userfaultfd nor privilege; but a system call that stores to a page that has not
+ * been granted gets EFAULT (mkw_grant and mkw_pin come before it), and each grant that does not
+ * continue another costs a mapping or two (vm.max_map_count: near it grants get larger, in the end
+ * a view is opened whole).
+ *
+ * A space for files in place has MKW_SPACE_IN_PLACE, no other objects, no resident limit and no
+ * swap; a child of fork has it, views, handles and all, as its own. While another thread is in a
+ * call of this section the caller does not fork. The store's page_mkwrite runs in a signal handler:
+ * what it calls has to be async-signal-safe. writepages gets no bytes (data NULL): it makes the
+ * kernel write the range, by sync_file_range(2) or the like. fault is not asked. Of the calls above
+ * these work: mkw_close, mkw_sync, mkw_msync, mkw_set_limits, mkw_set_policy, mkw_dirty_ranges,
+ * mkw_unmap (the view is forgotten, its mapping stays as it is), mkw_protect, mkw_advise with
+ * MKW_NORMAL, MKW_SEQUENTIAL and MKW_RANDOM, mkw_pin, mkw_unpin, mkw_guard, mkw_last_refusal.
+ */
+
+/* A file in place; size and content are its own business. flags: MKW_RDWR, or 0. As mkw_create. */
+int mkw_create_in_place(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
+			unsigned flags, struct mkw_handle **handle);
+
+/*
+ * [address, address+length), a shared mapping of the file from offset on, is a view from here on.
+ * protection is what its user may do. No view may overlap it. On an error it is left as it was, but
+ * for its protection. Errors: EINVAL; EACCES (MKW_WRITE on a read-only handle); ENOMEM.
+ */
+int mkw_adopt(struct mkw_handle *handle, void *address, size_t length, unsigned protection,
+	      uint64_t offset);
+
+/* Grant the range now, as if each page of it were written to: 0, or what a write would be refused
+ * with. Blocks. Needs no memory but what a fault does. Errors: ENOMEM: some of it is no view. */
+int mkw_grant(void *address, size_t length);
+
+/*
+ * Writes to the range are not asked for any more, until mkw_protect() or mkw_quiesce() has them
+ * asked for again: for programs of which not all that stores to memory can be told beforehand. The
+ * kernel's refusals are served as ever. Errors as of mkw_grant().
+ */
+int mkw_let_go(void *address, size_t length);
+
+/* How many mappings of the object there are, whole or in parts. */
+unsigned mkw_view_count(struct mkw_handle *handle);
+
+/* Is some of the range in a view? A few nanoseconds where there is no view at all. */
+bool mkw_is_view(const void *address, size_t length);
+
+/*
+ * Stop all writing through the object's views, in this process: when it returns no page of them can
+ * be written, and who tries waits until mkw_resume(). Nothing is written to the file. From then on
+ * the first write to each page is asked for anew. What system calls store to by mkw_pin() goes on;
+ * the store is asked for those pages in mkw_resume(). Blocks.
+ */
+int mkw_quiesce(struct mkw_handle *handle);
+int mkw_resume(struct mkw_handle *handle);
+
+/*
+ * For the process. refused: an access to a view in place is refused and no guard takes it; in the
+ * handler of its signal, no lock held, context is the third argument of a handler; true: the access
+ * is tried again. It may sleep, and change the signal mask to that in the context meanwhile; it may
+ * end the process. unknown: an access failed that is to no view; true: it is tried again.
+ */
+struct mkw_fault_hooks {
+	bool (*refused)(const struct mkw_refusal *refusal, void *context);
+	bool (*unknown)(const void *address, bool write);
+};
+void mkw_set_fault_hooks(const struct mkw_fault_hooks *hooks);
+
+/* In page_mkwrite of a file in place: the context of the access that it is asked for, as a signal
+ * handler gets it. NULL: it is no access, but a call. */
+const void *mkw_fault_context(void);
 
 /* ---- The host ----------------------------------------------------------------------------- */
 

@@ -63,6 +63,9 @@ struct mkw_run {
 	uint64_t page;	/* the page that faulted: always within the run */
 	unsigned flags; /* MKW_RUN_... */
 };
+#define MKW_RUN_BROKEN                                                                      \
+	0x4u /* page_mkwrite of a file in place: the run's page was granted, and the kernel \
+		refused the write (its SIGBUS). Find out why; 0 has the write tried again. */
 #define MKW_RUN_WRITE 0x1u /* fault: for a write, page_mkwrite will follow */
 #define MKW_RUN_HOLE                                                                   \
 	0x2u /* set by fault: all of the run reads as zeros because nothing is stored; \

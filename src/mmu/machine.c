@@ -59,6 +59,14 @@ int mmu_create(const struct mmu_options *options, struct mmu **mmu)
 	m->kin_socket = -1;
 	m->spare_fd = -1;
 	m->root = m;
+	m->uffd = m->pagemap_fd = -1;
+	if (options->in_place) {
+		err = signals_install();
+		if (err)
+			goto fail_free;
+		*mmu = m;
+		return 0;
+	}
 	err = open_descriptors(m);
 	if (err)
 		goto fail_free;
@@ -83,6 +91,10 @@ fail_free:
 
 void mmu_destroy(struct mmu *mmu)
 {
+	if (mmu->uffd < 0) { /* of a space in place */
+		free(mmu);
+		return;
+	}
 	strays_close(mmu);
 	workers_stop(mmu);
 	close(mmu->pagemap_fd);

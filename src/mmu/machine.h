@@ -198,6 +198,11 @@ int view_fd(const struct mmu_view *view);
 int view_register(int fd, void *address, size_t length, bool private);
 /* Writes to the range are reported no more; wakes nobody. */
 int unprotect_range(const struct mmu_view *view, uintptr_t address, size_t length);
+/* mprotect.c: let writes to the range go, and all of the view if it must be; have them reported;
+ * close the range, or have it read only. */
+int in_place_allow(struct mmu_view *view, uintptr_t address, size_t length);
+int in_place_protect(struct mmu_view *view, uintptr_t address, size_t length);
+int in_place_set(struct mmu_view *view, uintptr_t address, size_t length, bool may_read);
 /* Is a page there, in memory or where the kernel swaps to? No marker is. */
 int page_is_there(const struct mmu_view *view, uintptr_t address, bool *there);
 /* The calling thread serves a fault at address, where an entry was absent or not: a hint. */
@@ -301,6 +306,13 @@ int signals_install(void);
 void signals_die(uintptr_t address);
 /* Is our handler of SIGBUS still the process's? */
 bool signals_ours(void);
+
+/* The program's handlers (action.c). sig: SIGBUS or SIGSEGV. Async-signal-safe. */
+void action_read(int sig, struct sigaction *action);
+void action_replace(int sig, const struct sigaction *action, struct sigaction *before);
+/* The one to be run now: with SA_RESETHAND it is SIG_DFL from here on. */
+void action_take(int sig, struct sigaction *action);
+void actions_abandon(void); /* in a child */
 
 /* ---- Protection windows (refuse.c) -------------------------------------------------------- */
 

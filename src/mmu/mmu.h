@@ -26,18 +26,23 @@ struct mmu_fork; /* a fork under way that a child comes of, whose views are to b
 struct frames;	 /* one object's frames: a memfd and its alias */
 
 enum mmu_access { MMU_READ, MMU_WRITE };
-enum mmu_backend { MMU_UFFD, MMU_INLINE, MMU_BACKENDS };
+/* MMU_MPROTECT: views in place (mprotect.c). */
+enum mmu_backend { MMU_UFFD, MMU_INLINE, MMU_BACKENDS, MMU_MPROTECT = MMU_BACKENDS };
 
 struct mmu_view {
 	struct mmu *mmu;
 	enum mmu_backend backend;
 	uintptr_t address;
 	size_t length;
-	bool readable; /* mapped with PROT_READ, */
-	bool writable; /* and with PROT_WRITE */
-	bool private;  /* writes go to copies of its own, never to the frames */
-	struct frames *frames;
-	uint64_t offset; /* of address in the frames, bytes */
+	bool readable;	       /* mapped with PROT_READ, */
+	bool writable;	       /* and with PROT_WRITE */
+	bool private;	       /* writes go to copies of its own, never to the frames */
+	struct frames *frames; /* NULL: in place, the kernel's page cache of a file */
+	uint64_t offset;       /* of address in the frames, bytes */
+	_Atomic bool opened;   /* in place: for want of mappings all of it was made writable */
+	/* In place: while it is not 0 some page may be pinned, and no more is protected than is
+	 * asked for. It counts up before the page is let be written. */
+	const _Atomic unsigned *pins;
 };
 
 /* ---- Upcalls ------------------------------------------------------------------------------ */
@@ -61,6 +66,9 @@ struct mmu_signal_upcalls {
 	 * again, or refusal->error has been set and it is refused. False: not ours. */
 	bool (*inline_fault)(uintptr_t address, enum mmu_access access,
 			     struct mkw_refusal *refusal);
+	/* The same for a view in place: a write that its protection forbids; broken: or one that it
+	 * allows and the kernel refuses. */
+	bool (*in_place_fault)(uintptr_t address, bool broken, struct mkw_refusal *refusal);
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */
 	bool (*allowed)(uintptr_t address, enum mmu_access access);
@@ -72,6 +80,10 @@ struct mmu_signal_upcalls {
 	bool (*refused)(uintptr_t address, struct mkw_refusal *refusal);
 	/* Does not return if a guard of the calling thread takes it. */
 	void (*deliver)(const struct mkw_refusal *refusal);
+	/* A refusal in a view in place that nobody took: true: the access is tried again. */
+	bool (*again)(const struct mkw_refusal *refusal, void *context);
+	/* The same for an access that failed at an address that is nobody's here. */
+	bool (*unknown)(uintptr_t address, bool write);
 	/* An access of the calling thread failed that is none of the above; located: at address,
 	 * else the machine did not say where. Does not return if the thread was copying from or to
 	 * memory that a caller named. */
@@ -82,6 +94,7 @@ void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *upcalls);
 /* ---- The machine -------------------------------------------------------------------------- */
 
 struct mmu_options {
+	bool in_place; /* for such views only: no descriptors, no threads */
 	unsigned workers, workers_max;
 	const struct mmu_upcalls *upcalls;
 	void *arg;
@@ -147,6 +160,9 @@ void swap_file_drop(struct swap_file *file, uint64_t offset, uint64_t length);
  * filled in). Not inherited by fork. All else of *view is set. -ENOTSUP: this backend is not
  * available. After a failure nothing is mapped there that could be accessed. */
 int mmu_view_map(struct mmu_view *view);
+/* Views in place: the mapping is there. Its protection is made ours. -ENOMEM: it is as it was, or
+ * there is none. */
+int mmu_view_adopt(struct mmu_view *view);
 /* Address space that nothing else is mapped to: at *address, or if that is 0 somewhere. -EEXIST:
  * there is something. It is given back, or replaced by mmu_view_map. */
 int mmu_place_take(uintptr_t *address, size_t length);
@@ -208,6 +224,10 @@ int mmu_let_write(struct mmu_view *view, uintptr_t address, size_t length, bool 
 /* copied[i]: page i is a copy. The range is protected, and no map call runs on it. */
 int mmu_copies(struct mmu_view *view, uintptr_t address, size_t length, bool *copied);
 
+/* Views in place only. How many pages a grant should have at least, and be aligned to: more than
+ * one when the process is running out of mappings. */
+size_t mmu_grain(void);
+
 /* Threads that wait at the range try their access again. */
 void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length);
 
@@ -221,6 +241,8 @@ void mmu_refuse(struct mmu_view *view, uintptr_t address, enum mmu_access access
 /* A time before the report that the calling handler thread serves was read; in other threads the
  * end of time. */
 uint64_t mmu_report_time(void);
+/* In a fault in place: the context of its signal; else NULL. */
+const void *mmu_fault_context(void);
 /* Were threads that wait at the page let go since? Then the one that was reported may be elsewhere.
  */
 bool mmu_woken_since(uintptr_t address, uint64_t time);

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * signal.c - the process's handlers of SIGBUS and SIGSEGV. They stay installed for good: others may
- * have chained to them. What is not ours goes on to the handlers found at installation.
+ * have chained to them. What is not ours goes on to the program's handlers (action.c): those found
+ * at installation, or given to mkw_sigaction since.
  *
  *   SIGBUS  queued by mmu_refuse: becomes the kernel's BUS_ADRERR, is delivered to a guard, or
  * passed on from a fault in an inline view: served, and the access tried again; or refused likewise
  *           from the opener of a protection window: passed (refuse.c)
+ *   SIGSEGV from a view in place: served, and the access tried again, or refused as a SIGBUS; so
+ *           is a SIGBUS that the kernel raises there itself
  *   SIGSEGV from a protection window of mmu_refuse, or while a view is changed: the access is tried
  *           again
  *
- * Everything here is async-signal-safe. No state but what installation wrote.
+ * Everything here is async-signal-safe. No state but whether they are installed.
  */
 #include "machine.h"
 
@@ -22,8 +25,7 @@
 
 static struct mmu_signal_upcalls upcalls;
 static pthread_mutex_t install = PTHREAD_MUTEX_INITIALIZER;
-static bool installed;
-static struct sigaction before_bus, before_segv;
+static _Atomic bool installed;
 
 void mmu_set_signal_upcalls(const struct mmu_signal_upcalls *given)
 {
@@ -83,6 +85,18 @@ static enum mmu_access access_of(const void *context, uintptr_t address, bool *a
 }
 #endif
 
+/* Of the fault in place that the thread is serving. */
+static _Thread_local void *serving __attribute__((tls_model("initial-exec")));
+
+const void *mmu_fault_context(void)
+{
+	return serving;
+}
+
+/* By our handlers and by those called from them. SIGSYS: a library that watches system calls may
+ * have to hear of one that is made there. */
+static const int never_blocked[] = {SIGSEGV, SIGBUS, SIGSYS};
+
 static void send_to_self(int sig, siginfo_t *info)
 {
 	pid_t pid = getpid(), tid = (pid_t)syscall(SYS_gettid);
@@ -110,7 +124,26 @@ static void take_default(int sig, siginfo_t *info, bool faults_again)
 	send_to_self(sig, info);
 }
 
-/* Run an earlier handler under the mask that it asked for. */
+/*
+ * SIGSEGV and SIGBUS are never blocked while the program's handlers run, so that these may write to
+ * views. The price: a handler that fails by itself is called again, where the kernel would end the
+ * process. So many times, each deeper in the stack than the one before, are taken for that.
+ */
+#define DEEPEST 64
+static bool too_deep(void)
+{
+	static _Thread_local struct {
+		uintptr_t frame;
+		unsigned depth;
+	} last __attribute__((tls_model("initial-exec")));
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+
+	last.depth = last.frame - frame - 1 < 65536 ? last.depth + 1 : 0;
+	last.frame = frame;
+	return last.depth >= DEEPEST;
+}
+
+/* Run a handler of the program's under the mask that it asked for. */
 static void call_handler(const struct sigaction *action, int sig, siginfo_t *info, ucontext_t *uc)
 {
 	sigset_t set = uc->uc_sigmask;
@@ -118,8 +151,8 @@ static void call_handler(const struct sigaction *action, int sig, siginfo_t *inf
 	for (int i = 1; i < NSIG; i++)
 		if (sigismember(&action->sa_mask, i) == 1)
 			sigaddset(&set, i);
-	if (!(action->sa_flags & SA_NODEFER))
-		sigaddset(&set, sig);
+	for (size_t i = 0; i < sizeof(never_blocked) / sizeof(never_blocked[0]); i++)
+		sigdelset(&set, never_blocked[i]);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	if (action->sa_flags & SA_SIGINFO)
 		action->sa_sigaction(sig, info, uc);
@@ -128,25 +161,20 @@ static void call_handler(const struct sigaction *action, int sig, siginfo_t *inf
 }
 
 /* sent: by a thread, not by an access that will fault again by itself. */
-static void chain(struct sigaction *action, int sig, siginfo_t *info, void *context, bool sent)
+static void chain(int sig, siginfo_t *info, void *context, bool sent)
 {
-	struct sigaction now = *action;
+	struct sigaction now;
 
 	if (!sent && upcalls.bad_address)
 		upcalls.bad_address((uintptr_t)info->si_addr, info->si_code != SI_KERNEL);
-	if (!(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN && sent && info->si_code <= 0)
+	action_take(sig, &now);
+	if (now.sa_handler == SIG_IGN && sent && info->si_code <= 0)
 		return;
 	/* An access that cannot go on ends the process even where the signal is ignored. */
-	if (!(now.sa_flags & SA_SIGINFO) &&
-	    (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN)) {
+	if (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN || (!sent && too_deep()))
 		take_default(sig, info, !sent);
-		return;
-	}
-	if (now.sa_flags & (int)SA_RESETHAND) {
-		action->sa_flags &= ~SA_SIGINFO;
-		action->sa_handler = SIG_DFL;
-	}
-	call_handler(&now, sig, info, context);
+	else
+		call_handler(&now, sig, info, context);
 }
 
 static void refuse_here(siginfo_t *info, void *context, const struct mkw_refusal *refusal,
@@ -159,7 +187,7 @@ static void refuse_here(siginfo_t *info, void *context, const struct mkw_refusal
 	kernels.si_signo = SIGBUS;
 	kernels.si_code = BUS_ADRERR;
 	kernels.si_addr = info->si_addr;
-	chain(&before_bus, SIGBUS, &kernels, context, sent);
+	chain(SIGBUS, &kernels, context, sent);
 }
 
 /* A fault in an inline view, perhaps. False: it is none of ours. */
@@ -180,6 +208,52 @@ static bool serve_inline(siginfo_t *info, void *context)
 	if (refusal.error)
 		refuse_here(info, context, &refusal, false);
 	return true;
+}
+
+/* Refused: whoever is asked may have waited for better times; else the signal is what the kernel
+ * sends for a page that it cannot give. */
+static void refuse_in_place(siginfo_t *info, void *context, const struct mkw_refusal *refusal)
+{
+	siginfo_t kernels;
+
+	upcalls.deliver(refusal);
+	if (upcalls.again && upcalls.again(refusal, context))
+		return;
+	memset(&kernels, 0, sizeof(kernels));
+	kernels.si_signo = SIGBUS;
+	kernels.si_code = BUS_ADRERR;
+	kernels.si_addr = info->si_addr;
+	chain(SIGBUS, &kernels, context, true);
+}
+
+/* A write to a view in place, perhaps: one that its protection forbids; broken: one that the kernel
+ * refuses. Reads are the kernel's affair. */
+static bool serve_in_place(siginfo_t *info, void *context, bool broken)
+{
+	uintptr_t address = (uintptr_t)info->si_addr;
+	void *outer = serving;
+	struct mkw_refusal refusal;
+	bool absent, served;
+
+	if (info->si_code != (broken ? BUS_ADRERR : SEGV_ACCERR) || !upcalls.in_place_fault ||
+	    access_of(context, address, &absent) != MMU_WRITE)
+		return false;
+	memset(&refusal, 0, sizeof(refusal));
+	serving = context;
+	served = upcalls.in_place_fault(address, broken, &refusal);
+	serving = outer;
+	if (served && refusal.error)
+		refuse_in_place(info, context, &refusal);
+	return served;
+}
+
+static bool try_unknown(const siginfo_t *info, const void *context)
+{
+	uintptr_t address = (uintptr_t)info->si_addr;
+	bool absent;
+
+	return info->si_code > 0 && info->si_code != SI_KERNEL && upcalls.unknown &&
+	       upcalls.unknown(address, access_of(context, address, &absent) == MMU_WRITE);
 }
 
 /* Sent by mmu_refuse. One that is not on record came too late: the access has been given up, or it
@@ -235,9 +309,9 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	if (info->si_code == REFUSED_CODE)
 		take_refusal(info, context);
 	else if (info->si_code != PASSED_CODE && !take_wordless(info, context) &&
-		 !serve_inline(info, context) && !first_time(info))
-		chain(&before_bus, sig, info, context,
-		      info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
+		 !serve_inline(info, context) && !serve_in_place(info, context, true) &&
+		 !try_unknown(info, context) && !first_time(info))
+		chain(sig, info, context, info->si_code <= 0 || info->si_code == BUS_MCEERR_AO);
 	errno = saved;
 }
 
@@ -268,25 +342,47 @@ static void on_sigsegv(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool absent;
 
-	if (info->si_code != SEGV_ACCERR ||
-	    !forbidden_by_us(address, access_of(context, address, &absent)))
-		chain(&before_segv, sig, info, context, info->si_code <= 0);
+	if (!serve_in_place(info, context, false) &&
+	    (info->si_code != SEGV_ACCERR ||
+	     !forbidden_by_us(address, access_of(context, address, &absent))) &&
+	    !try_unknown(info, context))
+		chain(sig, info, context, info->si_code <= 0);
 	errno = saved;
 }
 
-static int install_one(int sig, void (*handler)(int, siginfo_t *, void *), struct sigaction *before)
+static void (*handler_of(int sig))(int, siginfo_t *, void *)
 {
-	struct sigaction action = {
-		.sa_sigaction = handler,
-		.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER,
-	};
+	return sig == SIGBUS ? on_sigbus : on_sigsegv;
+}
+
+static bool is_ours(const struct sigaction *action, int sig)
+{
+	return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == handler_of(sig);
+}
+
+/* Put our handler in. What was there is the program's, unless it was ours. */
+static int install_one(int sig)
+{
+	struct sigaction before, again,
+		action = {
+			.sa_sigaction = handler_of(sig),
+			.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER,
+		};
 
 	sigfillset(&action.sa_mask);
-	sigdelset(&action.sa_mask, SIGBUS);
-	sigdelset(&action.sa_mask, SIGSEGV);
-	if (sigaction(sig, NULL, before))
+	for (size_t i = 0; i < sizeof(never_blocked) / sizeof(never_blocked[0]); i++)
+		sigdelset(&action.sa_mask, never_blocked[i]);
+	/* A signal that comes once ours is there finds the program's; which may have changed it in
+	 * between. */
+	if (sigaction(sig, NULL, &before))
 		return -errno;
-	return sigaction(sig, &action, NULL) ? -errno : 0;
+	if (!is_ours(&before, sig))
+		action_replace(sig, &before, NULL);
+	if (sigaction(sig, &action, &again))
+		return -errno;
+	if (!is_ours(&again, sig) && again.sa_handler != before.sa_handler)
+		action_replace(sig, &again, NULL);
+	return 0;
 }
 
 int signals_install(void)
@@ -295,26 +391,64 @@ int signals_install(void)
 
 	machine_lock(&install);
 	if (!installed) {
-		err = install_one(SIGBUS, on_sigbus, &before_bus);
+		err = install_one(SIGBUS);
 		if (!err)
-			err = install_one(SIGSEGV, on_sigsegv, &before_segv);
+			err = install_one(SIGSEGV);
 		installed = !err;
 	}
 	machine_unlock(&install);
 	return err;
 }
 
+/* Nothing of ours is installed, as far as we know. */
+static int set_plain(int sig, const struct sigaction *action, struct sigaction *before)
+{
+	struct sigaction was;
+
+	if (sigaction(sig, action, &was))
+		return -errno;
+	/* In between it was, and we have taken ours away. */
+	if (action && is_ours(&was, sig)) {
+		action_read(sig, &was);
+		install_one(sig);
+	}
+	if (before)
+		*before = was;
+	return 0;
+}
+
+int mkw_sigaction(int sig, const struct sigaction *action, struct sigaction *before)
+{
+	struct sigaction now, was;
+
+	if (sig != SIGSEGV && sig != SIGBUS)
+		return -EINVAL;
+	if (!atomic_load(&installed))
+		return set_plain(sig, action, before);
+	if (action) {
+		now = *action; /* a fault of the caller's is met here */
+		sigdelset(&now.sa_mask, SIGKILL);
+		sigdelset(&now.sa_mask, SIGSTOP);
+		action_replace(sig, &now, &was);
+	} else {
+		action_read(sig, &was);
+	}
+	if (before)
+		*before = was;
+	return 0;
+}
+
 bool signals_ours(void)
 {
 	struct sigaction now;
 
-	return sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
-	       now.sa_sigaction == on_sigbus;
+	return sigaction(SIGBUS, NULL, &now) == 0 && is_ours(&now, SIGBUS);
 }
 
 void signals_abandon(void)
 {
 	pthread_mutex_init(&install, NULL);
+	actions_abandon();
 }
 
 void signals_record(pid_t tid, const struct mkw_refusal *refusal, uint64_t reported)

@@ -156,3 +156,22 @@ void mmu_abandon_all(void)
 {
 	never("mmu_abandon_all");
 }
+
+/* ---- Views in place ----------------------------------------------------------------------- */
+
+size_t mmu_grain(void)
+{
+	return 1;
+}
+
+int mmu_view_adopt(struct mmu_view *view)
+{
+	(void)view;
+	never("mmu_view_adopt");
+	return -ENOTSUP;
+}
+
+const void *mmu_fault_context(void)
+{
+	return NULL;
+}

@@ -358,11 +358,15 @@ static int unprotect(struct mmu_view *view, uintptr_t address, size_t length)
 
 int mmu_protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	if (view->backend == MMU_MPROTECT)
+		return in_place_protect(view, address, length);
 	return by_halves(protect, view, address, length);
 }
 
 int mmu_zap(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	if (view->backend == MMU_MPROTECT) /* the kernel's pages, the kernel's translations */
+		return 0;
 	if (is_childs(view))
 		return -ENOTSUP;
 	count_call(view->mmu);
@@ -419,6 +423,8 @@ int mmu_map_ro(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	int err;
 
+	if (view->backend == MMU_MPROTECT) /* by the kernel itself */
+		return 0;
 	wake_begin(view, address, length);
 	err = by_halves(map_ro, view, address, length);
 	if (err == -ENOENT)
@@ -431,6 +437,8 @@ int mmu_map_rw(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	int err;
 
+	if (view->backend == MMU_MPROTECT)
+		return in_place_allow(view, address, length);
 	wake_begin(view, address, length);
 	err = by_halves(map_rw, view, address, length);
 	if (err == -ENOENT) {
@@ -445,6 +453,8 @@ int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	int err;
 
+	if (view->backend == MMU_MPROTECT)
+		return in_place_allow(view, address, length);
 	wake_begin(view, address, length);
 	err = by_halves(let_rw, view, address, length);
 	if (err == -ENOENT) {
@@ -457,6 +467,8 @@ int mmu_let_rw(struct mmu_view *view, uintptr_t address, size_t length)
 
 void mmu_wake(struct mmu_view *view, uintptr_t address, size_t length)
 {
+	if (view->backend == MMU_MPROTECT) /* nobody waits there */
+		return;
 	wake_begin(view, address, length);
 	wake(view, address, length);
 	wake_end(view, address, length);

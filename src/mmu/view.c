@@ -91,11 +91,19 @@ int mmu_view_protect(struct mmu_view *view, uintptr_t address, size_t length, bo
 	int prot = (readable ? PROT_READ : 0) | (writable ? PROT_WRITE : 0);
 	int err;
 
+	/* Writable it becomes page by page, as writes are let go. */
+	if (view->backend == MMU_MPROTECT)
+		return in_place_set(view, address, length, readable);
 	count_call(view->mmu);
 	protection_change();
 	err = mprotect((void *)address, length, prot) ? -errno : 0;
 	protection_change();
 	return err;
+}
+
+int mmu_view_adopt(struct mmu_view *view)
+{
+	return in_place_protect(view, view->address, view->length);
 }
 
 int mmu_view_open(struct mmu_view *view)
@@ -153,6 +161,8 @@ void mmu_view_cut(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	int err;
 
+	if (view->backend == MMU_MPROTECT) /* the mapping is not ours */
+		return;
 	/* A kernel without memory, or whose mappings are all in use, cannot take this one out of
 	 * one that it has merged it with; but whoever touches what is left would wait for ever. */
 	do {

@@ -9,9 +9,9 @@
  * of events, which any process writes and the supervisor reads; stops, one for each thread that
  * waits, or ends its process, because a disk is full; and two counts that threads sleep on.
  *
- * Nothing in it is trusted: a process may die between any two stores. No locks: a process claims
- * an entry by compare-and-swap, with its pid in it, and publishes it by its state; what a dead
- * process has claimed the supervisor takes back. The supervisor may die as well: who waits for it
+ * Nothing in it is trusted: a process may die between any two stores. No locks: a thread claims
+ * an entry by compare-and-swap, with its tid in it, and publishes it by its state; what a dead
+ * thread has claimed is taken back. The supervisor may die as well: who waits for it
  * looks every RUN_LOOK_MS whether it lives, and goes on alone.
  *
  * All functions of the client's side (run_*) are async-signal-safe, take no lock, allocate nothing.
@@ -19,6 +19,7 @@
 #ifndef RUN_CONTROL_H
 #define RUN_CONTROL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -52,7 +53,7 @@ struct run_options {
 /* ---- Files -------------------------------------------------------------------------------- */
 
 struct run_file {
-	_Atomic uint32_t state; /* 0 free, a pid: being written by that process, RUN_FILE_THERE */
+	_Atomic uint32_t state; /* 0 free, a tid: being written by that thread, RUN_FILE_THERE */
 	uint64_t dev, ino;
 	char path[4096]; /* as /proc/self/fd had it; "" if it has no name any more */
 };
@@ -87,8 +88,7 @@ enum run_say {
 };
 
 struct run_event {
-	_Atomic uint64_t turn;	 /* whose turn the slot is (run_post) */
-	_Atomic uint32_t writer; /* pid, from claim to publication */
+	_Atomic uint64_t turn; /* whose turn the slot is: ring.h */
 	uint16_t kind, file;
 	uint64_t time_ns; /* CLOCK_MONOTONIC */
 	int32_t pid, tid;
@@ -97,41 +97,93 @@ struct run_event {
 
 /* ---- Stops -------------------------------------------------------------------------------- */
 
-enum run_stop_state {
-	RUN_STOP_FREE,
-	RUN_STOP_CLAIMED,
-	RUN_STOP_ASKED,
-	RUN_STOP_TOLD,
-	RUN_STOP_OVER
-};
+enum run_stop_state { RUN_STOP_FREE, RUN_STOP_ASKED, RUN_STOP_TOLD, RUN_STOP_OVER };
 
 struct run_stop {
-	_Atomic uint32_t
-		state; /* CLAIMED, ASKED, OVER by the thread; TOLD, FREE by the supervisor */
-	_Atomic int32_t pid;
-	int32_t tid;
+	_Atomic uint32_t state; /* ASKED, OVER by the thread; TOLD, FREE by the supervisor */
+	_Atomic int32_t tid;	/* who has claimed it; 0: nobody */
+	int32_t pid;
 	uint16_t file;
 	bool fatal;		 /* the process ends once it is TOLD: RUN_EXIT or RUN_SIGNAL */
 	int32_t error;		 /* negative errno */
 	uint64_t offset, needed; /* bytes */
 };
 
-/* ---- Snapshots: see snapshot.h ------------------------------------------------------------- */
+/* ---- Snapshots: snapshot.h says how they are made ------------------------------------------ */
+
+#define RUN_SNAPSHOT_PROCESSES 1024u
+#define RUN_SNAPSHOT_PINS      64u
+#define RUN_SNAPSHOT_ASKS      256u
+#define RUN_SNAPSHOT_CHUNKS    (16u << 20)
+
+enum run_snapshot_phase { RUN_SNAPSHOT_NONE, RUN_SNAPSHOT_INSTANT, RUN_SNAPSHOT_COPYING };
+
+struct run_snapshot_range {
+	uint16_t file;
+	uint64_t offset, length; /* bytes */
+};
+
+enum run_snapshot_join {
+	RUN_SNAPSHOT_FREE,
+	RUN_SNAPSHOT_CLAIMED,  /* by process pid, for itself or for the child it is to make */
+	RUN_SNAPSHOT_EXPECTED, /* fork has made the process; it has not joined yet */
+	RUN_SNAPSHOT_JOINED
+};
+
+/* A process with views. Filled in by it, freed by the supervisor, once life is lost. */
+struct run_snapshot_process {
+	_Atomic uint64_t state; /* pid << 32 | the claim's ticket << 2 | enum run_snapshot_join */
+	pthread_mutex_t life;	/* robust, held as long as the process has its memory */
+	_Atomic uint32_t quiet; /* the turn of the instant for which nothing writes any more */
+	_Atomic int32_t failed; /* it could not be made quiet: negative errno */
+	uint64_t maps[RUN_FILES / 64]; /* files that it has views of, at the instant */
+	uint32_t pins;
+	struct run_snapshot_range pin[RUN_SNAPSHOT_PINS]; /* what the kernel may yet store to */
+};
+
+/* A file's part of the snapshot, by the number of the file. The supervisor's. */
+struct run_snapshot_file {
+	_Atomic uint32_t copying; /* before it is written to, chunks have to be copied */
+	uint64_t size;		  /* at the instant */
+	uint64_t first_chunk;	  /* its bits in copied, a multiple of 64 */
+};
+
+/* Somebody waits for chunks to be copied. */
+struct run_snapshot_ask {
+	_Atomic uint32_t state; /* 0 free, a pid: being written by that process, RUN_ASKED */
+	struct run_snapshot_range range;
+};
+#define RUN_ASKED UINT32_MAX
+
+struct run_snapshots {
+	_Atomic uint32_t turn;	 /* futex: snapshots begun so far << 2 | phase */
+	_Atomic uint32_t bell;	 /* futex: the supervisor's copier has something to look at */
+	_Atomic uint32_t served; /* futex: asks were served, or a file's copy is over */
+	_Atomic uint32_t ticket; /* of the last claim of a process */
+	_Atomic uint32_t crowd;	 /* processes that found no entry */
+	uint32_t chunk_shift;	 /* log2 of the bytes of a chunk; at least a page */
+	struct run_snapshot_file files[RUN_FILES];
+	struct run_snapshot_ask asks[RUN_SNAPSHOT_ASKS];
+	struct run_snapshot_process processes[RUN_SNAPSHOT_PROCESSES];
+	_Atomic uint64_t copied[RUN_SNAPSHOT_CHUNKS / 64]; /* a bit each; set by the supervisor */
+};
 
 struct run_control {
 	uint64_t magic;
 	uint64_t size;
 	pid_t supervisor;
+	uint64_t supervisor_start; /* when it began: another process may get its pid later */
 	struct run_options options;
-	_Atomic uint32_t bell;	  /* futex: the supervisor has something to look at */
+	_Atomic uint32_t bell;	  /* futex: the supervisor has something to look at (ring.h) */
 	_Atomic uint32_t retry;	  /* futex: whoever waits for space tries again */
 	_Atomic uint64_t lost;	  /* events that could not be posted */
 	_Atomic uint64_t head;	  /* next turn to be claimed */
 	uint64_t tail;		  /* next turn to be read; the supervisor's */
-	_Atomic uint32_t drained; /* futex: there is room in the ring again */
+	_Atomic uint32_t drained; /* futex: there is room in the ring again (ring.h) */
 	struct run_file files[RUN_FILES];
 	struct run_event events[RUN_EVENTS];
 	struct run_stop stops[RUN_STOPS];
+	struct run_snapshots snapshots;
 };
 
 /* ---- The supervisor's side (control.c) ---------------------------------------------------- */
@@ -140,11 +192,12 @@ struct run_control {
  * 0 or -errno. */
 int run_control_create(const struct run_options *options, struct run_control **control, int *fd);
 void run_control_destroy(struct run_control *control, int fd);
-/* The next event, copied. False: there is none now. Skips what dead processes have left half
- * done. */
+/* The next event, copied. False: there is none now. Skips what dead threads have left half done. */
 bool run_next(struct run_control *control, struct run_event *event);
 /* Sleep until the bell rings, at most so long. *seen: the value of the bell at the last look. */
 void run_listen(struct run_control *control, uint32_t *seen, unsigned timeout_ms);
+/* Wake run_listen: there is something to look at. In a signal handler, too. */
+void run_ring(struct run_control *control);
 /* Whoever waits for space is to try again now. */
 void run_retry(struct run_control *control);
 

@@ -25,9 +25,10 @@ enum tool_exit {
 };
 
 struct tool_options {
-	const char *verb; /* for messages; NULL outside any verb */
-	bool json;	  /* --json was given (it is not in argv any more) */
-	bool progress;	  /* stderr is a terminal */
+	const char *verb;     /* for messages; NULL outside any verb */
+	bool json;	      /* --json was given (it is not in argv any more) */
+	bool progress;	      /* stderr is a terminal */
+	bool sigpipe_ignored; /* when the command was started; now it is in any case */
 };
 
 /* Verbs. argv[0] is the verb, argv[argc] is NULL; they return an exit code. */
@@ -35,11 +36,13 @@ int demo_main(int argc, char **argv, const struct tool_options *options);
 int doctor_main(int argc, char **argv, const struct tool_options *options);
 int info_main(int argc, char **argv, const struct tool_options *options);
 int cp_main(int argc, char **argv, const struct tool_options *options);
+/* Returns what is said in run/control.h, or ends by the program's signal. */
+int run_main(int argc, char **argv, const struct tool_options *options);
 int trace_main(int argc, char **argv, const struct tool_options *options);
 /* In bench/. Answers --help itself. */
 int bench_main(int argc, char **argv, const struct tool_options *options);
 
-extern const char demo_help[], doctor_help[], info_help[], cp_help[], trace_help[];
+extern const char demo_help[], doctor_help[], info_help[], cp_help[], run_help[], trace_help[];
 
 /* ---- options.c: command lines -------------------------------------------------------------- */
 

@@ -168,7 +168,12 @@ static int advise_free(struct view *v, uint64_t first, uint64_t count)
 
 static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
-	switch (*(enum mkw_advice *)arg) {
+	const enum mkw_advice advice = *(enum mkw_advice *)arg;
+
+	if (advice != MKW_NORMAL && advice != MKW_SEQUENTIAL && advice != MKW_RANDOM &&
+	    object_check_cache(v->object) != 0)
+		return -EINVAL;
+	switch (advice) {
 	case MKW_WILLNEED:
 		return view_fill(v, first, count);
 	case MKW_DONTNEED:
@@ -177,9 +182,9 @@ static int advise_part(struct view *v, uint64_t first, uint64_t count, void *arg
 		return advise_free(v, first, count);
 	case MKW_COLD:
 	case MKW_PAGEOUT:
-		return advise_reclaim(v, first, count, *(enum mkw_advice *)arg == MKW_PAGEOUT);
+		return advise_reclaim(v, first, count, advice == MKW_PAGEOUT);
 	default:
-		if (stream_advise(v, first, first + count, *(enum mkw_advice *)arg) != 0)
+		if (stream_advise(v, first, first + count, advice) != 0)
 			return mkw_set_error(-ENOMEM, "a view remembers advice for %u ranges",
 					     ADVICE_RANGES);
 		return 0;
@@ -247,6 +252,8 @@ static int reserve_part(struct view *v, uint64_t first, uint64_t count, void *ar
 	uint64_t end = first + count;
 	int error = 0;
 
+	if (object_check_cache(v->object) != 0)
+		return -EINVAL;
 	if (!view_is_notified(v))
 		return mkw_set_error(-EACCES, "the view is not writable, or private");
 	for (uint64_t page = first; page < end && error == 0;) {

@@ -91,6 +91,8 @@ size_t calls_hold(struct region *r, const uint16_t *slots, size_t count, bool *h
 	size_t n = 0;
 
 	memset(held, false, count * sizeof(*held));
+	if (r->object->in_place) /* a call gets EFAULT there, and is never served */
+		return 0;
 	for (size_t i = 0; i < count; i++) {
 		pid_t writer = r->pages[slots[i]].writer;
 

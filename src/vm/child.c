@@ -68,6 +68,12 @@ int process_check_address(uintptr_t address)
 	return mmu_ward_has(address) ? say_parents() : 0;
 }
 
+void spaces_each(void (*fn)(struct space *s))
+{
+	for (struct list *n = spaces.next; n != &spaces; n = n->next)
+		fn(container_of(n, struct space, link));
+}
+
 void forks_hold(void)
 {
 	env_lock(&forks_lock);
@@ -433,6 +439,8 @@ static void space_prepare(struct space *s)
 	struct mmu_view **views;
 	struct inheritance *in = NULL;
 
+	if (s->in_place)
+		return;
 	children_reap(s);
 	env_hold(&s->lock);
 	space_hold(s);
@@ -464,6 +472,7 @@ static void fork_prepare(void)
 		return;
 	}
 	env_shield(&shield);
+	in_place_fork_begin();
 	env_hold(&forks_lock);
 	forking_here = true;
 	forking = shield;
@@ -476,6 +485,8 @@ static struct child *space_parent(struct space *s)
 {
 	struct child *c = NULL;
 
+	if (s->in_place)
+		return NULL;
 	if (s->inheritance != NULL)
 		c = inheritance_end(s, s->inheritance);
 	s->inheritance = NULL;
@@ -505,6 +516,7 @@ static void fork_parent(void)
 		born = c;
 	}
 	env_let_go(&forks_lock);
+	in_place_fork_end();
 	while (born != NULL) {
 		struct child *c = born;
 
@@ -549,7 +561,8 @@ static void cover_gaps(void)
 		struct space *s = container_of(n, struct space, link);
 		if (s->inheritance != NULL)
 			mmu_fork_map(s->inheritance->fork);
-		space_block(s);
+		if (!s->in_place)
+			space_block(s);
 	}
 }
 
@@ -561,6 +574,25 @@ static void inherit(void)
 		if (s->inheritance != NULL)
 			mmu_fork_inherit(s->inheritance->fork);
 	}
+}
+
+/* What is in place is this process's own from here on. */
+static void spaces_abandon(void)
+{
+	in_place_forked();
+	for (struct list *n = spaces.next, *next; n != &spaces; n = next) {
+		struct space *s = container_of(n, struct space, link);
+
+		next = n->next;
+		if (s->in_place) {
+			s->process = process;
+			in_place_take_over(s);
+			continue;
+		}
+		space_abandon(s);
+		list_remove(n);
+	}
+	in_place_fork_end();
 }
 
 static void fork_child(void)
@@ -577,10 +609,8 @@ static void fork_child(void)
 	refusals_abandon();
 	mmu_abandon_all();
 	cover_gaps();
-	for (struct list *n = spaces.next; n != &spaces; n = n->next)
-		space_abandon(container_of(n, struct space, link));
 	inherit();
-	list_init(&spaces);
+	spaces_abandon();
 	if (nested == 0)
 		env_unshield(&shield);
 	nested = 0;

@@ -115,6 +115,11 @@ void flusher_main(void *space)
 		flusher_sleep(s, retry_ns);
 		if (s->stopping)
 			break;
+		if (s->in_place) { /* no lock may be held at the gate */
+			env_unlock(&s->charge_lock);
+			in_place_enter();
+			env_lock(&s->charge_lock);
+		}
 		round.wanted = account_pass_begin(&s->account);
 		env_unlock(&s->charge_lock);
 
@@ -134,6 +139,8 @@ void flusher_main(void *space)
 		retry_ns = round.waiting ? env_now_ns() + MS : next_ns;
 		if (retry_ns == 0 && s->space_waiters)
 			retry_ns = round_ns;
+		if (s->in_place)
+			in_place_leave();
 	}
 	env_unlock(&s->charge_lock);
 }

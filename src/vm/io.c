@@ -64,7 +64,9 @@ static int io_check(const struct mkw_handle *h, const void *buffer, size_t count
 		return mkw_set_error(-EINVAL, "the range overflows");
 	if (op_running())
 		return mkw_set_error(-EDEADLK, "called inside a store operation");
-	return process_check(h->object->space);
+	if (process_check(h->object->space) != 0)
+		return -ECHILD;
+	return object_check_cache(h->object);
 }
 
 /* Shielded: a handler that came in while the slab's lock is held could want it too. */

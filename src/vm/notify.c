@@ -227,7 +227,7 @@ const void *mkw_run_data(const struct mkw_run *run)
 	const struct vm_run *vr = vm_run_of(run);
 
 	/* Unlocked, a frame may be gone, and looking at it would make a new one. */
-	if (vr->region == NULL || !vr->locked)
+	if (vr->region == NULL || !vr->locked || vr->region->object->in_place)
 		return NULL;
 	return frames_data(vr->region->object->frames, run->first << PAGE_SHIFT,
 			   run->count << PAGE_SHIFT);
@@ -277,7 +277,7 @@ static void ask_begin(struct fault *f, struct vm_run *vr, size_t count, size_t c
 			.first = f->page,
 			.count = count,
 			.page = f->page,
-			.flags = MKW_RUN_WRITE},
+			.flags = MKW_RUN_WRITE | (f->broken ? MKW_RUN_BROKEN : 0)},
 		.region = r,
 		.ask = ask_number(r),
 		.asked_from = REGION_PAGES,
@@ -430,7 +430,7 @@ static void lost_await_end(const struct fault *f, const struct vm_run *vr)
 	sleeper_destroy(&sleeper);
 }
 
-static void asking_end(struct object *o)
+void asking_end(struct object *o)
 {
 	if (atomic_fetch_sub(&o->asking, 1) == 1 && atomic_load(&o->frozen) != 0)
 		object_wake(o);
@@ -600,6 +600,16 @@ static enum step notify_answer(struct fault *f, struct vm_run *vr, mkw_fault_t c
 	return fault_answer(f, code);
 }
 
+/* The process is running out of mappings: fewer and larger grants. */
+static void run_grow_to_grain(struct mkw_run *run)
+{
+	uint64_t grain = mmu_grain(), first = run->first & ~(grain - 1);
+	uint64_t end = (run->first + run->count + grain - 1) & ~(grain - 1);
+
+	if (grain > 1)
+		mkw_run_grow(run, first, (size_t)(end - first));
+}
+
 enum step fault_notify(struct fault *f)
 {
 	struct object *o = f->object;
@@ -636,6 +646,8 @@ enum step fault_notify(struct fault *f)
 	vr.hold_only = hold_only;
 	f->wake_seq = atomic_load(&o->wake_seq);
 	fault_unlock(f);
+	if (o->in_place)
+		run_grow_to_grain(&vr.run);
 	if (o->ops->page_mkwrite == NULL || f->deferred)
 		code = 0;
 	else

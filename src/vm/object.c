@@ -24,6 +24,13 @@ int handle_check(const struct mkw_handle *h)
 	return process_check(h->object->space);
 }
 
+int object_check_cache(const struct object *o)
+{
+	return o->in_place ? mkw_set_error(-EINVAL, "a file in place is read, written and cut by "
+						    "the file's own calls")
+			   : 0;
+}
+
 /* ---- Waking ------------------------------------------------------------------------------- */
 
 void object_wake(struct object *o)
@@ -56,7 +63,7 @@ static int object_set_ops(struct object *o, const struct mkw_store_ops *ops)
 				     size, sizeof(*ops));
 	memcpy(&o->ops_copy, ops, size);
 	o->ops = &o->ops_copy;
-	if (o->ops->fault == NULL)
+	if (o->ops->fault == NULL && !o->in_place)
 		return mkw_set_error(-EINVAL, "a store needs the operation fault");
 	o->can_write = o->ops->writepages != NULL;
 	return 0;
@@ -97,13 +104,15 @@ static struct object *object_new(struct space *s, const struct mkw_open_args *ar
 	memcpy(o->identity, args->identity, sizeof(o->identity));
 	o->identity_length = args->identity_length;
 	o->manual = (args->flags & MKW_MANUAL) != 0;
+	o->in_place = s->in_place;
 	*error = object_set_ops(o, args->ops);
 	if (*error == 0 && args->size_bytes > OBJECT_PAGES_MAX << PAGE_SHIFT)
 		*error = mkw_set_error(-EFBIG, "the store is larger than an object can be");
 	if (*error == 0) {
 		o->radix = env_alloc(RADIX_SLOTS * sizeof(void *));
-		*error = o->radix == NULL ? mkw_set_error(-ENOMEM, "no memory for an object")
-					  : frames_create(&o->frames);
+		*error = o->radix == NULL ? mkw_set_error(-ENOMEM, "no memory for an object") : 0;
+		if (*error == 0 && !o->in_place)
+			*error = frames_create(&o->frames);
 	}
 	if (*error == 0)
 		return o;
@@ -265,6 +274,15 @@ static int open_check(struct mkw_space *space, unsigned flags, struct mkw_handle
 	return process_check(space_of(space));
 }
 
+static int open_check_cache(struct mkw_space *space, unsigned flags, struct mkw_handle **handle)
+{
+	int error = open_check(space, flags, handle);
+
+	if (error == 0 && space_of(space)->in_place)
+		error = mkw_set_error(-EINVAL, "the space is for files in place");
+	return error;
+}
+
 /* One try: as object_open. */
 static int open_uri(struct space *s, const char *uri, unsigned flags, struct mkw_handle **handle)
 {
@@ -287,7 +305,7 @@ int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mk
 	int error;
 
 	error_clear();
-	error = open_check(space, flags, handle);
+	error = open_check_cache(space, flags, handle);
 	if (error == 0 && uri == NULL)
 		error = mkw_set_error(-EINVAL, "no URI");
 	if (error != 0)
@@ -301,6 +319,34 @@ int mkw_open(struct mkw_space *space, const char *uri, unsigned flags, struct mk
 	return error;
 }
 
+int mkw_create_in_place(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
+			unsigned flags, struct mkw_handle **handle)
+{
+	struct mkw_open_args args = {
+		.ops = ops,
+		.store = store,
+		.size_bytes = OBJECT_PAGES_MAX << PAGE_SHIFT,
+		.flags = flags,
+	};
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	error = open_check(space, flags, handle);
+	if (error == 0 && !space_of(space)->in_place)
+		error = mkw_set_error(-EINVAL, "the space is not for files in place");
+	if (error == 0 && (flags & ~MKW_RDWR) != 0)
+		error = mkw_set_error(-EINVAL, "of a file in place the flag is MKW_RDWR, or none");
+	if (error == 0 && (ops == NULL || ops->struct_size < sizeof(*ops) || !ops->writepages))
+		error = mkw_set_error(-EINVAL, "a file in place needs the operation writepages");
+	if (error != 0)
+		return error;
+	env_shield(&shield);
+	error = object_open(space_of(space), &args, false, 0, handle);
+	env_unshield(&shield);
+	return error;
+}
+
 int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *store,
 	       uint64_t size_bytes, unsigned flags, struct mkw_handle **handle)
 {
@@ -310,7 +356,7 @@ int mkw_create(struct mkw_space *space, const struct mkw_store_ops *ops, void *s
 	int error;
 
 	error_clear();
-	error = open_check(space, flags, handle);
+	error = open_check_cache(space, flags, handle);
 	if (error == 0 && ops == NULL)
 		error = mkw_set_error(-EINVAL, "no operations");
 	if (error != 0)
@@ -414,7 +460,9 @@ int object_end(struct object *o, bool discard, bool heard, bool *gone)
 	struct error_record failed, unheard = {0};
 	int error = 0;
 
-	if (object_is_dirty(o) || atomic_load(&o->unsynced))
+	/* In place what is dirty is so in the kernel, which goes on with it as ever. */
+	discard |= o->in_place;
+	if (!o->in_place && (object_is_dirty(o) || atomic_load(&o->unsynced)))
 		error = writeback_sync(o, 0, OBJECT_PAGES_MAX - 1);
 	error_keep(&failed, error);
 	/* What is written but not durable cannot be kept for a better time: only dirty pages can.

@@ -129,6 +129,8 @@ static void region_drop_frames(struct region *r, size_t from, size_t to)
 {
 	struct frames *frames = r->object->frames;
 
+	if (frames == NULL)
+		return;
 	for (size_t i = from; i < to;) {
 		size_t start = i;
 		while (i < to && r->pages[i].state == PAGE_ABSENT)
@@ -164,7 +166,8 @@ size_t object_detach(struct object *o, uint64_t first, uint64_t last, bool charg
 		env_unlock(&r->lock);
 		env_read_unlock(&o->views_lock);
 		uncharge_dirty(o, uncharged);
-		uncharge_resident(o, detached);
+		if (!o->in_place) /* nor were they charged */
+			uncharge_resident(o, detached);
 		region_put(r);
 	}
 	return kept;
@@ -301,6 +304,8 @@ static int extend(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uin
 
 int object_resize(struct object *o, uint64_t size_bytes, uint64_t old_bytes, uint64_t *growth)
 {
+	if (o->in_place)
+		return object_check_cache(o);
 	if ((o->ops->flags & MKW_STORE_FIXED_SIZE) != 0)
 		return mkw_set_error(-EINVAL, "the size of this store is fixed");
 	if (size_bytes > OBJECT_PAGES_MAX << PAGE_SHIFT)
@@ -417,7 +422,9 @@ int mkw_punch(struct mkw_handle *h, uint64_t offset, uint64_t length)
 	if (error != 0)
 		return error;
 	o = h->object;
-	error = check_not_frozen(o);
+	error = object_check_cache(o);
+	if (error == 0)
+		error = check_not_frozen(o);
 	if (error == 0 && !o->can_write)
 		error = mkw_set_error(-EINVAL, "the store has no writepages: it is read only");
 	if (error == 0)
@@ -453,7 +460,9 @@ int mkw_invalidate(struct mkw_handle *h, uint64_t offset, uint64_t length)
 		return mkw_set_error(-EINVAL, "no handle, or inside a store operation");
 	if (process_check(h->object->space) != 0)
 		return -ECHILD;
-	error = object_range(h->object, offset, length, &first, &last);
+	error = object_check_cache(h->object);
+	if (error == 0)
+		error = object_range(h->object, offset, length, &first, &last);
 	if (error != 0)
 		return error > 0 ? 0 : error;
 	env_shield(&shield);
@@ -545,6 +554,8 @@ int mkw_discard(struct mkw_handle *h, uint64_t offset, uint64_t length)
 
 	error_clear();
 	error = handle_check_write(h);
+	if (error == 0)
+		error = object_check_cache(h->object);
 	if (error == 0)
 		error = object_range(h->object, offset, length, &first, &last);
 	if (error != 0)

@@ -431,6 +431,8 @@ static void part_cut(struct view *v, const struct part *part)
 {
 	size_t step = step_of(v, part);
 
+	if (v->mmu.backend == MMU_MPROTECT) /* the mapping stays */
+		return;
 	for (size_t at = 0; at < part->length; at += step)
 		if (page_is_ours(v, part->from + at))
 			mmu_view_cut(&v->mmu, part->from + at, step);
@@ -473,6 +475,10 @@ static int part_prepare(struct reshape *r, struct view *v, const struct part *pa
 {
 	unsigned protection = r->change == CHANGE_PROTECT ? r->protection : 0;
 	int error = 0;
+
+	/* In place it is forgotten, and stays mapped as it is. */
+	if (r->change == CHANGE_UNMAP && v->mmu.backend == MMU_MPROTECT)
+		return 0;
 
 	if ((protection & MKW_WRITE) != 0)
 		error = part_arm(v, part);
@@ -632,6 +638,10 @@ static int reshape_check(const struct reshape *r)
 					     "the view at %p may not be writable: its handle "
 					     "or its store is read only",
 					     (void *)v->mmu.address);
+		if (v->mmu.backend == MMU_MPROTECT && r->change != CHANGE_UNMAP &&
+		    r->change != CHANGE_PROTECT)
+			return mkw_set_error(-EINVAL, "of a view in place only the protection can "
+						      "be changed");
 		if (r->change == CHANGE_FORK && !r->dontfork && v->mmu.backend != MMU_UFFD)
 			return mkw_set_error(-EINVAL, "an inline view cannot be inherited");
 		if (r->change == CHANGE_PAGES &&

@@ -47,6 +47,9 @@ static const struct mmu_signal_upcalls signal_upcalls = {
 	.deliver = refusal_deliver,
 	.bad_address = guard_bad_address,
 	.record = signal_record,
+	.in_place_fault = fault_in_place,
+	.again = in_place_again,
+	.unknown = in_place_unknown,
 };
 
 static const struct mmu_upcalls upcalls = {
@@ -82,6 +85,12 @@ static int options_read(const struct mkw_space_options *given, struct mkw_space_
 	}
 	if (limits_check(o->resident_limit_bytes, o->dirty_limit_bytes) != 0)
 		return -EINVAL;
+	if ((o->flags & ~MKW_SPACE_IN_PLACE) != 0)
+		return mkw_set_error(-EINVAL, "unknown flags of a space");
+	if ((o->flags & MKW_SPACE_IN_PLACE) != 0 &&
+	    (o->resident_limit_bytes != 0 || o->swap_path != NULL))
+		return mkw_set_error(-EINVAL, "the page cache of files in place is the kernel's: "
+					      "it has no resident limit and no swap file");
 	if (o->swap_path == NULL && o->swap_limit_bytes != 0)
 		return mkw_set_error(-EINVAL, "swap_limit_bytes without a swap_path");
 	if (o->swap_limit_bytes != 0 && o->swap_limit_bytes < 2 * MKW_PAGE_SIZE)
@@ -111,6 +120,7 @@ static void space_init(struct space *s, const struct mkw_space_options *o)
 	list_init(&s->children);
 	list_init(&s->pins);
 	s->interval_ms = o->writeback_interval_ms;
+	s->in_place = (o->flags & MKW_SPACE_IN_PLACE) != 0;
 	s->swap_limit_bytes = o->swap_limit_bytes;
 	s->log = o->log;
 	s->log_arg = o->log_arg;
@@ -160,9 +170,22 @@ static void space_stop(struct space *s)
 		mmu_destroy(s->mmu);
 }
 
+int space_start_flusher(struct space *s)
+{
+	int error = 0;
+
+	env_lock(&s->lock);
+	if (!s->flusher_started)
+		error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
+	s->flusher_started |= error == 0;
+	env_unlock(&s->lock);
+	return error == 0 ? 0 : mkw_set_error(error, "cannot start a thread: errno %d", -error);
+}
+
 static int space_start(struct space *s, const struct mkw_space_options *o)
 {
-	struct mmu_options mmu_options = {.workers = o->workers,
+	struct mmu_options mmu_options = {.in_place = s->in_place,
+					  .workers = o->workers,
 					  .workers_max = o->workers_max,
 					  .upcalls = &upcalls,
 					  .arg = s};
@@ -172,12 +195,16 @@ static int space_start(struct space *s, const struct mkw_space_options *o)
 	if (error != 0)
 		return error;
 	mmu_set_signal_upcalls(&signal_upcalls);
+	if (s->in_place)
+		in_place_begin();
 	error = mmu_create(&mmu_options, &s->mmu);
 	if (error != 0)
 		return error;
-	error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
-	s->flusher_started = error == 0;
-	if (error == 0) {
+	/* In place the kernel writes, unless there is a limit to make room under. */
+	if (s->in_place && o->dirty_limit_bytes == 0)
+		return 0;
+	error = space_start_flusher(s);
+	if (error == 0 && !s->in_place) {
 		error = env_thread_start(&s->reclaimer, "mkw-reclaimer", reclaimer_main, s);
 		s->reclaimer_started = error == 0;
 	}

@@ -116,6 +116,82 @@ void object_thaw(struct object *o)
 	pins_ask(o, 0, OBJECT_PAGES_MAX - 1);
 }
 
+/* => region->lock held. What is charged is asked for again at its next write; a device writes to
+ * what is pinned, and nobody can stop it: the store is asked when it goes on. */
+static void region_ask_again(struct region *r)
+{
+	for (size_t i = 0; i < REGION_PAGES && r->charged > 0; i++) {
+		struct page *p = &r->pages[i];
+
+		if (p->state != PAGE_GRANTED && p->state != PAGE_DIRTY)
+			continue;
+		page_change(r, i, PAGE_WRITE);
+		if (p->write_pins == 0)
+			p->flags |= PAGE_ASK_AGAIN;
+		else if ((p->flags & PAGE_UNASKED) == 0) {
+			p->flags |= PAGE_UNASKED;
+			atomic_fetch_add(&r->object->unasked, 1);
+		}
+	}
+}
+
+/* Protect all views but for what is pinned for writing; also what nobody was asked for, where a
+ * view was opened whole. => frozen, and nobody is granting: pins only go. */
+static int object_protect(struct object *o)
+{
+	uint64_t from = 0, next = 0;
+	struct region *r;
+	int error = 0;
+
+	env_read_lock(&o->views_lock);
+	while (error == 0 && atomic_load(&o->pin_parts) > 0 && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		for (size_t i = 0; i < REGION_PAGES && r->write_pinned > 0 && error == 0; i++) {
+			if (r->pages[i].write_pins == 0)
+				continue;
+			if (r->first + i > from)
+				error = views_protect(o, from, r->first + i - from);
+			from = r->first + i + 1;
+		}
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	if (error == 0)
+		error = views_protect(o, from, OBJECT_PAGES_MAX - from);
+	env_read_unlock(&o->views_lock);
+	return error;
+}
+
+int object_quiesce(struct object *o)
+{
+	struct region *r;
+	uint64_t next = 0;
+	int error;
+
+	env_lock(&o->lock);
+	atomic_fetch_add(&o->frozen, 1);
+	env_unlock(&o->lock);
+	freeze_drain(o);
+	/* Under its lock: who looked before this froze has mapped what it was to map. */
+	while ((r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		region_ask_again(r);
+		env_unlock(&r->lock);
+		region_put(r);
+	}
+	error = object_protect(o);
+	if (error != 0)
+		object_resume(o);
+	return error == 0 ? 0 : mkw_set_error(error, "cannot protect a view: errno %d", -error);
+}
+
+void object_resume(struct object *o)
+{
+	object_thaw(o);
+}
+
 int mkw_freeze(struct mkw_handle *h)
 {
 	struct env_shield shield;
@@ -124,6 +200,8 @@ int mkw_freeze(struct mkw_handle *h)
 
 	error_clear();
 	error = handle_check_write(h);
+	if (error == 0 && h->object->in_place)
+		error = mkw_set_error(-EINVAL, "an object in place is quiesced: mkw_quiesce");
 	if (error != 0)
 		return error;
 	o = h->object;

@@ -20,7 +20,8 @@ static struct env_rwlock table_lock = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIA
 				       RANK_VIEWS};
 static struct view **table; /* ascending by address; table_lock */
 static size_t table_count, table_capacity;
-static size_t table_promised; /* places for views that are to come back, whatever happens */
+static _Atomic bool table_any; /* there are some, also on their way in or out */
+static size_t table_promised;  /* places for views that are to come back, whatever happens */
 /* Views taken from it that are not unmapped yet, and who waits for that; table_lock for writing. */
 static struct list leaving = {&leaving, &leaving},
 		   leaving_waiters = {&leaving_waiters, &leaving_waiters};
@@ -40,6 +41,24 @@ static size_t table_search(uintptr_t address)
 			high = mid;
 	}
 	return low;
+}
+
+bool views_any(void)
+{
+	return atomic_load_explicit(&table_any, memory_order_relaxed);
+}
+
+bool views_overlap(uintptr_t address, size_t length)
+{
+	bool found;
+	size_t i;
+
+	env_read_lock(&table_lock);
+	i = table_search(address);
+	found = i < table_count && table[i]->mmu.address - address < length;
+	found |= i < table_count && table[i]->mmu.address <= address;
+	env_read_unlock(&table_lock);
+	return found;
 }
 
 struct view *view_find(uintptr_t address)
@@ -114,6 +133,8 @@ static int table_promise(size_t places)
 		table_capacity = capacity;
 	}
 	table_promised += places;
+	if (table_promised > 0)
+		atomic_store(&table_any, true);
 	return 0;
 }
 
@@ -140,6 +161,7 @@ static void table_trim(void)
 {
 	if (table_count + table_promised > 0)
 		return;
+	atomic_store(&table_any, false);
 	free(table);
 	table = NULL;
 	table_capacity = 0;
@@ -525,6 +547,7 @@ struct view *view_new(struct object *o, struct mapping *mapping, uint64_t first,
 		.length = count << PAGE_SHIFT,
 		.frames = o->frames,
 		.offset = first << PAGE_SHIFT,
+		.pins = &o->pin_parts,
 	};
 	list_init(&v->link);
 	list_init(&v->leaving);
@@ -715,6 +738,56 @@ static int view_add(struct view *v)
 	return mkw_set_error(error, "cannot prepare the view: errno %d", -error);
 }
 
+/* In the table before it is protected: a thread may be writing to it. */
+static int adopt_add(struct view *v)
+{
+	struct object *o = v->object;
+	int error = table_insert(v);
+
+	if (error != 0)
+		return error;
+	env_write_lock(&o->views_lock);
+	list_push_back(&o->views, &v->link);
+	error = view_is_notified(v) ? mmu_view_adopt(&v->mmu) : 0;
+	env_write_unlock(&o->views_lock);
+	if (error == 0)
+		return 0;
+	table_remove(v);
+	view_drain(v);
+	env_write_lock(&o->views_lock);
+	list_remove(&v->link);
+	env_write_unlock(&o->views_lock);
+	view_set_gone(v);
+	return error;
+}
+
+int view_adopt(const struct mkw_handle *h, uintptr_t address, size_t length, unsigned protection,
+	       uint64_t offset)
+{
+	struct object *o = h->object;
+	struct view *v = view_of_map(h, length, protection, 0, offset);
+	struct mapping *mapping;
+	int error;
+
+	if (v == NULL)
+		return mkw_set_error(-ENOMEM, "no memory for a view");
+	mapping = v->mapping;
+	v->mmu.backend = MMU_MPROTECT;
+	v->mmu.address = address;
+	error = adopt_add(v);
+	if (error == 0) {
+		atomic_fetch_add(&o->view_count, 1);
+		if ((protection & MKW_WRITE) != 0)
+			mapping_tell_writable(o, mapping);
+		mapping_put(o, mapping);
+		return 0;
+	}
+	view_free(v);
+	free(mapping);
+	return mkw_set_error(error, "cannot watch the mapping at %p: errno %d", (void *)address,
+			     -error);
+}
+
 static int lock_in_part(struct view *v, uint64_t first, uint64_t count, void *arg)
 {
 	(void)arg;
@@ -820,9 +893,15 @@ void views_abandon(void)
 	static const struct env_rwlock fresh = {PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP,
 						RANK_VIEWS};
 
+	size_t kept = 0;
+
 	table_lock = fresh;
-	table = NULL;
-	table_count = table_capacity = table_promised = 0;
+	for (size_t i = 0; i < table_count; i++)
+		if (table[i]->mmu.backend == MMU_MPROTECT)
+			table[kept++] = table[i];
+	table_count = kept;
+	table_promised = 0;
+	table_trim();
 	list_init(&leaving);
 	list_init(&leaving_waiters);
 }

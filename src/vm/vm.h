@@ -296,6 +296,7 @@ struct object {
 	size_t identity_length;
 	uint64_t dev, ino; /* file beneath, 0: none */
 	bool can_write, manual;
+	bool in_place; /* frames are a file's own page cache: the kernel fills them (in_place.c) */
 	_Atomic bool unsynced; /* the store was changed since the last fsync that succeeded */
 	_Atomic uint64_t size_bytes;
 	/* The last growth: a number that changes with the size, and when a page from grown_from on
@@ -382,6 +383,9 @@ int object_release(struct object *o, enum object_user user);
 /* Stop all dirtying of the object and sync it; every call, successful or not, has its thaw. */
 int object_freeze(struct object *o);
 void object_thaw(struct object *o);
+/* The same, but nothing is written; what is dirty is asked for again at its next write. */
+int object_quiesce(struct object *o);
+void object_resume(struct object *o);
 bool object_is_dirty(struct object *o);
 /* End an object without handles and views; discard drops what cannot be written. heard: the caller
  * is told what is returned. */
@@ -412,6 +416,8 @@ int object_range(const struct object *o, uint64_t offset, uint64_t length, uint6
 /* 0, or an error that is said: no handle, inside a store operation; not to be written. */
 int handle_check(const struct mkw_handle *h);
 int handle_check_write(const struct mkw_handle *h);
+/* 0, or an error that is said: the object is in place, and its pages are the kernel's. */
+int object_check_cache(const struct object *o);
 
 /* ---- Views -------------------------------------------------------------------------------- */
 
@@ -482,6 +488,9 @@ struct view *view_find(uintptr_t address);
  * again.
  */
 bool view_await_gone(uintptr_t address);
+/* Is there any view; is one in the range? */
+bool views_any(void);
+bool views_overlap(uintptr_t address, size_t length);
 /* => views_lock held. False: it is being unmapped. */
 bool view_try_get(struct view *v);
 void view_put(struct view *v);
@@ -504,6 +513,9 @@ void view_set_private(struct view *v, struct private *private);
 void view_set_protection(struct view *v, unsigned protection);
 void view_free(struct view *v);
 int view_unmap(struct view *v); /* after it was taken from the table */
+/* A mapping that is there, as a view in place. Said. */
+int view_adopt(const struct mkw_handle *h, uintptr_t address, size_t length, unsigned protection,
+	       uint64_t offset);
 /* Whether children inherit the range (7.2). As the API calls of reshape.c. */
 int reshape_fork(void *address, size_t length, bool dontfork);
 /* Bring in what there is of [first, first+count), swapped pages too. 0, or the first refusal. No
@@ -514,7 +526,7 @@ struct view *view_copy(const struct view *v, struct mmu *mmu);
 void view_free(struct view *v); /* in no list, mapped no more */
 /* Of a child that is no more, or is not to be served any more. No lock held. */
 void view_retire(struct view *v);
-/* In a child: there are none. */
+/* In a child: there are none but those in place. */
 void views_abandon(void);
 struct view *view_steal(const struct space *s);
 /* No fault or call has it any more; it is dying from then on. => it is not in the table. */
@@ -614,6 +626,7 @@ enum fault_kind {
 	FAULT_READ,	/* fill: leaves the page locked for a copy (pread), no view */
 	FAULT_WRITE,	/* leaves pages DIRTY and locked for a copy (pwrite), no view */
 	FAULT_RESERVE,	/* mkw_reserve */
+	FAULT_GRANT,	/* mkw_grant */
 	FAULT_FILL,	/* WILLNEED */
 	FAULT_PIN_READ, /* mkw_pin: counted in fault->part by the step that has the page right */
 	FAULT_PIN_WRITE,
@@ -641,6 +654,7 @@ struct fault {
 	enum op_inside inside;	/* as it was when the fault was reported */
 	bool stale;		/* its thread was refused this access before it was reported */
 	bool deferred;		/* the store refused, the policy lets it go on */
+	bool broken;		/* in place: the kernel refuses what was granted */
 	uint64_t not_before_ns; /* space->delayed */
 	uint64_t reported;	/* mmu_report_time of its event */
 	uint64_t wake_seq;	/* of the object, before the store was asked */
@@ -695,7 +709,7 @@ static inline bool fault_has_view(const struct fault *f)
 /* Of a thread that touches a view: streams are made of these. */
 static inline bool fault_is_access(const struct fault *f)
 {
-	return f->kind == FAULT_EVENT || f->kind == FAULT_INLINE;
+	return f->kind == FAULT_EVENT || f->kind == FAULT_INLINE || f->kind == FAULT_GRANT;
 }
 static inline bool fault_is_pin(const struct fault *f)
 {
@@ -754,8 +768,32 @@ enum step private_no_room(struct fault *f);
 enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
+/* object->asking counts down: a freeze waits for that. */
+void asking_end(struct object *o);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
+
+/* ---- Objects in place (in_place.c) -------------------------------------------------------- */
+
+/* A fault that was raised in the calling thread, in a signal handler. False: it is nobody's. */
+bool fault_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal);
+/* Pages that nobody looked at yet are there. => region->lock held. */
+void in_place_fill(struct region *r);
+bool in_place_again(const struct mkw_refusal *refusal, void *context);
+bool in_place_unknown(uintptr_t address, bool write);
+/* Before the first space in place. */
+void in_place_begin(void);
+/* A thread is about to change states in a space in place; it has. */
+void in_place_enter(void);
+void in_place_leave(void);
+/* A fork wants everybody out: what waits ends, and comes again. */
+bool in_place_must_leave(void);
+/* Around a fork, => forks_lock is not held. */
+void in_place_fork_begin(void);
+void in_place_fork_end(void);
+/* In the child, before it ends; then for each space in place. */
+void in_place_forked(void);
+void in_place_take_over(struct space *s);
 
 /* ---- Swap (swap.c) ------------------------------------------------------------------------ */
 
@@ -893,6 +931,7 @@ struct space {
 	/* The first error of an object that ended with its last view. */
 	struct error_record unheard;
 	unsigned interval_ms;
+	bool in_place; /* it goes on in children, and has no machine but mprotect.c */
 	uint64_t swap_limit_bytes;
 	_Atomic unsigned swapping_in; /* faults that will give slots back */
 	int swap_error;		      /* the reclaimer's: that was told last */
@@ -938,6 +977,8 @@ struct object *space_object_after(struct space *s, uint64_t id);
 void object_unpin(struct object *o);
 /* 0 is no limit. */
 int limits_check(uint64_t resident_bytes, uint64_t dirty_bytes);
+/* It is there from now on. 0, or an error that is said. */
+int space_start_flusher(struct space *s);
 void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -963,6 +1004,8 @@ int process_check(const struct space *s);
  * else 0. */
 int process_check_address(uintptr_t address);
 struct space *child_space(const struct child *child);
+/* In the order of their making, for fn. => forks_lock held. */
+void spaces_each(void (*fn)(struct space *s));
 /* Referenced, or NULL. On a thread of its machine: it needs no lock. */
 struct view *child_view(const struct child *child, uintptr_t address);
 /* Have children drop what their private views have of the object from page first on, which is known

@@ -164,6 +164,18 @@ static size_t batch_start(struct batch *b, const struct pass *pass)
 	return unwritten;
 }
 
+/* In place the store has them where they are: NULL. */
+static const void *batch_data(const struct batch *b, const char *copy, size_t i, uint64_t length)
+{
+	const struct region *r = b->region;
+
+	if (r->object->in_place)
+		return NULL;
+	return copy != NULL ? copy + i * MKW_PAGE_SIZE
+			    : frames_data(r->object->frames, (r->first + b->slots[i]) << PAGE_SHIFT,
+					  length);
+}
+
 /* The bytes of the batch's pages: in the frames, or one after the other in copy. */
 static size_t batch_runs(const struct batch *b, const char *copy, struct mkw_wb_run *runs)
 {
@@ -183,8 +195,7 @@ static size_t batch_runs(const struct batch *b, const char *copy, struct mkw_wb_
 		runs[n++] = (struct mkw_wb_run){
 			.first = r->first + b->slots[i],
 			.count = pages,
-			.data = copy != NULL ? copy + i * MKW_PAGE_SIZE
-					     : frames_data(r->object->frames, start, length),
+			.data = batch_data(b, copy, i, length),
 			.length_bytes =
 				start + length <= size ? length : (size > start ? size - start : 0),
 		};
@@ -200,7 +211,7 @@ static void runs_write(struct object *o, struct mkw_wb_run *runs, size_t count,
 	struct mkw_writeback wb = {.reason = reason, .count = count, .runs = runs};
 	int all = 0;
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count && !o->in_place; i++)
 		if (runs[i].data == NULL)
 			all = -ENOMEM;
 	if (all == 0)
@@ -352,7 +363,7 @@ static bool batch_write_copies(const struct batch *b, const struct pass *pass,
 	char *buffer = slab_buffer(o->space);
 	bool complete = buffer != NULL;
 
-	for (size_t i = 0; i < b->count && complete; i++) {
+	for (size_t i = 0; i < b->count && complete && !o->in_place; i++) {
 		const char *bytes = frames_data(
 			o->frames, (b->region->first + b->slots[i]) << PAGE_SHIFT, MKW_PAGE_SIZE);
 		complete = bytes != NULL;
@@ -507,7 +518,11 @@ static struct writeback_result pass_run(struct object *o, uint64_t first, uint64
 	while (next <= last && (r = region_next(o, next)) != NULL) {
 		size_t from, to;
 		next = r->first + REGION_PAGES;
-		if (r->first <= last) {
+		/* A fork that waits for the flusher is not to wait for all of the object. */
+		if (o->in_place && pass->reason == MKW_WB_BACKGROUND && in_place_must_leave()) {
+			result.busy = true;
+			next = last + 1;
+		} else if (r->first <= last) {
 			range_clip(r, first, last, &from, &to);
 			writeback_region(r, from, to, pass, &result);
 		}

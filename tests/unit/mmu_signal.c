@@ -3,6 +3,7 @@
 #include "mmu_rig.h"
 
 #include <fcntl.h>
+#include <mkwrite/mkwrite.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -167,6 +168,214 @@ TEST_EACH_BACKEND(mmu_access, "a fault is told as a read or a write; errno survi
 	*rig_at(0, 2) = 1;
 	CHECK_EQ(access_seen, MMU_WRITE);
 	CHECK_EQ(errno, 4711);
+	rig_destroy();
+}
+
+/* ---- mkw_sigaction ------------------------------------------------------------------------- */
+
+static void set_kept(int sig, void (*handler)(int, siginfo_t *, void *), int flags)
+{
+	struct sigaction action = {.sa_sigaction = handler, .sa_flags = flags | SA_SIGINFO};
+
+	REQUIRE_EQ(mkw_sigaction(sig, &action, NULL), 0);
+}
+
+static void touch_none(void)
+{
+	static char *none;
+
+	if (!none)
+		none = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sigsetjmp(back, 1) == 0)
+		*(volatile char *)none = 1;
+	CHECK(seen.si_addr == none);
+}
+
+TEST(sigaction_kept, "mkw_sigaction: handlers are exchanged behind the library's own")
+{
+	struct sigaction plain = {.sa_handler = SIG_IGN}, before;
+
+	CHECK_EQ(mkw_sigaction(SIGTERM, &plain, NULL), -EINVAL);
+	handle(SIGSEGV);
+	rig_create();
+	CHECK_EQ(mkw_sigaction(SIGSEGV, NULL, &before), 0);
+	CHECK(before.sa_sigaction == on_signal);
+	touch_none();
+	CHECK_EQ(handled, 1);
+	sigfillset(&plain.sa_mask);
+	CHECK_EQ(mkw_sigaction(SIGSEGV, &plain, &before), 0);
+	CHECK(before.sa_sigaction == on_signal);
+	raise(SIGSEGV);
+	CHECK_EQ(handled, 1);
+	set_kept(SIGBUS, on_signal, 0);
+	CHECK_EQ(mkw_sigaction(SIGSEGV, NULL, &before), 0);
+	CHECK(before.sa_handler == SIG_IGN);
+	CHECK(sigismember(&before.sa_mask, SIGTERM) == 1 && !sigismember(&before.sa_mask, SIGKILL));
+	set_kept(SIGSEGV, on_signal, 0);
+	touch_none();
+	if (sigsetjmp(back, 1) == 0)
+		raise(SIGBUS);
+	CHECK_EQ(handled, 3);
+	CHECK_EQ(seen.si_code, SI_TKILL);
+	CHECK_EQ(sigaction(SIGSEGV, NULL, &before), 0);
+	CHECK(before.sa_sigaction != on_signal);
+	rig_destroy();
+}
+
+TEST(sigaction_early, "mkw_sigaction without a space is sigaction, and is found at installation")
+{
+	struct sigaction before;
+
+	set_kept(SIGSEGV, on_signal, 0);
+	CHECK_EQ(sigaction(SIGSEGV, NULL, &before), 0);
+	CHECK(before.sa_sigaction == on_signal);
+	rig_create();
+	touch_none();
+	CHECK_EQ(handled, 1);
+	rig_destroy();
+}
+
+static sigset_t mask_seen;
+static char *writable;
+
+static void look_at_mask(int sig, siginfo_t *info, void *context)
+{
+	pthread_sigmask(SIG_SETMASK, NULL, &mask_seen);
+	handled++;
+	seen = *info;
+	/* Let the access through. */
+	if (info->si_code > 0)
+		mprotect((void *)((uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1)), PAGE,
+			 PROT_READ | PROT_WRITE);
+	if (writable) {
+		char *p = writable;
+
+		writable = NULL;
+		*(volatile char *)p = 1; /* in a handler of the same signal */
+	}
+	(void)sig;
+	(void)context;
+}
+
+TEST(sigaction_mask, "a kept handler runs under its mask, and can itself fault, as over a view")
+{
+	struct sigaction action = {.sa_sigaction = look_at_mask, .sa_flags = SA_SIGINFO};
+	char *none = mmap(NULL, 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	rig_create();
+	sigaddset(&action.sa_mask, SIGUSR1);
+	sigaddset(&action.sa_mask, SIGBUS);
+	REQUIRE_EQ(mkw_sigaction(SIGSEGV, &action, NULL), 0);
+	writable = none + PAGE;
+	*(volatile char *)none = 1;
+	CHECK_EQ(handled, 2);
+	CHECK(sigismember(&mask_seen, SIGUSR1) == 1);
+	CHECK(sigismember(&mask_seen, SIGUSR2) == 0);
+	CHECK(sigismember(&mask_seen, SIGSEGV) == 0 && sigismember(&mask_seen, SIGBUS) == 0);
+	pthread_sigmask(SIG_SETMASK, NULL, &mask_seen);
+	CHECK(sigismember(&mask_seen, SIGUSR1) == 0);
+	munmap(none, 2 * PAGE);
+	rig_destroy();
+}
+
+static void die_after_reset(void)
+{
+	rig_create();
+	set_kept(SIGSEGV, look_at_mask, (int)SA_RESETHAND);
+	raise(SIGSEGV);
+	if (handled != 1)
+		_exit(1);
+	raise(SIGSEGV);
+}
+
+static void die_ignoring(void)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	rig_create();
+	mkw_sigaction(SIGSEGV, &ignore, NULL);
+	raise(SIGSEGV);
+	handled = 1;
+	*(volatile char *)mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) = 1;
+}
+
+static void fail_again(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)context;
+	*(volatile char *)info->si_addr = 1;
+}
+
+static void die_in_handler(void)
+{
+	rig_create();
+	set_kept(SIGSEGV, fail_again, 0);
+	*(volatile char *)mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) = 1;
+}
+
+TEST(sigaction_deaths, "SA_RESETHAND, SIG_IGN and handlers that fail themselves end in death")
+{
+	CHECK_EQ(death_of(die_after_reset), SIGSEGV);
+	CHECK_EQ(death_of(die_ignoring), SIGSEGV);
+	CHECK_EQ(death_of(die_in_handler), SIGSEGV);
+}
+
+/* Two handlers that differ in all they have: a mixture of both would be seen. */
+static _Atomic unsigned mixed, count_a, count_b;
+
+static void count_one(int sig, siginfo_t *info, _Atomic unsigned *count, int with)
+{
+	sigset_t now;
+
+	pthread_sigmask(SIG_SETMASK, NULL, &now);
+	mixed += sigismember(&now, with) != 1;
+	mixed += sigismember(&now, with == SIGUSR1 ? SIGUSR2 : SIGUSR1) != 0;
+	++*count;
+	(void)sig;
+	(void)info;
+}
+
+static void on_a(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	count_one(sig, info, &count_a, SIGUSR1);
+}
+
+static void on_b(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	count_one(sig, info, &count_b, SIGUSR2);
+}
+
+static void *raise_many(void *arg)
+{
+	for (unsigned i = 0; i < test_rounds(20000) || !count_a || !count_b; i++)
+		raise(SIGSEGV);
+	*(_Atomic bool *)arg = true;
+	return NULL;
+}
+
+TEST(sigaction_races,
+     "a handler that is exchanged while signals come is never half one, half other")
+{
+	struct sigaction a = {.sa_sigaction = on_a, .sa_flags = SA_SIGINFO}, b = a, before;
+	_Atomic bool ended = false;
+	struct test_thread thread;
+
+	b.sa_sigaction = on_b;
+	sigaddset(&a.sa_mask, SIGUSR1);
+	sigaddset(&b.sa_mask, SIGUSR2);
+	rig_create();
+	REQUIRE_EQ(mkw_sigaction(SIGSEGV, &b, NULL), 0);
+	test_thread_start(&thread, raise_many, (void *)&ended);
+	while (!ended) {
+		CHECK_EQ(mkw_sigaction(SIGSEGV, &a, &before), 0);
+		CHECK(before.sa_sigaction == on_b && sigismember(&before.sa_mask, SIGUSR2) == 1);
+		CHECK_EQ(mkw_sigaction(SIGSEGV, &b, &before), 0);
+		CHECK(before.sa_sigaction == on_a && sigismember(&before.sa_mask, SIGUSR1) == 1);
+	}
+	test_thread_join(&thread);
+	CHECK_EQ(mixed, 0);
 	rig_destroy();
 }
 

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * filesystem.h - how a file system tells holes from what is reserved; and whether a lease proves
+ * there that nobody else has a file open, mappings included. Only where both are known can
+ * anything be given back, so only there more is reserved than is asked for. It is not so for
+ * overlayfs, where a mapping holds another inode than the one that leases are taken of, and for
+ * network file systems.
+ */
+#ifndef FILESYSTEM_H
+#define FILESYSTEM_H
+
+#include <linux/magic.h>
+#include <stdbool.h>
+#include <sys/vfs.h>
+
+#define FILESYSTEM_F2FS 0xf2f52010
+#define FILESYSTEM_XFS	0x58465342
+
+enum filesystem_holes {
+	HOLES_UNKNOWN,
+	HOLES_BY_EXTENT, /* FIEMAP: no extent, or one that is UNWRITTEN */
+	HOLES_BY_PAGE,	 /* tmpfs: SEEK_HOLE, and whether pages are in the cache */
+	HOLES_UNLIMITED, /* memory without a bound: nothing is ever refused */
+};
+
+static inline enum filesystem_holes filesystem_holes(const struct statfs *fs)
+{
+	switch ((unsigned long)fs->f_type) {
+	case EXT4_SUPER_MAGIC:
+	case FILESYSTEM_XFS:
+	case BTRFS_SUPER_MAGIC:
+	case FILESYSTEM_F2FS:
+		return HOLES_BY_EXTENT;
+	case TMPFS_MAGIC:
+		return fs->f_blocks ? HOLES_BY_PAGE : HOLES_UNLIMITED;
+	case RAMFS_MAGIC:
+		return HOLES_UNLIMITED;
+	default:
+		return HOLES_UNKNOWN;
+	}
+}
+
+#endif
