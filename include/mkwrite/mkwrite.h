@@ -505,6 +505,16 @@ int mkw_adopt(struct mkw_handle *handle, void *address, size_t length, unsigned 
  * with. Blocks. Needs no memory but what a fault does. Errors: ENOMEM: some of it is no view. */
 int mkw_grant(void *address, size_t length);
 
+/*
+ * Writes to the range are not asked for any more, until mkw_protect() or mkw_quiesce() has them
+ * asked for again: for programs of which not all that stores to memory can be told beforehand. The
+ * kernel's refusals are served as ever. Errors as of mkw_grant().
+ */
+int mkw_let_go(void *address, size_t length);
+
+/* How many mappings of the object there are, whole or in parts. */
+unsigned mkw_view_count(struct mkw_handle *handle);
+
 /* Is some of the range in a view? A few nanoseconds where there is no view at all. */
 bool mkw_is_view(const void *address, size_t length);
 

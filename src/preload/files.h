@@ -30,6 +30,8 @@ struct file *file_find(uint64_t dev, uint64_t ino);
 struct file *file_of(int fd);
 /* Files without views are closed. */
 void files_sweep(void);
+/* Our descriptor of some file has another number now; -1: it is gone. */
+void files_descriptor_moved(int from, int to);
 void files_each(void (*fn)(struct file *file));
 
 /* ---- What was refused last in this thread -------------------------------------------------- */

@@ -47,7 +47,7 @@ bool run_supervisor_lives(const struct run_control *control)
 	return process_lives(control->supervisor, control->supervisor_start);
 }
 
-static void bell_ring(struct run_control *control)
+void run_ring(struct run_control *control)
 {
 	/* Cleared before the wake-up, not after it: a supervisor that falls asleep in between is
 	 * woken in vain, but never left asleep. */
@@ -129,7 +129,7 @@ static bool room_wait(struct run_control *control)
 		return false;
 	drained = atomic_fetch_or(&control->drained, DRAINED_AWAITED) | DRAINED_AWAITED;
 	if (ring_full(control)) {
-		bell_ring(control);
+		run_ring(control);
 		futex_wait(&control->drained, drained, RUN_LOOK_MS);
 	}
 	return true;
@@ -146,7 +146,7 @@ void run_post(struct run_control *control, const struct run_event *event)
 			return;
 		}
 	}
-	bell_ring(control);
+	run_ring(control);
 	errno = saved;
 }
 
@@ -278,7 +278,7 @@ struct run_stop *run_stop_begin(struct run_control *control, uint16_t file, int 
 		stop->offset = offset;
 		stop->needed = needed;
 		atomic_store(&stop->state, RUN_STOP_ASKED);
-		bell_ring(control);
+		run_ring(control);
 	}
 	signals_restore(&old);
 	if (stop && fatal && !stop_wait_told(control, stop)) {
@@ -300,7 +300,7 @@ void run_stop_end(struct run_control *control, struct run_stop *stop)
 		if (atomic_compare_exchange_strong(&stop->state, &state, RUN_STOP_OVER)) {
 			int saved = errno;
 
-			bell_ring(control);
+			run_ring(control);
 			errno = saved;
 			return;
 		}

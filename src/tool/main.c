@@ -23,6 +23,9 @@ static const struct verb verbs[] = {
 	 doctor_main},
 	{"info", "list the stores, or describe an object", info_help, info_main},
 	{"cp", "copy an object or a file to another", cp_help, cp_main},
+	{"run", "run a program, and be asked before its mapped files are written", run_help,
+	 run_main},
+	{"trace", "tell what a trace of mkwrite run has, or draw it", trace_help, trace_main},
 	{"bench", "measure against the kernel's own mmap", NULL, bench_main},
 };
 
@@ -38,7 +41,8 @@ static const char help_tail[] =
 	"mkwrite VERB --help tells more of a verb. --json gives its result as JSON.\n"
 	"\n"
 	"Exit status: 0 done; 1 something failed or differs; 2 wrong command line; 3 not\n"
-	"possible on this host (see mkwrite doctor); 4 refused by the store.\n";
+	"possible on this host (see mkwrite doctor); 4 refused by the store. That of run\n"
+	"is its program's.\n";
 
 static void help_print(FILE *out)
 {
@@ -115,7 +119,7 @@ int main(int argc, char **argv)
 	int code;
 
 	/* A reader that went away is an error like any other, found below. */
-	signal(SIGPIPE, SIG_IGN);
+	options.sigpipe_ignored = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	code = command_run(argc, argv, &options);
 
 	errno = 0;

@@ -6,16 +6,19 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
+/* In one write, as far as memory goes: others may write to the same terminal. */
 static void message_print(const struct tool_options *options, const char *format, va_list args)
 {
-	flockfile(stderr);
-	fprintf(stderr, "mkwrite%s%s: ", options->verb ? " " : "",
-		options->verb ? options->verb : "");
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	funlockfile(stderr);
+	char *text = NULL;
+
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	fprintf(stderr, "mkwrite%s%s: %s\n", options->verb ? " " : "",
+		options->verb ? options->verb : "", text ? text : format);
+	free(text);
 }
 
 void tool_error(const struct tool_options *options, const char *format, ...)

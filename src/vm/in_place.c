@@ -281,6 +281,37 @@ int mkw_grant(void *address, size_t length)
 	return error;
 }
 
+static int let_go_part(struct view *v, uint64_t first, uint64_t count, void *arg)
+{
+	struct object *o = v->object;
+	int error;
+
+	(void)arg;
+	if (v->mmu.backend != MMU_MPROTECT || !v->mmu.writable)
+		return mkw_set_error(-EINVAL, "not a writable view in place");
+	env_read_lock(&o->views_lock);
+	error = mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
+	env_read_unlock(&o->views_lock);
+	return error;
+}
+
+int mkw_let_go(void *address, size_t length)
+{
+	struct env_shield shield;
+	int error;
+
+	error_clear();
+	env_shield(&shield);
+	error = views_each(address, length, let_go_part, NULL);
+	env_unshield(&shield);
+	return error;
+}
+
+unsigned mkw_view_count(struct mkw_handle *h)
+{
+	return h == NULL ? 0 : atomic_load(&h->object->view_count);
+}
+
 bool mkw_is_view(const void *address, size_t length)
 {
 	struct env_shield shield;

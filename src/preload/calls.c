@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* calls.c - see calls.h. */
+#include "calls.h"
+
+#include <sys/sysmacros.h>
+
+void calls_unlet(struct calls_lets *lets)
+{
+	int saved = errno;
+
+	while (lets->count)
+		preload_let_end(&lets->let[--lets->count]);
+	errno = saved;
+}
+
+size_t calls_let(struct calls_lets *lets, void *p, size_t length)
+{
+	size_t may;
+
+	if (!calls_covers(p, length))
+		return length;
+	if (lets->count == CALLS_LETS)
+		return 0;
+	may = preload_let_begin(&lets->let[lets->count], p, length);
+	if (may)
+		lets->count++;
+	return may ? may : length;
+}
+
+bool calls_let_all(struct calls_lets *lets, void *p, size_t length)
+{
+	for (size_t done = 0, may; done < length; done += may) {
+		may = calls_let(lets, (char *)p + done, length - done);
+		if (!may)
+			return false;
+	}
+	return true;
+}
+
+bool calls_covers_vector(const struct iovec *iov, size_t count)
+{
+	if (count > UIO_MAXIOV)
+		return false; /* EINVAL */
+	for (size_t i = 0; i < count; i++)
+		if (calls_covers(iov[i].iov_base, iov[i].iov_len))
+			return true;
+	return false;
+}
+
+bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (calls_let(lets, iov[i].iov_base, iov[i].iov_len) < iov[i].iov_len)
+			return false;
+	return true;
+}
+
+void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t count)
+{
+	size_t left = CALLS_MESSAGE_BYTES;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t length = iov[i].iov_len < left ? iov[i].iov_len : left;
+
+		/* What is past a message's usual size may be let in if it costs no waiting. */
+		if (!calls_let_all(lets, iov[i].iov_base, length) ||
+		    (length < iov[i].iov_len &&
+		     calls_covers((char *)iov[i].iov_base + length, iov[i].iov_len - length))) {
+			calls_unlet(lets);
+			preload_open_all(RUN_SAY_RAW_CALLS);
+			return;
+		}
+		left -= length;
+	}
+}
+
+enum calls_kind calls_kind(int fd)
+{
+	enum calls_kind kind = CALLS_MESSAGE;
+	int saved = errno, type;
+	struct stat stat;
+
+	if (NEXT(fstat)(fd, &stat) == 0) {
+		if (S_ISREG(stat.st_mode) || S_ISBLK(stat.st_mode))
+			kind = CALLS_FILLS;
+		else if (S_ISCHR(stat.st_mode))
+			kind = major(stat.st_rdev) == 1 ? CALLS_FILLS
+							: CALLS_STREAM; /* zero, urandom */
+		else if (S_ISFIFO(stat.st_mode))
+			kind = NEXT(fcntl)(fd, F_GETFL) & O_DIRECT ? CALLS_MESSAGE : CALLS_STREAM;
+		else if (S_ISSOCK(stat.st_mode) &&
+			 NEXT(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type,
+					  &(socklen_t){sizeof(type)}) == 0 &&
+			 type == SOCK_STREAM)
+			kind = CALLS_STREAM;
+	}
+	errno = saved;
+	return kind;
+}

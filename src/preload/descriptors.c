@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * descriptors.c - descriptors of ours in a process that is not. The program sees them as closed.
+ *
+ * No lock: a bit for each number. A program that closes all it does not know finds EBADF.
+ */
+#include "next.h"
+
+#include "descriptors.h"
+#include "files.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/syscall.h>
+
+#define NUMBERS 65536u
+#define ROOM	64u /* below the limit, where they begin */
+
+static _Atomic uint64_t ours[NUMBERS / 64];
+static _Atomic unsigned count;
+
+bool descriptor_is_ours(int fd)
+{
+	unsigned n = (unsigned)fd;
+
+	return atomic_load_explicit(&count, memory_order_relaxed) > 0 && n < NUMBERS &&
+	       (atomic_load(&ours[n / 64]) >> (n % 64) & 1) != 0;
+}
+
+static bool note(int fd, bool is)
+{
+	unsigned n = (unsigned)fd;
+	uint64_t bit;
+
+	if (n >= NUMBERS)
+		return false;
+	bit = 1ull << (n % 64);
+	if (is && (atomic_fetch_or(&ours[n / 64], bit) & bit) == 0)
+		atomic_fetch_add(&count, 1);
+	else if (!is && (atomic_fetch_and(&ours[n / 64], ~bit) & bit) != 0)
+		atomic_fetch_sub(&count, 1);
+	return true;
+}
+
+static int move_up(int fd)
+{
+	struct rlimit limit;
+	rlim_t least = NUMBERS;
+
+	if (syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0 && limit.rlim_cur < least)
+		least = limit.rlim_cur;
+	least = least > 2 * ROOM ? least - ROOM : least / 2;
+	return (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, (int)least);
+}
+
+int descriptor_keep(int fd)
+{
+	int up = move_up(fd), error = -errno;
+
+	if (up >= 0 || fd >= (int)NUMBERS) {
+		syscall(SYS_close, fd);
+		if (up < 0)
+			return error;
+		fd = up;
+	}
+	if (note(fd, true))
+		return fd;
+	syscall(SYS_close, fd);
+	return -EMFILE;
+}
+
+void descriptor_drop(int fd)
+{
+	if (fd < 0)
+		return;
+	note(fd, false);
+	syscall(SYS_close, fd);
+}
+
+void descriptor_forget(int fd)
+{
+	if (fd >= 0)
+		note(fd, false);
+}
+
+/* ---- Hooks -------------------------------------------------------------------------------- */
+
+static int is_closed(void)
+{
+	errno = EBADF;
+	return -1;
+}
+
+HOOK int close(int fd)
+{
+	return descriptor_is_ours(fd) ? is_closed() : NEXT(close)(fd);
+}
+
+/* The program wants the number: ours goes elsewhere, or is given up; then its file is opened by
+ * name when it is needed. */
+static void make_way(int fd)
+{
+	int saved = errno, up = move_up(fd);
+
+	if (up >= 0 && !note(up, true)) {
+		syscall(SYS_close, up);
+		up = -1;
+	}
+	files_descriptor_moved(fd, up);
+	note(fd, false);
+	errno = saved;
+}
+
+HOOK int dup2(int from, int to)
+{
+	if (from != to && descriptor_is_ours(to))
+		make_way(to);
+	return descriptor_is_ours(from) ? is_closed() : NEXT(dup2)(from, to);
+}
+
+HOOK int dup3(int from, int to, int flags)
+{
+	if (from != to && descriptor_is_ours(to))
+		make_way(to);
+	return descriptor_is_ours(from) ? is_closed() : NEXT(dup3)(from, to, flags);
+}
+
+/* The stretches between ours. */
+static int close_between(unsigned first, unsigned last, int flags)
+{
+	int result = 0;
+
+	while (first <= last && result == 0) {
+		unsigned end = first;
+
+		while (end < last && end < NUMBERS && !descriptor_is_ours((int)end))
+			end++;
+		if (end >= NUMBERS || (end == last && !descriptor_is_ours((int)end)))
+			end = last + 1;
+		if (end != first)
+			result = NEXT(close_range)(first, end - 1, flags);
+		if (end > last || end == 0)
+			break;
+		first = end + 1;
+	}
+	return result;
+}
+
+HOOK int close_range(unsigned first, unsigned last, int flags)
+{
+	if (atomic_load(&count) == 0 || first > last ||
+	    ((unsigned)flags & CLOSE_RANGE_CLOEXEC) != 0)
+		return NEXT(close_range)(first, last, flags);
+	return close_between(first, last, flags);
+}
+
+HOOK void closefrom(int low)
+{
+	if (atomic_load(&count) == 0 ||
+	    close_between(low < 0 ? 0 : (unsigned)low, UINT_MAX, 0) != 0)
+		NEXT(closefrom)(low);
+}

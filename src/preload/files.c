@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * files.c - the files that the program has mapped, and what they answer as stores: space for the
+ * holes that are about to be written (run/reserve.h), what a snapshot still needs of them, what the
+ * trace is told.
+ *
+ * Our opening of a file is a descriptor high up, which the hooks of close and its like leave alone.
+ * A program that closes it by a system call of its own may get its number for something else: so it
+ * is checked before each use (reserve.c), and opened anew by its name.
+ *
+ * Locks: the list is changed and looked through below maps_lock. page_mkwrite and writepages run
+ * without any.
+ */
+#include "files.h"
+
+#include "descriptors.h"
+#include "full.h"
+#include "maps.h"
+#include "run/caller.h"
+#include "run/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mkwrite/store.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct file *files;
+static struct mkw_space *space;
+
+static _Thread_local struct refused refused = {RUN_FILE_NONE, 0, 0};
+
+const struct refused *file_refused(void)
+{
+	return &refused;
+}
+
+/* ---- Opening ------------------------------------------------------------------------------ */
+
+static bool is_file(int fd, const struct file *f)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_dev == f->dev && st.st_ino == f->ino;
+}
+
+/* The program has closed it, past the hooks. In a signal handler, too. */
+static bool file_reopen(struct file *f)
+{
+	const char *path;
+	int fd, old;
+
+	if (!run_file_is_there(preload_control, f->number))
+		return false;
+	path = preload_control->files[f->number].path;
+	fd = path[0] == '/' ? open(path, O_RDWR | O_CLOEXEC | O_NOCTTY) : -1;
+	if (fd < 0)
+		return false;
+	fd = descriptor_keep(fd);
+	if (fd < 0 || !is_file(fd, f)) {
+		descriptor_drop(fd);
+		return false;
+	}
+	old = atomic_exchange(&f->reserve.fd, fd);
+	descriptor_forget(old);
+	return true;
+}
+
+/* ---- As a store --------------------------------------------------------------------------- */
+
+static void post_reserved(void *arg, enum run_event_kind kind, uint64_t offset, uint64_t length)
+{
+	const struct file *f = arg;
+	const struct run_event event = {
+		.kind = (uint16_t)kind,
+		.file = f->number,
+		.offset = offset,
+		.length = length,
+	};
+
+	run_post(preload_control, &event);
+}
+
+static void post_write(const struct file *f, uint64_t offset, uint64_t length)
+{
+	const ucontext_t *uc = mkw_fault_context();
+	const struct run_event event = {
+		.kind = uc != NULL ? RUN_EVENT_WRITE : RUN_EVENT_CALL,
+		.file = f->number,
+		.offset = offset,
+		.length = length,
+		.caller = uc != NULL ? run_caller(uc) : 0,
+	};
+
+	run_post(preload_control, &event);
+}
+
+static int reserve_surely(struct file *f, uint64_t offset, uint64_t length, bool broken)
+{
+	int error = reserve_run(&f->reserve, offset, length, broken);
+
+	if (error == -EBADF && file_reopen(f))
+		error = reserve_run(&f->reserve, offset, length, broken);
+	/* There is no way to reserve: the kernel answers for itself. */
+	return error == -EBADF && !broken ? 0 : error;
+}
+
+static const char *sentence_of(int error)
+{
+	switch (error) {
+	case -ENOSPC:
+		return "no space left on the device";
+	case -EDQUOT:
+		return "the disk quota is exceeded";
+	case -ENXIO:
+		return "past the end of the file";
+	default:
+		return "the file cannot be written";
+	}
+}
+
+/* Does nobody want to hear of each page's first write? */
+static bool grants_are_for_good(void)
+{
+	const struct run_options *o = &preload_control->options;
+
+	return o->dirty_limit_bytes == 0 && !o->snapshots && !o->trace;
+}
+
+/* The piece around the run has space: then there is nothing to ask about its other pages. */
+static void grow_to_piece(struct file *f, struct mkw_run *run)
+{
+	uint64_t piece = f->reserve.piece_bytes, first, end;
+
+	if (piece < MKW_PAGE_SIZE || !grants_are_for_good())
+		return;
+	first = run->page * MKW_PAGE_SIZE & ~(piece - 1);
+	end = first + piece;
+	if (reserve_knows(&f->reserve, first, piece))
+		mkw_run_grow(run, first / MKW_PAGE_SIZE, (size_t)(end - first) / MKW_PAGE_SIZE);
+}
+
+static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
+{
+	struct file *f = store;
+	const bool broken = (run->flags & MKW_RUN_BROKEN) != 0;
+	uint64_t offset = run->first * MKW_PAGE_SIZE, length = run->count * MKW_PAGE_SIZE;
+	int error = reserve_surely(f, offset, length, broken);
+
+	(void)object;
+	/* The last free bytes are the page's that is written now. */
+	if (error != 0 && run->count > 1) {
+		mkw_run_cut(run, run->page, 1);
+		offset = run->page * MKW_PAGE_SIZE;
+		length = MKW_PAGE_SIZE;
+		error = reserve_surely(f, offset, length, broken);
+	}
+	if (error != 0) {
+		refused = (struct refused){
+			f->number, offset,
+			length > f->reserve.piece_bytes ? length : f->reserve.piece_bytes};
+		return mkw_fault_from_errno(mkw_set_error(error, "%s", sentence_of(error)));
+	}
+	grow_to_piece(f, run);
+	if (preload_control->options.snapshots)
+		run_snapshot_before_write(preload_control, f->number, offset, length);
+	if (preload_control->options.trace)
+		post_write(f, offset, length);
+	full_over();
+	return 0;
+}
+
+/* The flusher's, which has no stack of the program's: to make room under the dirty limit. */
+static int file_writepages(void *store, struct mkw_object *object, struct mkw_writeback *wb)
+{
+	struct file *f = store;
+
+	(void)object;
+	if (!is_file(atomic_load(&f->reserve.fd), f) && !file_reopen(f))
+		return -EBADF;
+	for (size_t i = 0; i < wb->count; i++) {
+		const struct mkw_wb_run *run = &wb->runs[i];
+		int fd = atomic_load(&f->reserve.fd);
+
+		wb->runs[i].result =
+			sync_file_range(fd, (off_t)(run->first * MKW_PAGE_SIZE),
+					(off_t)(run->count * MKW_PAGE_SIZE),
+					SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+						SYNC_FILE_RANGE_WAIT_AFTER) == 0
+				? 0
+				: -errno;
+	}
+	return 0;
+}
+
+static void file_release(void *store)
+{
+	struct file *f = store;
+
+	descriptor_drop(atomic_load(&f->reserve.fd));
+	syscall(SYS_munmap, f, sizeof(*f));
+}
+
+static const struct mkw_store_ops file_ops = {
+	.struct_size = sizeof(file_ops),
+	.page_mkwrite = file_mkwrite,
+	.writepages = file_writepages,
+	.release = file_release,
+};
+
+/* ---- The list ----------------------------------------------------------------------------- */
+
+int files_begin(void)
+{
+	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
+
+	options.flags = MKW_SPACE_IN_PLACE;
+	options.dirty_limit_bytes = preload_control->options.dirty_limit_bytes;
+	return mkw_space_create(&options, &space);
+}
+
+struct file *file_find(uint64_t dev, uint64_t ino)
+{
+	struct file *f = files;
+
+	while (f != NULL && (f->dev != dev || f->ino != ino))
+		f = f->next;
+	return f;
+}
+
+struct file *file_of(int fd)
+{
+	struct stat st;
+
+	if (files == NULL || fstat(fd, &st) != 0)
+		return NULL;
+	return file_find(st.st_dev, st.st_ino);
+}
+
+static int file_open(struct file *f, int fd)
+{
+	char path[32];
+	int own, error;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (own < 0)
+		return -errno;
+	own = descriptor_keep(own);
+	if (own < 0)
+		return own;
+	error = reserve_init(&f->reserve, own, preload_control->options.reserve_bytes,
+			     post_reserved, f);
+	if (error == 0)
+		error = mkw_create_in_place(space, &file_ops, f, MKW_RDWR, &f->handle);
+	if (error != 0)
+		descriptor_drop(own);
+	return error;
+}
+
+struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
+{
+	struct file *f = file_find(dev, ino);
+
+	if (f != NULL)
+		return f;
+	f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (f == MAP_FAILED) {
+		*error = -ENOMEM;
+		return NULL;
+	}
+	f->dev = dev;
+	f->ino = ino;
+	f->number = run_file_number(preload_control, fd, dev, ino);
+	*error = file_open(f, fd);
+	if (*error != 0) {
+		munmap(f, sizeof(*f));
+		return NULL;
+	}
+	f->next = files;
+	files = f;
+	return f;
+}
+
+void files_sweep(void)
+{
+	struct file **at = &files;
+
+	while (*at != NULL) {
+		struct file *f = *at;
+
+		if (mkw_view_count(f->handle) > 0) {
+			at = &f->next;
+			continue;
+		}
+		*at = f->next;
+		mkw_close(f->handle); /* releases it, at the end of the last pin */
+	}
+}
+
+void files_descriptor_moved(int from, int to)
+{
+	struct maps_change change;
+
+	maps_begin(&change);
+	for (struct file *f = files; f != NULL; f = f->next) {
+		int expected = from;
+
+		atomic_compare_exchange_strong(&f->reserve.fd, &expected, to);
+	}
+	maps_end(&change);
+}
+
+void files_each(void (*fn)(struct file *file))
+{
+	for (struct file *f = files; f != NULL; f = f->next)
+		fn(f);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * let.c - memory that a system call is about to store to: its pages are granted first, or pinned
+ * where something may take a grant back meanwhile (a dirty limit, a snapshot, a sync of a trace).
+ *
+ * Locks: `calls`, for reading, around each call into the library that is not a change of mappings:
+ * a fork takes it for writing.
+ */
+#include "next.h"
+
+#include "forks.h"
+#include "full.h"
+#include "maps.h"
+
+#include <errno.h>
+
+#define AT_ONCE_BYTES (1u << 20)
+
+static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
+
+void let_fork_begin(void)
+{
+	pthread_rwlock_wrlock(&calls);
+}
+
+void let_fork_end(bool child)
+{
+	if (child)
+		pthread_rwlock_init(&calls, NULL);
+	else
+		pthread_rwlock_unlock(&calls);
+}
+
+bool preload_covers(const void *address, size_t length)
+{
+	return preload_control != NULL && mkw_is_view(address, length);
+}
+
+static bool grants_are_taken_back(void)
+{
+	const struct run_options *o = &preload_control->options;
+
+	return o->dirty_limit_bytes != 0 || o->snapshots || o->trace;
+}
+
+/* A pin of more than the dirty limit can never be had; and not more is touched than it may take. */
+static size_t length_at_once(size_t length)
+{
+	uint64_t limit = preload_control->options.dirty_limit_bytes / 4;
+
+	if (limit == 0 || limit > AT_ONCE_BYTES)
+		limit = AT_ONCE_BYTES;
+	if (length <= limit)
+		return length;
+	return limit > MKW_PAGE_SIZE ? (size_t)limit : MKW_PAGE_SIZE;
+}
+
+struct touched {
+	volatile unsigned char *from;
+	size_t length;
+};
+
+static void touch(void *arg)
+{
+	const struct touched *t = arg;
+	size_t step = MKW_PAGE_SIZE - ((uintptr_t)t->from & (MKW_PAGE_SIZE - 1));
+
+	for (size_t at = 0; at < t->length; at += step, step = MKW_PAGE_SIZE)
+		__atomic_fetch_or(&t->from[at], 0, __ATOMIC_RELAXED);
+}
+
+/*
+ * What was granted the kernel may refuse all the same: it asks the file system for a whole folio.
+ * In the call that would be EFAULT, or what it had to deliver lost. So the pages are written to, as
+ * they are.
+ */
+static int let_touch(void *address, size_t length)
+{
+	struct touched t = {address, length};
+
+	return mkw_guard(touch, &t, NULL);
+}
+
+static int let_once(struct preload_let *let, void *address, size_t length)
+{
+	int error;
+
+	pthread_rwlock_rdlock(&calls);
+	error = grants_are_taken_back() ? mkw_pin(address, length, MKW_WRITE, &let->pin)
+					: mkw_grant(address, length);
+	/* A part of it is no view. */
+	if (error == -ENOMEM && grants_are_taken_back())
+		error = mkw_grant(address, length);
+	pthread_rwlock_unlock(&calls);
+	if (error == 0)
+		error = let_touch(address, length);
+	if (error != 0)
+		preload_let_end(let);
+	return error;
+}
+
+size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
+{
+	size_t now = length;
+	int saved = errno, error;
+
+	let->pin = NULL;
+	if (!preload_covers(address, length))
+		return length;
+	now = length_at_once(length);
+	do
+		error = let_once(let, address, now);
+	while (error == -ENOSPC || error == -EDQUOT ? full_again(error, NULL) : false);
+	if (error == 0)
+		full_over();
+	errno = saved;
+	switch (error) {
+	case 0:
+	case -ENOMEM: /* what is a view is granted; the kernel knows about the rest */
+	case -EACCES: /* the program itself may not write there */
+	case -ENXIO:  /* nor is there anything, past the end */
+		return now;
+	default:
+		return 0;
+	}
+}
+
+void preload_let_end(struct preload_let *let)
+{
+	int saved = errno;
+
+	if (let->pin == NULL)
+		return;
+	pthread_rwlock_rdlock(&calls);
+	mkw_unpin(let->pin);
+	pthread_rwlock_unlock(&calls);
+	let->pin = NULL;
+	errno = saved;
+}

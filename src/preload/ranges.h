@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* ranges.h - the list of mappings, by address. => maps_begin, all of it. */
+#ifndef RANGES_H
+#define RANGES_H
+
+#include "maps.h"
+
+/* Make room for so many more. False: no memory; then the others must not be called. */
+bool ranges_promise(size_t more);
+/* [start, end) is the map's from here on, whatever was there. Takes up to two places. */
+void ranges_set(const struct map *map);
+/* Nothing is there any more. Takes up to one place. */
+void ranges_clear(uintptr_t start, uintptr_t end);
+void ranges_protect(uintptr_t start, uintptr_t end, int protection);
+/* The first that ends after address, clipped to [address, end). False: there is none. */
+bool ranges_next(uintptr_t address, uintptr_t end, struct map *map);
+void ranges_forget_all(void);
+
+#endif

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/* stub.c - see stub.h. */
+#include "stub.h"
+#include "preload/next.h"
+#include "preload/preload.h"
+#include "preload/raw.h"
+
+#include <errno.h>
+
+#define PAGE 4096u
+#define HERE __attribute__((visibility("default")))
+
+struct run_control *preload_control;
+
+static char *memory;
+static size_t limit;
+static bool blind;
+static _Atomic unsigned faults, lets, lets_ever, opened;
+static _Atomic unsigned held[STUB_PAGES];
+
+static void protect(size_t page, int protection)
+{
+	mprotect(memory + page * PAGE, PAGE, protection);
+}
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+	size_t at = (size_t)((char *)info->si_addr - memory);
+
+	(void)context;
+	if (at >= STUB_PAGES * PAGE) {
+		abort();
+	}
+	(void)sig;
+	faults++;
+	protect(at / PAGE, PROT_READ | PROT_WRITE);
+}
+
+HERE char *stub_begin(void)
+{
+	static char control;
+	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+
+	memory = mmap(NULL, (STUB_PAGES + 2 * STUB_MARGIN) * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	memory += STUB_MARGIN * PAGE;
+	NEXT(sigaction)(SIGSEGV, &action, NULL);
+	next_find_all();
+	preload_control = (struct run_control *)(void *)&control;
+	stub_arm();
+	return memory;
+}
+
+HERE void stub_arm(void)
+{
+	mprotect(memory, STUB_PAGES * PAGE, PROT_READ);
+}
+
+HERE void stub_limit(size_t pages)
+{
+	limit = pages;
+}
+
+HERE void stub_blind(bool on)
+{
+	blind = on;
+}
+
+HERE unsigned stub_faults(void)
+{
+	return faults;
+}
+
+HERE unsigned stub_lets(void)
+{
+	return lets;
+}
+
+HERE unsigned stub_lets_ever(void)
+{
+	return lets_ever;
+}
+
+HERE unsigned stub_opened(void)
+{
+	return opened;
+}
+
+bool preload_covers(const void *address, size_t length)
+{
+	uintptr_t from = (uintptr_t)address, start = (uintptr_t)memory;
+
+	return !blind && from < start + STUB_PAGES * PAGE && from + length > start;
+}
+
+/* pin: the first page, and how many. */
+size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
+{
+	uintptr_t from = (uintptr_t)address, start = (uintptr_t)memory;
+	size_t skip = from < start ? start - from : 0, first, count = 0, pages;
+
+	first = from < start ? 0 : (from - start) / PAGE;
+	pages = (from + length - start + PAGE - 1) / PAGE;
+	pages = (pages < STUB_PAGES ? pages : STUB_PAGES) - first;
+	for (; count < pages && (!limit || count < limit); count++) {
+		held[first + count]++;
+		protect(first + count, PROT_READ | PROT_WRITE);
+	}
+	let->pin = (struct mkw_pin *)(first * 1000 + count + 1);
+	lets++;
+	lets_ever++;
+	if (count == pages)
+		return length;
+	return skip + count * PAGE - (skip ? 0 : (from - start) % PAGE);
+}
+
+void preload_let_end(struct preload_let *let)
+{
+	size_t first = (size_t)let->pin / 1000, count = (size_t)let->pin % 1000 - 1;
+
+	for (size_t i = first; i < first + count; i++)
+		if (--held[i] == 0)
+			protect(i, PROT_READ);
+	lets--;
+	errno = ENOTNAM; /* it may change */
+}
+
+void preload_open_all(enum run_say why)
+{
+	(void)why;
+	opened++;
+	mprotect(memory, STUB_PAGES * PAGE, PROT_READ | PROT_WRITE);
+}
