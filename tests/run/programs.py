@@ -305,7 +305,8 @@ class Java(Program):
         output("javac", "-d", WORK, os.path.join(HERE, "FillMap.java"))
 
     def command(self):
-        return ["java", "-Xmx64m", "-XX:+UseSerialGC", "-cp", WORK, "FillMap", DATA, str(DATA_MIB),
+        # With another collector threads look only after long loops whether they are to throw.
+        return ["java", "-Xmx64m", "-XX:+UseG1GC", "-cp", WORK, "FillMap", DATA, str(DATA_MIB),
                 str(self.threads)]
 
     def result(self):
