@@ -40,6 +40,9 @@ struct mmu_view {
 	struct frames *frames; /* NULL: in place, the kernel's page cache of a file */
 	uint64_t offset;       /* of address in the frames, bytes */
 	_Atomic bool opened;   /* in place: for want of mappings all of it was made writable */
+	/* In place: while it is not 0 some page may be pinned, and no more is protected than is
+	 * asked for. It counts up before the page is let be written. */
+	const _Atomic unsigned *pins;
 };
 
 /* ---- Upcalls ------------------------------------------------------------------------------ */
@@ -63,8 +66,8 @@ struct mmu_signal_upcalls {
 	 * again, or refusal->error has been set and it is refused. False: not ours. */
 	bool (*inline_fault)(uintptr_t address, enum mmu_access access,
 			     struct mkw_refusal *refusal);
-	/* The same for a view in place: a write that its protection forbids; broken: or one that it
-	 * allows and the kernel refuses. */
+	/* The same for a view in place: a write that its protection forbids; broken: or an access
+	 * that it allows and the kernel refuses. */
 	bool (*in_place_fault)(uintptr_t address, bool broken, struct mkw_refusal *refusal);
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */

@@ -8,9 +8,15 @@
  * the kernel gives it vm.max_map_count. How many there are is estimated (each call adds two at
  * most) and counted anew, in /proc/self/maps, whenever the estimate meets the budget. Near it
  * grants are to be made in larger grains (mmu_grain); when even that is too much, or the kernel
- * refuses, a view is opened whole: that takes mappings away. A budget is left to the program.
+ * refuses, a view is opened whole: that takes mappings away. A budget is left to the program. What
+ * was opened is closed whole the next time that some of it is to be protected.
+ *
+ * But no page that is pinned may ever be closed, a system call may be storing to it: while there
+ * are pins nothing is closed but what is asked for.
  *
  * The system calls are made by number: in a program that is watched the names are hooks.
+ *
+ * Locks: changing, rank MACHINE, around every change of protection and for the counts.
  */
 #include "machine.h"
 
@@ -27,10 +33,12 @@
 #define MAPPINGS_LEFT_SHIFT 3 /* an eighth of all is the program's */
 #define MAPPINGS_TOLD_SHIFT 2 /* grants get coarser when three quarters of ours are used */
 
-static _Atomic unsigned mappings_max;	/* that we let there be; 0: not looked at yet */
-static _Atomic unsigned mappings_guess; /* there are no more than that */
-static _Atomic bool spent;		/* there are as many, or more */
-static _Atomic unsigned grain = 1;	/* pages */
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+static unsigned mappings_max;	   /* that we let there be; 0: not looked at yet */
+static unsigned mappings_guess;	   /* there are no more than that */
+static bool merged;		   /* since then some have become one: there may be far less */
+static bool spent;		   /* there are as many, or more */
+static _Atomic unsigned grain = 1; /* pages */
 
 static int set(uintptr_t address, size_t length, int protection)
 {
@@ -54,9 +62,10 @@ static unsigned read_number(const char *path)
 	return number;
 }
 
+/* => changing held. 0: it cannot be told, for want of a descriptor perhaps. */
 static unsigned count_mappings(void)
 {
-	char text[4096];
+	static char text[4096]; /* there is no room for it on the stack of a signal handler */
 	unsigned lines = 0;
 	int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
 	ssize_t n;
@@ -67,45 +76,63 @@ static unsigned count_mappings(void)
 		for (ssize_t i = 0; i < n; i++)
 			lines += text[i] == '\n';
 	syscall(SYS_close, fd);
-	return lines;
+	return n == 0 ? lines : 0;
 }
 
-static void look_at_budget(void)
+static unsigned find_max(void)
 {
 	unsigned max = read_number("/proc/sys/vm/max_map_count");
 
 	if (max == 0)
 		max = MAPPINGS_DEFAULT;
-	atomic_store(&mappings_max, max - (max >> MAPPINGS_LEFT_SHIFT));
+	return max - (max >> MAPPINGS_LEFT_SHIFT);
+}
+
+/* From how many on grants are to be coarser. */
+static unsigned told_at(unsigned max)
+{
+	return max - (max >> MAPPINGS_TOLD_SHIFT);
 }
 
 /* The mappings were counted: from how many on are they to be counted again? */
-static unsigned next_look(unsigned now, unsigned told, unsigned max)
+static unsigned next_look(unsigned now, unsigned max)
 {
+	const unsigned told = told_at(max);
+
 	if (now < told)
 		return now;
 	/* When a quarter of what is left may be used; not at each call, for it takes long. */
 	return told - MAPPINGS_EACH_CALL * (now < max ? 1 + (max - now) / 4 : 64);
 }
 
-/* A call is about to be made that may split mappings. False: there are to be no more. */
-static bool account(void)
+static void coarsen(void)
 {
-	unsigned max = atomic_load(&mappings_max), told = max - (max >> MAPPINGS_TOLD_SHIFT);
-	unsigned guess = atomic_fetch_add(&mappings_guess, MAPPINGS_EACH_CALL), now;
 	unsigned pages = atomic_load(&grain);
 
-	if (max != 0 && guess < told)
-		return !atomic_load(&spent);
-	look_at_budget();
-	now = count_mappings();
-	max = atomic_load(&mappings_max);
-	told = max - (max >> MAPPINGS_TOLD_SHIFT);
-	atomic_store(&mappings_guess, next_look(now, told, max));
-	atomic_store(&spent, now >= max);
-	if (now >= told && pages < GRAIN_MAX_PAGES)
+	if (pages < GRAIN_MAX_PAGES)
 		atomic_store(&grain, pages * 4 < GRAIN_MAX_PAGES ? pages * 4 : GRAIN_MAX_PAGES);
-	return now < max;
+}
+
+/* A call is about to be made that may split mappings. False: there are to be no more. => changing
+ * held. */
+static bool account(void)
+{
+	unsigned now;
+
+	mappings_guess += MAPPINGS_EACH_CALL;
+	if (mappings_max != 0 && !merged && mappings_guess < told_at(mappings_max))
+		return !spent;
+	mappings_max = find_max();
+	now = count_mappings();
+	merged = false;
+	if (now != 0)
+		mappings_guess = next_look(now, mappings_max);
+	else
+		now = mappings_guess; /* it stands */
+	spent = now >= mappings_max;
+	if (now >= told_at(mappings_max))
+		coarsen();
+	return !spent;
 }
 
 size_t mmu_grain(void)
@@ -120,35 +147,103 @@ static int readable(const struct mmu_view *view)
 	return view->readable ? PROT_READ : PROT_NONE;
 }
 
-/* The whole view in one protection is what it began as: it takes no mapping more. */
-static int set_whole(const struct mmu_view *view, int protection)
+static bool is_mapped(uintptr_t address, size_t length)
 {
-	int err = set(view->address, view->length, protection);
+	return syscall(SYS_msync, address, length, MS_ASYNC) == 0 || errno != ENOMEM;
+}
 
-	/* Somebody has unmapped a part of it without us: the rest was changed all the same, as far
-	 * as that part; what is behind it is done page by page. */
-	if (err != -ENOMEM)
-		return err;
-	for (size_t at = 0; at < view->length; at += MKW_PAGE_SIZE)
-		(void)set(view->address + at, MKW_PAGE_SIZE, protection);
-	return -ENOENT;
+/* How much of the range is mapped from its beginning on. */
+static size_t mapped_length(uintptr_t address, size_t length)
+{
+	size_t low = 0, high = length / MKW_PAGE_SIZE; /* pages: these are, those are not */
+
+	if (!is_mapped(address, MKW_PAGE_SIZE))
+		return 0;
+	if (is_mapped(address, length))
+		return length;
+	while (low + 1 < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (is_mapped(address, mid * MKW_PAGE_SIZE))
+			low = mid;
+		else
+			high = mid;
+	}
+	return low * MKW_PAGE_SIZE;
+}
+
+/* What is there of the range. -ENOENT: not all of it is, somebody has unmapped it without us.
+ * -ENOMEM: too many mappings. */
+static int set_there(uintptr_t address, size_t length, int protection)
+{
+	int err = set(address, length, protection), result = 0;
+
+	while (err == -ENOMEM && length > 0) {
+		size_t there = mapped_length(address, length);
+
+		if (there == length)
+			break;
+		result = -ENOENT;
+		err = there > 0 ? set(address, there, protection) : 0;
+		if (err)
+			break;
+		/* Step over a page of the hole. */
+		address += there + MKW_PAGE_SIZE;
+		length -= there + MKW_PAGE_SIZE;
+		err = length > 0 ? set(address, length, protection) : 0;
+	}
+	return err ? err : result;
+}
+
+/* The whole view in one protection is what it began as: it takes no mapping more. => changing held.
+ */
+static int set_whole(struct mmu_view *view, int protection)
+{
+	int err = set_there(view->address, view->length, protection);
+
+	merged = true;
+	if (!err || err == -ENOENT)
+		atomic_store(&view->opened, (protection & PROT_WRITE) != 0);
+	return err;
+}
+
+/* => changing held. */
+static bool may_close_more(const struct mmu_view *view)
+{
+	return atomic_load(view->pins) == 0;
+}
+
+/* More than asked is always right: a page that is charged is let go again unasked. => changing
+ * held.
+ */
+static int protect(struct mmu_view *view, uintptr_t address, size_t length)
+{
+	int err = -ENOMEM;
+
+	if (may_close_more(view) && atomic_load(&view->opened))
+		return set_whole(view, readable(view));
+	if (account() || !may_close_more(view))
+		err = set_there(address, length, readable(view));
+	if (err == -ENOMEM && may_close_more(view))
+		err = set_whole(view, readable(view));
+	return err;
 }
 
 int in_place_allow(struct mmu_view *view, uintptr_t address, size_t length)
 {
-	int err;
+	int err = -ENOMEM;
 
 	if (!view->writable)
 		return 0;
 	count_call(view->mmu);
-	err = account() ? set(address, length, PROT_READ | PROT_WRITE) : -ENOMEM;
-	if (err != -ENOMEM)
-		return err;
-	/* Too many mappings, or there is a hole. For the pages that nobody was asked for the kernel
-	 * still answers (SIGBUS). */
-	err = set_whole(view, PROT_READ | PROT_WRITE);
-	if (err == 0)
-		atomic_store(&view->opened, true);
+	machine_lock(&changing);
+	if (account())
+		err = set_there(address, length, PROT_READ | PROT_WRITE);
+	/* For the pages that nobody was asked for the kernel still answers (SIGBUS). */
+	if (err == -ENOMEM)
+		err = set_whole(view, PROT_READ | PROT_WRITE);
+	machine_unlock(&changing);
+	/* Who writes where nothing is mapped any more is told so by the kernel. */
 	return err == -ENOENT ? 0 : err;
 }
 
@@ -157,17 +252,20 @@ int in_place_protect(struct mmu_view *view, uintptr_t address, size_t length)
 	int err;
 
 	count_call(view->mmu);
-	err = account() ? set(address, length, readable(view)) : -ENOMEM;
-	if (err != -ENOMEM)
-		return err;
-	/* More than asked is always right: a page that is charged is let go again unasked. */
-	atomic_store(&view->opened, false);
-	return set_whole(view, readable(view));
+	machine_lock(&changing);
+	err = protect(view, address, length);
+	machine_unlock(&changing);
+	return err;
 }
 
 int in_place_set(struct mmu_view *view, uintptr_t address, size_t length, bool may_read)
 {
+	int err;
+
 	count_call(view->mmu);
+	machine_lock(&changing);
 	(void)account();
-	return set(address, length, may_read ? PROT_READ : PROT_NONE);
+	err = set(address, length, may_read ? PROT_READ : PROT_NONE);
+	machine_unlock(&changing);
+	return err;
 }

@@ -123,6 +123,27 @@ static const char *sentence_of(int error)
 	}
 }
 
+/* Does nobody want to hear of each page's first write? */
+static bool grants_are_for_good(void)
+{
+	const struct run_options *o = &preload_control->options;
+
+	return o->dirty_limit_bytes == 0 && !o->snapshots && !o->trace;
+}
+
+/* The piece around the run has space: then there is nothing to ask about its other pages. */
+static void grow_to_piece(struct file *f, struct mkw_run *run)
+{
+	uint64_t piece = f->reserve.piece_bytes, first, end;
+
+	if (piece < MKW_PAGE_SIZE || !grants_are_for_good())
+		return;
+	first = run->page * MKW_PAGE_SIZE & ~(piece - 1);
+	end = first + piece;
+	if (reserve_knows(&f->reserve, first, piece))
+		mkw_run_grow(run, first / MKW_PAGE_SIZE, (size_t)(end - first) / MKW_PAGE_SIZE);
+}
+
 static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
 {
 	struct file *f = store;
@@ -144,6 +165,7 @@ static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct m
 			length > f->reserve.piece_bytes ? length : f->reserve.piece_bytes};
 		return mkw_fault_from_errno(mkw_set_error(error, "%s", sentence_of(error)));
 	}
+	grow_to_piece(f, run);
 	if (preload_control->options.snapshots)
 		run_snapshot_before_write(preload_control, f->number, offset, length);
 	if (preload_control->options.trace)

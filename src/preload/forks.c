@@ -59,7 +59,7 @@ int forks_begin(void)
 	return -pthread_atfork(prepare, in_parent, in_child);
 }
 
-/* A snapshot has to know of a child before there is one. */
+/* Around the handlers above, and the library's. */
 HOOK pid_t fork(void)
 {
 	struct run_control *control = preload_control;
@@ -72,6 +72,6 @@ HOOK pid_t fork(void)
 	if (pid == 0)
 		run_snapshot_fork_child(control);
 	else
-		run_snapshot_fork_parent(control, pid);
+		run_snapshot_fork_parent(control);
 	return pid;
 }

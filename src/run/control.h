@@ -112,33 +112,24 @@ struct run_stop {
 /* ---- Snapshots: snapshot.h says how they are made ------------------------------------------ */
 
 #define RUN_SNAPSHOT_PROCESSES 1024u
-#define RUN_SNAPSHOT_PINS      64u
 #define RUN_SNAPSHOT_ASKS      256u
 #define RUN_SNAPSHOT_CHUNKS    (16u << 20)
 
 enum run_snapshot_phase { RUN_SNAPSHOT_NONE, RUN_SNAPSHOT_INSTANT, RUN_SNAPSHOT_COPYING };
 
-struct run_snapshot_range {
-	uint16_t file;
-	uint64_t offset, length; /* bytes */
-};
-
 enum run_snapshot_join {
 	RUN_SNAPSHOT_FREE,
-	RUN_SNAPSHOT_CLAIMED,  /* by process pid, for itself or for the child it is to make */
-	RUN_SNAPSHOT_EXPECTED, /* fork has made the process; it has not joined yet */
+	RUN_SNAPSHOT_JOINING, /* it does not write to a view before it has joined */
 	RUN_SNAPSHOT_JOINED
 };
 
 /* A process with views. Filled in by it, freed by the supervisor, once life is lost. */
 struct run_snapshot_process {
-	_Atomic uint64_t state; /* pid << 32 | the claim's ticket << 2 | enum run_snapshot_join */
+	_Atomic uint64_t state; /* pid << 32 | enum run_snapshot_join */
 	pthread_mutex_t life;	/* robust, held as long as the process has its memory */
 	_Atomic uint32_t quiet; /* the turn of the instant for which nothing writes any more */
 	_Atomic int32_t failed; /* it could not be made quiet: negative errno */
 	uint64_t maps[RUN_FILES / 64]; /* files that it has views of, at the instant */
-	uint32_t pins;
-	struct run_snapshot_range pin[RUN_SNAPSHOT_PINS]; /* what the kernel may yet store to */
 };
 
 /* A file's part of the snapshot, by the number of the file. The supervisor's. */
@@ -151,17 +142,17 @@ struct run_snapshot_file {
 /* Somebody waits for chunks to be copied. */
 struct run_snapshot_ask {
 	_Atomic uint32_t state; /* 0 free, a pid: being written by that process, RUN_ASKED */
-	struct run_snapshot_range range;
+	uint16_t file;
+	uint64_t offset, length; /* bytes */
 };
 #define RUN_ASKED UINT32_MAX
 
 struct run_snapshots {
-	_Atomic uint32_t turn;	 /* futex: snapshots begun so far << 2 | phase */
-	_Atomic uint32_t bell;	 /* futex: the supervisor's copier has something to look at */
-	_Atomic uint32_t served; /* futex: asks were served, or a file's copy is over */
-	_Atomic uint32_t ticket; /* of the last claim of a process */
-	_Atomic uint32_t crowd;	 /* processes that found no entry */
-	uint32_t chunk_shift;	 /* log2 of the bytes of a chunk; at least a page */
+	_Atomic uint32_t turn;	  /* futex: snapshots begun so far << 2 | phase */
+	_Atomic uint32_t bell;	  /* futex: the supervisor's copier has something to look at */
+	_Atomic uint32_t served;  /* futex: asks were served, or a file's copy is over */
+	_Atomic uint32_t missing; /* processes that could not join */
+	uint32_t chunk_shift;	  /* log2 of the bytes of a chunk; at least a page */
 	struct run_snapshot_file files[RUN_FILES];
 	struct run_snapshot_ask asks[RUN_SNAPSHOT_ASKS];
 	struct run_snapshot_process processes[RUN_SNAPSHOT_PROCESSES];

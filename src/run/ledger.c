@@ -422,8 +422,12 @@ void ledger_give_back(struct ledger *ledger, void (*report)(void *arg, const str
 		giver.report = &result;
 		giver.fd = file_open(file);
 		result.error = giver.fd < 0 ? giver.fd : file_give_back(&giver, file);
-		if (giver.fd >= 0)
+		if (giver.fd >= 0) {
+			/* Whoever waits goes on now, also if a child of this process has the
+			 * descriptor still. */
+			fcntl(giver.fd, F_SETLEASE, F_UNLCK);
 			close(giver.fd);
+		}
 		if (result.error && result.error != -ENOENT)
 			result.left_bytes = result.reserved_bytes - result.returned_bytes;
 		report(arg, &result);

@@ -40,7 +40,8 @@
 #define FIEMAP_EXTENTS	 8u
 #define FIEMAP_ROUNDS	 32u
 #define LITTLE_BYTES	 (16u * PAGE_BYTES) /* so few free bytes explain a refusal */
-#define DOUBTS		 8u
+#define FOLIO_BYTES_MAX	 (2u << 20)
+#define DOUBTS		 4u
 #define DOUBT_NS	 1000000000u
 #define QUOTA_UNIT_BYTES 1024u
 
@@ -116,6 +117,11 @@ static void known_add(struct reserve *r, uint64_t start, uint64_t end)
 		atomic_store(&r->tail, end);
 }
 
+bool reserve_knows(struct reserve *r, uint64_t offset, uint64_t length)
+{
+	return known_covers(r, offset, offset + length);
+}
+
 void reserve_forget(struct reserve *r, uint64_t offset, uint64_t length)
 {
 	uint64_t last = length > UINT64_MAX - offset ? UINT64_MAX : offset + length - 1;
@@ -142,6 +148,7 @@ struct scan {
 	bool count_only; /* nothing is filled, hole_bytes is all that is wanted */
 	bool has_holes;	 /* there are some that were not filled */
 	bool shared;	 /* some extents must be copied to be written */
+	bool unshared;	 /* they were */
 };
 
 static int space_allocate(int fd, int mode, uint64_t offset, uint64_t length)
@@ -178,28 +185,15 @@ static int64_t pages_cached(int fd, uint64_t start, uint64_t end)
 	return (int64_t)(count.cache + count.evicted);
 }
 
-/*
- * To SEEK_HOLE, pages of tmpfs that the program has preallocated look like holes. They are in the
- * cache, though. Post those that are not. False: cannot be told here, nothing is posted.
- */
-static bool pages_post(struct scan *s, uint64_t start, uint64_t end)
+static int hole_fill(struct scan *s, uint64_t start, uint64_t end)
 {
-	for (uint64_t at = start, step = end - start; at < end;) {
-		uint64_t stop = step < end - at ? at + step : end;
-		int64_t cached = pages_cached(s->fd, at, stop);
+	int error;
 
-		if (cached < 0 && at == start)
-			return false;
-		if (cached && stop - at > PAGE_BYTES) {
-			step = round_up((stop - at) / 2, PAGE_BYTES);
-			continue;
-		}
-		if (!cached)
-			hole_post(s, at, stop);
-		at = stop;
-		step *= 2;
-	}
-	return true;
+	hole_post(s, start, end);
+	error = space_allocate(s->fd, FALLOC_FL_KEEP_SIZE, start, end - start);
+	if (!error)
+		s->hole_bytes += end - start;
+	return error;
 }
 
 static uint64_t blocks_now(int fd)
@@ -209,41 +203,59 @@ static uint64_t blocks_now(int fd)
 	return fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks;
 }
 
-static int pages_allocate(struct scan *s, uint64_t start, uint64_t end)
+/* For kernels before 6.5. If the numbers do not add up some of it was the program's, or somebody
+ * else was at work: then none of it is ours. */
+static int pages_fill_blindly(struct scan *s, uint64_t start, uint64_t end)
 {
-	bool posted = pages_post(s, start, end);
-	uint64_t before = posted ? 0 : blocks_now(s->fd);
+	uint64_t before = blocks_now(s->fd), blocks = round_up(end - start, PAGE_BYTES) / 512;
 	int error = space_allocate(s->fd, FALLOC_FL_KEEP_SIZE, start, end - start);
 
-	/* If the numbers do not add up some of it was the program's, or somebody else was at
-	 * work: then none of it is ours. */
-	if (!posted && !error && before &&
-	    blocks_now(s->fd) - before == round_up(end - start, PAGE_BYTES) / 512)
+	if (error)
+		return error;
+	s->hole_bytes += end - start;
+	if (before && blocks_now(s->fd) - before == blocks)
 		hole_post(s, start, end);
+	return 0;
+}
+
+/*
+ * To SEEK_HOLE, pages of tmpfs that are reserved look like holes as long as nobody has written them
+ * or reserved them once more. They are in the cache, though: fill only what is not.
+ */
+static int pages_fill(struct scan *s, uint64_t start, uint64_t end)
+{
+	int error = 0;
+
+	for (uint64_t at = start, step = end - start; at < end && !error;) {
+		uint64_t stop = step < end - at ? at + step : end;
+		int64_t cached = pages_cached(s->fd, at, stop);
+
+		if (cached < 0)
+			return pages_fill_blindly(s, at, end);
+		if (cached && stop - at > PAGE_BYTES) {
+			step = round_up((stop - at) / 2, PAGE_BYTES);
+			continue;
+		}
+		if (!cached)
+			error = hole_fill(s, at, stop);
+		at = stop;
+		step *= 2;
+	}
 	return error;
 }
 
 static int scan_hole(struct scan *s, uint64_t start, uint64_t end)
 {
 	uint64_t from = most(start, s->from), stop = least(end, s->end);
-	int error;
 
-	if (from >= stop) {
-		s->has_holes = true;
-		return 0;
-	}
 	s->has_holes |= from > start || stop < end;
-	if (s->count_only) {
-		error = 0;
-	} else if (s->r->holes == HOLES_BY_PAGE) {
-		error = pages_allocate(s, from, stop);
-	} else {
-		hole_post(s, from, stop);
-		error = space_allocate(s->fd, FALLOC_FL_KEEP_SIZE, from, stop - from);
-	}
-	if (!error)
-		s->hole_bytes += stop - from;
-	return error;
+	if (from >= stop)
+		return 0;
+	if (!s->count_only)
+		return s->r->holes == HOLES_BY_PAGE ? pages_fill(s, from, stop)
+						    : hole_fill(s, from, stop);
+	s->hole_bytes += stop - from;
+	return 0;
 }
 
 union fiemap_room {
@@ -327,14 +339,14 @@ static int scan_range(struct scan *s, uint64_t start, uint64_t end)
 
 /* ---- Room --------------------------------------------------------------------------------- */
 
-static uint64_t room_on_disk(int fd)
+static uint64_t room_on_disk(int fd, bool with_reserve)
 {
 	struct statfs fs;
 
 	/* Who does not tell is not to be believed to be full. */
 	if (fstatfs(fd, &fs) || !fs.f_blocks)
 		return UINT64_MAX;
-	return (uint64_t)(geteuid() ? fs.f_bavail : fs.f_bfree) *
+	return (uint64_t)(with_reserve ? fs.f_bfree : fs.f_bavail) *
 	       (uint64_t)(fs.f_frsize ? fs.f_frsize : fs.f_bsize);
 }
 
@@ -367,9 +379,12 @@ static uint64_t room_in_quotas(int fd, const struct stat *st)
 }
 
 /* Are there so many bytes, for all one can see? 0, -ENOSPC or -EDQUOT. */
-static int room_check(int fd, const struct stat *st, uint64_t bytes)
+static int room_check(struct reserve *r, int fd, const struct stat *st, uint64_t bytes)
 {
-	if (room_on_disk(fd) < bytes)
+	/* What root alone may use; btrfs counts there what nobody can. */
+	bool with_reserve = !geteuid() && !r->copies;
+
+	if (room_on_disk(fd, with_reserve) < bytes)
 		return -ENOSPC;
 	return room_in_quotas(fd, st) < bytes ? -EDQUOT : 0;
 }
@@ -408,12 +423,12 @@ static int count_run(struct reserve *r, int fd, const struct stat *st, uint64_t 
 	uint64_t wanted = atomic_fetch_add(&r->counted_bytes, holes) + holes;
 	int error;
 
-	if (!holes || !room_check(fd, st, wanted))
+	if (!holes || !room_check(r, fd, st, wanted))
 		return 0;
 	atomic_store(&r->counted_bytes, holes);
 	if (syscall(SYS_fdatasync, fd) && is_full(-errno))
 		return -errno;
-	error = room_check(fd, st, holes);
+	error = room_check(r, fd, st, holes);
 	if (error)
 		bytes_take(&r->counted_bytes, holes);
 	return error;
@@ -446,8 +461,8 @@ int reserve_init(struct reserve *r, int fd, uint64_t piece_bytes, reserve_post_f
 /* May whole pieces be reserved, by what is free and what is reserved ahead already? */
 static bool ahead_fits(struct reserve *r, int fd)
 {
-	return r->ahead &&
-	       atomic_load(&r->ahead_bytes) + r->piece_bytes <= room_on_disk(fd) / AHEAD_SHARE;
+	return r->ahead && atomic_load(&r->ahead_bytes) + r->piece_bytes <=
+				   room_on_disk(fd, false) / AHEAD_SHARE;
 }
 
 /* Space for the holes of [offset, end), and for more if wanted. 0 or -errno. */
@@ -492,6 +507,7 @@ static int run_reserve(struct scan *s, const struct stat *st, uint64_t offset, u
 		error = run_fill(s, offset, end, ahead);
 	if (!error && s->shared) {
 		error = space_allocate(s->fd, FALLOC_FL_UNSHARE_RANGE, offset, end - offset);
+		s->unshared = !error;
 		return is_full(error) ? error : 0;
 	}
 	if (error != -EOPNOTSUPP && error != -ENOSYS)
@@ -500,8 +516,29 @@ static int run_reserve(struct scan *s, const struct stat *st, uint64_t offset, u
 	return count_run(s->r, s->fd, st, offset, end);
 }
 
-/* Nothing tells why the kernel refused this write. Perhaps it does not any more. */
-static int broken_doubt(struct reserve *r)
+/* ---- Broken runs -------------------------------------------------------------------------- */
+
+/*
+ * Where does the kernel lack space? In the run, if somebody has punched it; else around: it asks
+ * the file system for all of the folio that a page is part of, and readahead makes folios of many
+ * pages. How large it is nobody tells. 0, perhaps with *filled; or -errno.
+ */
+static int broken_fill(struct scan *s, const struct stat *st, uint64_t offset, uint64_t end,
+		       bool *filled)
+{
+	int error = 0;
+
+	*filled = false;
+	for (uint64_t unit = PAGE_BYTES; unit <= FOLIO_BYTES_MAX && !error && !*filled; unit *= 2) {
+		error = run_reserve(s, st, offset / unit * unit,
+				    least(round_up(end, unit), s->size), false);
+		*filled = s->hole_bytes || s->unshared;
+	}
+	return error;
+}
+
+/* Nothing tells why the kernel has refused this write. Perhaps it does not any more? */
+static bool broken_doubt(struct reserve *r)
 {
 	struct timespec ts;
 
@@ -512,33 +549,33 @@ static int broken_doubt(struct reserve *r)
 		atomic_store(&r->doubt_ns, now);
 		atomic_store(&r->doubts, 0);
 	}
-	if (atomic_fetch_add(&r->doubts, 1) < DOUBTS)
-		return 0;
-	/* Not every free block is one that the next copy may go to. */
-	return r->copies ? -ENOSPC : -EIO;
+	return atomic_fetch_add(&r->doubts, 1) < DOUBTS;
 }
 
 static int broken_explain(struct scan *s, const struct stat *st, uint64_t offset, uint64_t end)
 {
 	struct reserve *r = s->r;
+	bool filled = false;
 	char byte;
-	int error;
+	int error = 0;
 
 	reserve_forget(r, offset, end - offset);
 	while (syscall(SYS_pread64, s->fd, &byte, sizeof(byte), offset) < 0)
 		if (errno != EINTR)
 			return -EIO;
-	if (r->holes == HOLES_UNLIMITED)
-		return broken_doubt(r);
 	if (atomic_load(&r->counted))
 		error = count_run(r, s->fd, st, offset, end);
-	else
-		error = run_reserve(s, st, offset, end, false);
-	if (!error && s->hole_bytes)
-		return 0; /* there was a hole again */
-	if (!is_full(error))
-		error = room_check(s->fd, st, end - offset + LITTLE_BYTES);
-	return error ? error : broken_doubt(r);
+	else if (r->holes != HOLES_UNLIMITED)
+		error = broken_fill(s, st, offset, end, &filled);
+	if (is_full(error))
+		return error;
+	if (filled || broken_doubt(r))
+		return 0;
+	error = room_check(r, s->fd, st, end - offset + LITTLE_BYTES);
+	/* Not every free block is one that the next copy may go to. */
+	if (!error)
+		error = r->copies ? -ENOSPC : -EIO;
+	return error;
 }
 
 static int run_answer(struct reserve *r, uint64_t offset, uint64_t length, bool broken)
@@ -548,8 +585,15 @@ static int run_answer(struct reserve *r, uint64_t offset, uint64_t length, bool 
 	uint64_t end;
 	int error;
 
+	if (s.fd < 0)
+		return -EBADF;
+	if (fstat(s.fd, &st)) {
+		if (errno == EBADF)
+			return -EBADF;
+		return broken ? -EIO : 0;
+	}
 	/* The program may have closed it, and opened something else. */
-	if (s.fd < 0 || fstat(s.fd, &st) || st.st_dev != r->dev || st.st_ino != r->ino)
+	if (st.st_dev != r->dev || st.st_ino != r->ino)
 		return -EBADF;
 	s.size = (uint64_t)st.st_size;
 	if (offset >= s.size)

@@ -3,10 +3,11 @@
  * snapshot.c - snapshots, the program's side: being quiet for an instant, and waiting for chunks to
  * be copied. snapshot.h says how it works together.
  *
- * The entry of a process: FREE -> CLAIMED (by itself, or by its parent before fork) -> EXPECTED
- * (fork has made the child; it may be skipped) -> JOINED (its thread holds life). Each change is
- * made by compare-and-swap of the whole word, ticket included: an entry that was taken back
- * meanwhile and given to another is left alone.
+ * The entry of a process: FREE -> JOINING -> JOINED, by itself; its thread holds life from JOINED
+ * on. Then the process looks at the turn: either it sees the instant, or the supervisor sees it. So
+ * a process that is joining need not be waited for, nor a child that fork has just made: it looks
+ * whether there was an instant since the fork began, and if so gives up what the parent had been
+ * granted.
  *
  * joining comes before a hold; the thread takes neither.
  */
@@ -20,13 +21,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-#define LOOK_NS		 (RUN_LOOK_MS * 1000000ull)
-#define HOLDS_NS	 1000000000ull /* how long an instant waits for writes that have begun */
-#define STACK_BYTES	 (128u << 10)
-#define SIGSET_BYTES	 (_NSIG / 8) /* the kernel's */
-#define PHASE(turn)	 ((turn)&3u)
-#define STATE(word)	 ((unsigned)((word)&3u))
-#define AT(word, state_) (((word) & ~(uint64_t)3) | (state_))
+#define LOOK_NS	     (RUN_LOOK_MS * 1000000ull)
+#define HOLDS_NS     1000000000ull /* how long an instant waits for writes that have begun */
+#define STACK_BYTES  (128u << 10)
+#define SIGSET_BYTES (_NSIG / 8) /* the kernel's */
+#define PHASE(turn)  ((turn)&3u)
 
 /* This process. */
 static struct {
@@ -34,7 +33,8 @@ static struct {
 	struct run_control *control;
 	const struct run_snapshot_ops *ops;
 	struct run_snapshot_process *entry; /* NULL: not joined */
-	uint64_t claim;			    /* its state as it was claimed */
+	uint32_t fork_turn;		    /* before fork, for the child */
+	_Atomic uint32_t joined;	    /* futex: the thread has begun */
 	_Atomic uint32_t shut;		    /* futex: 1: holds wait */
 	_Atomic uint32_t holds;		    /* futex: that have begun and not ended */
 } here = {.joining = PTHREAD_MUTEX_INITIALIZER};
@@ -108,7 +108,9 @@ static bool ask(struct run_snapshots *s, uint16_t file, uint64_t offset, uint64_
 
 		if (!atomic_compare_exchange_strong(&s->asks[i].state, &state, tid))
 			continue;
-		s->asks[i].range = (struct run_snapshot_range){file, offset, length};
+		s->asks[i].file = file;
+		s->asks[i].offset = offset;
+		s->asks[i].length = length;
 		atomic_store(&s->asks[i].state, RUN_ASKED);
 		asked = true;
 	}
@@ -169,21 +171,17 @@ void run_hold_end(struct run_control *control)
 		hold_drop();
 }
 
+static uint64_t entry_state(enum run_snapshot_join state)
+{
+	return (uint64_t)(uint32_t)getpid() << 32 | state;
+}
+
 /* ---- The thread --------------------------------------------------------------------------- */
 
 void run_snapshot_maps(uint16_t file)
 {
 	if (file < RUN_FILES)
 		here.entry->maps[file / 64] |= 1ull << file % 64;
-}
-
-void run_snapshot_pinned(uint16_t file, uint64_t offset, uint64_t length)
-{
-	struct run_snapshot_process *p = here.entry;
-
-	if (p->pins < RUN_SNAPSHOT_PINS)
-		p->pin[p->pins] = (struct run_snapshot_range){file, offset, length};
-	p->pins++;
 }
 
 /* False: something goes on for too long. */
@@ -202,19 +200,17 @@ static bool holds_wait(void)
 	return true;
 }
 
-static void be_quiet(uint32_t turn)
+static void be_quiet(struct run_snapshot_process *p, uint32_t turn)
 {
-	struct run_snapshot_process *p = here.entry;
 	int error = -EBUSY;
 	bool held;
 
 	memset(p->maps, 0, sizeof(p->maps));
-	p->pins = 0;
 	atomic_store(&here.shut, 1);
 	held = holds_wait();
 	if (held)
 		error = here.ops->quiesce();
-	atomic_store(&p->failed, p->pins > RUN_SNAPSHOT_PINS ? -E2BIG : error);
+	atomic_store(&p->failed, error);
 	atomic_store(&p->quiet, turn);
 	run_futex_ring(&area()->bell);
 	while (atomic_load(&area()->turn) == turn && run_supervisor_lives(here.control))
@@ -240,17 +236,19 @@ static void life_begin(struct run_snapshot_process *p)
 static void *thread_main(void *arg)
 {
 	struct run_snapshot_process *p = arg;
-	uint64_t pid = (uint64_t)(uint32_t)getpid() << 32;
 
 	prctl(PR_SET_NAME, "mkw-snapshot");
+	here.entry = p;
+	atomic_store(&p->quiet, 0);
+	atomic_store(&p->failed, 0);
 	life_begin(p);
-	atomic_store(&p->state, pid | (uint32_t)AT(here.claim, RUN_SNAPSHOT_JOINED));
-	run_futex_ring(&area()->bell);
+	atomic_store(&p->state, entry_state(RUN_SNAPSHOT_JOINED));
+	run_futex_ring(&here.joined);
 	while (run_supervisor_lives(here.control)) {
 		uint32_t turn = atomic_load(&area()->turn);
 
 		if (PHASE(turn) == RUN_SNAPSHOT_INSTANT && atomic_load(&p->quiet) != turn)
-			be_quiet(turn);
+			be_quiet(p, turn);
 		else
 			run_futex_wait(&area()->turn, turn, LOOK_NS);
 	}
@@ -287,116 +285,99 @@ static int thread_start(struct run_snapshot_process *p)
 /* ---- Joining, and fork -------------------------------------------------------------------- */
 
 /* NULL: all entries are taken. */
-static struct run_snapshot_process *entry_claim(struct run_snapshots *s, uint64_t *claim)
+static struct run_snapshot_process *entry_claim(struct run_snapshots *s)
 {
-	uint32_t ticket = atomic_fetch_add(&s->ticket, 1) & (UINT32_MAX >> 2);
-
-	*claim = (uint64_t)(uint32_t)getpid() << 32 | ticket << 2 | RUN_SNAPSHOT_CLAIMED;
 	for (unsigned i = 0; i < RUN_SNAPSHOT_PROCESSES; i++) {
-		uint64_t state = 0;
+		uint64_t state = RUN_SNAPSHOT_FREE;
 
-		if (atomic_compare_exchange_strong(&s->processes[i].state, &state, *claim)) {
-			atomic_store(&s->processes[i].quiet, 0);
-			atomic_store(&s->processes[i].failed, 0);
+		if (atomic_compare_exchange_strong(&s->processes[i].state, &state,
+						   entry_state(RUN_SNAPSHOT_JOINING)))
 			return &s->processes[i];
-		}
 	}
-	atomic_fetch_add(&s->crowd, 1);
 	return NULL;
 }
 
-/* Claimed: start the thread, which takes it. */
-static int entry_take(struct run_snapshot_process *entry, uint64_t claim)
+static int join(void)
 {
-	int error;
+	struct run_snapshot_process *p = entry_claim(area());
+	int error = p ? thread_start(p) : -EAGAIN;
 
-	here.entry = entry;
-	here.claim = claim;
-	error = thread_start(entry);
 	if (error) {
-		here.entry = NULL;
-		atomic_store(&entry->failed, error);
-		run_futex_ring(&area()->bell);
+		if (p)
+			atomic_store(&p->state, RUN_SNAPSHOT_FREE);
+		atomic_fetch_add(&area()->missing, 1);
 		return error;
 	}
-	while (STATE(atomic_load(&entry->state)) != RUN_SNAPSHOT_JOINED) {
-		uint32_t bell = atomic_load(&area()->bell);
+	while (atomic_load(&p->state) != entry_state(RUN_SNAPSHOT_JOINED)) {
+		uint32_t joined = atomic_load(&here.joined);
 
-		if (STATE(atomic_load(&entry->state)) != RUN_SNAPSHOT_JOINED)
-			run_futex_wait(&area()->bell, bell, LOOK_NS);
+		if (atomic_load(&p->state) != entry_state(RUN_SNAPSHOT_JOINED))
+			run_futex_wait(&here.joined, joined, LOOK_NS);
 	}
 	return 0;
 }
 
 /* The supervisor may not have seen us: nothing is written before its instant is over. */
-static void instant_wait(struct run_control *control)
+static void instant_wait(void)
 {
-	uint32_t turn = atomic_load(&control->snapshots.turn);
+	uint32_t turn = atomic_load(&area()->turn);
 
-	while (PHASE(turn) == RUN_SNAPSHOT_INSTANT && run_supervisor_lives(control)) {
-		run_futex_wait(&control->snapshots.turn, turn, LOOK_NS);
-		turn = atomic_load(&control->snapshots.turn);
+	while (PHASE(turn) == RUN_SNAPSHOT_INSTANT && run_supervisor_lives(here.control)) {
+		run_futex_wait(&area()->turn, turn, LOOK_NS);
+		turn = atomic_load(&area()->turn);
 	}
 }
 
 int run_snapshot_join(struct run_control *control, const struct run_snapshot_ops *ops)
 {
-	struct run_snapshot_process *entry;
 	int error = 0, saved = errno;
-	uint64_t claim;
 
 	pthread_mutex_lock(&here.joining);
 	if (!here.entry) {
 		here.control = control;
 		here.ops = ops;
-		entry = entry_claim(&control->snapshots, &claim);
-		error = entry ? entry_take(entry, claim) : -EAGAIN;
+		error = join();
 		if (!error)
-			instant_wait(control);
+			instant_wait();
 	}
 	pthread_mutex_unlock(&here.joining);
 	errno = saved;
 	return error;
 }
 
-/* The entry of the child that is being made; below the mutex. */
-static struct {
-	struct run_snapshot_process *entry;
-	uint64_t claim;
-} child;
-
 void run_snapshot_fork_begin(struct run_control *control)
 {
 	pthread_mutex_lock(&here.joining);
 	run_hold_begin(control);
-	child.entry = NULL;
-	if (here.entry)
-		child.entry = entry_claim(&control->snapshots, &child.claim);
+	here.fork_turn = atomic_load(&control->snapshots.turn);
 }
 
-void run_snapshot_fork_parent(struct run_control *control, pid_t pid)
+void run_snapshot_fork_parent(struct run_control *control)
 {
-	uint64_t claim = child.claim;
-
-	if (child.entry && pid < 0)
-		atomic_store(&child.entry->state, RUN_SNAPSHOT_FREE);
-	else if (child.entry)
-		atomic_compare_exchange_strong(&child.entry->state, &claim,
-					       (uint64_t)(uint32_t)pid << 32 |
-						       (uint32_t)AT(claim, RUN_SNAPSHOT_EXPECTED));
 	run_hold_end(control);
 	pthread_mutex_unlock(&here.joining);
 }
 
 void run_snapshot_fork_child(struct run_control *control)
 {
-	(void)control;
+	bool joined = here.entry != NULL;
+
 	/* Of the threads that held, waited, or were quiet, none is here. */
 	depth = 0;
 	atomic_store(&here.holds, 0);
 	atomic_store(&here.shut, 0);
 	here.entry = NULL;
-	if (child.entry)
-		entry_take(child.entry, child.claim);
+	if (joined && join() == 0 &&
+	    (PHASE(here.fork_turn) == RUN_SNAPSHOT_INSTANT ||
+	     atomic_load(&area()->turn) != here.fork_turn)) {
+		/* There was an instant since: what the parent had been granted is asked for anew.
+		 */
+		instant_wait();
+		run_hold_begin(control);
+		if (here.ops->quiesce() != 0)
+			atomic_fetch_add(&area()->missing, 1);
+		here.ops->resume();
+		run_hold_end(control);
+	}
 	pthread_mutex_unlock(&here.joining);
 }

@@ -14,11 +14,12 @@
  * entry is lost, which the supervisor takes back. If the supervisor dies, or a copy fails, whoever
  * waits goes on, and the snapshot is lost, not the program.
  *
- * A process has one entry in the table from before its first view until its memory goes (exit,
- * exec, SIGKILL): its life is a robust mutex, held by the thread. A fork enters the child before it
- * is made, so that no process with granted pages is ever unknown.
+ * A process has an entry in the table from before its first view until its memory goes (exit, exec,
+ * SIGKILL): its life is a robust mutex, held by the thread. A child of fork enters itself before
+ * anything of it runs.
  *
- * Not held back: writers that are not processes of the program.
+ * Not held back: writers that are not processes of the program; and system calls under way that
+ * store to views (read(2) into a mapping): what they store may be in the copy or not, or in part.
  */
 #ifndef RUN_SNAPSHOT_H
 #define RUN_SNAPSHOT_H
@@ -28,23 +29,22 @@
 struct run_snapshot_ops {
 	/*
 	 * When it returns nobody writes to a file through a view of this process, and page_mkwrite
-	 * runs for none, until resume; what was granted is asked for anew. It calls
-	 * run_snapshot_maps for each file that has views, and run_snapshot_pinned for what is
-	 * pinned for writing. It runs with holds shut, so it need not fear new views or a fork.
-	 * Not 0 (negative errno): it cannot be, and resume is called all the same.
+	 * runs for none, until resume; what was granted is asked for anew (mkw_quiesce of all that
+	 * is mapped). It calls run_snapshot_maps for each file that has views. It runs with holds
+	 * shut, so it need not fear new views or a fork. Not 0 (negative errno; -EOPNOTSUPP: there
+	 * are views that were opened whole): it cannot be, and resume is called all the same.
 	 */
 	int (*quiesce)(void);
 	void (*resume)(void);
 };
 
 /* Before the first view of the process is made (or later calls: does nothing): enters it into the
- * table and starts the thread. 0, or -errno: then snapshots lack this process, and say so. Not in a
- * signal handler. */
+ * table and starts the thread. 0, or -errno: then there will be no snapshots, and it is said why.
+ * Not in a signal handler, not within a hold. */
 int run_snapshot_join(struct run_control *control, const struct run_snapshot_ops *ops);
 
-/* From quiesce only. */
+/* There is a view of the file. From quiesce only. */
 void run_snapshot_maps(uint16_t file);
-void run_snapshot_pinned(uint16_t file, uint64_t offset, uint64_t length);
 
 /*
  * Before [offset, offset+length) of the file is written to, cut off or punched: returns when a
@@ -60,16 +60,17 @@ void run_snapshot_before_write(struct run_control *control, uint16_t file, uint6
 /*
  * What must not happen during an instant, other than writes through views: begin waits while there
  * is one, and an instant waits for the end. For writes to files by system calls, and for making
- * views. May nest only in a thread that does not wait in between. Keeps errno. Does nothing before
- * run_snapshot_join.
+ * views. May nest. Keeps errno.
  */
 void run_hold_begin(struct run_control *control);
 void run_hold_end(struct run_control *control);
 
-/* Around fork(): before; after it in the parent, with what it returned (-1: it failed); in the
- * child, before anything of it writes to a view. Nothing happens before run_snapshot_join. */
+/*
+ * Around fork, by pthread_atfork or the like; registered after the library's own handlers
+ * (mkw_space_create): begin before theirs, child after theirs.
+ */
 void run_snapshot_fork_begin(struct run_control *control);
-void run_snapshot_fork_parent(struct run_control *control, pid_t child);
+void run_snapshot_fork_parent(struct run_control *control);
 void run_snapshot_fork_child(struct run_control *control);
 
 #endif

@@ -9,53 +9,18 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Length of the UTF-8 sequence at s; 0 if it is none (overlong, surrogate, cut, beyond U+10FFFF).
- */
-static size_t utf8_length(const unsigned char *s)
+static void string_put(FILE *out, const char *s)
 {
-	unsigned second_min = 0x80, second_max = 0xbf;
-	size_t length;
-
-	if (s[0] < 0x80)
-		return 1;
-	if (s[0] >= 0xc2 && s[0] <= 0xdf)
-		length = 2;
-	else if (s[0] >= 0xe0 && s[0] <= 0xef)
-		length = 3;
-	else if (s[0] >= 0xf0 && s[0] <= 0xf4)
-		length = 4;
-	else
-		return 0;
-	if (s[0] == 0xe0)
-		second_min = 0xa0;
-	else if (s[0] == 0xed)
-		second_max = 0x9f;
-	else if (s[0] == 0xf0)
-		second_min = 0x90;
-	else if (s[0] == 0xf4)
-		second_max = 0x8f;
-	if (s[1] < second_min || s[1] > second_max)
-		return 0;
-	for (size_t i = 2; i < length; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return length;
-}
-
-static void string_put(FILE *out, const char *value)
-{
-	const unsigned char *s = (const unsigned char *)value;
-
 	fputc('"', out);
 	while (*s) {
-		size_t length = utf8_length(s);
+		size_t length = text_utf8_length(s);
 
 		if (length == 0)
 			fputs("\xef\xbf\xbd", out);
 		else if (*s == '"' || *s == '\\')
 			fprintf(out, "\\%c", *s);
-		else if (*s < 0x20 || *s == 0x7f)
-			fprintf(out, "\\u%04x", *s);
+		else if ((unsigned char)*s < 0x20 || *s == 0x7f)
+			fprintf(out, "\\u%04x", (unsigned char)*s);
 		else
 			fwrite(s, 1, length, out);
 		s += length ? length : 1;

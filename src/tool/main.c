@@ -25,6 +25,7 @@ static const struct verb verbs[] = {
 	{"cp", "copy an object or a file to another", cp_help, cp_main},
 	{"run", "run a program, and be asked before its mapped files are written", run_help,
 	 run_main},
+	{"trace", "tell what a trace of mkwrite run has, or draw it", trace_help, trace_main},
 	{"bench", "measure against the kernel's own mmap", NULL, bench_main},
 };
 

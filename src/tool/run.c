@@ -18,7 +18,7 @@ const char run_help[] =
 	"Run a program, unchanged, and be asked before it writes to files it has mapped:\n"
 	"a full disk makes it wait instead of ending it with SIGBUS.\n"
 	"\n"
-	"  --on-full=wait       on a full disk the writing thread waits for space (default)\n"
+	"  --on-full=wait       on a full disk the writing thread waits (default)\n"
 	"  --on-full=exit       the process ends with status 75\n"
 	"  --on-full=signal     it gets SIGBUS, as it would by itself\n"
 	"  --on-full-exec=COMMAND\n"
@@ -28,6 +28,10 @@ const char run_help[] =
 	"                       (default 1M; 0: not ahead)\n"
 	"  --dirty-limit=SIZE   never more dirty mapped memory than that in a process\n"
 	"  --trace=FILE         record first writes and syncs, for mkwrite trace FILE\n"
+	"  --snapshot=SECONDS|SIGNAL\n"
+	"                       copy the mapped files as of one instant, each so many\n"
+	"                       seconds, or when this command gets the signal\n"
+	"  --snapshot-dir=DIR   the copies go there (default: beside each file)\n"
 	"  --no-children        leave processes alone that the program makes\n"
 	"  --check              only say whether the program can be run, and why not\n"
 	"  --json               with --check: as JSON\n"
@@ -43,7 +47,7 @@ const char run_help[] =
 	"this; 127 there is no such program.\n";
 
 struct run_arguments {
-	const char *on_full;
+	const char *on_full, *snapshot, *snapshot_folder;
 	bool check;
 };
 
@@ -89,6 +93,8 @@ static int settings_check(const struct run_settings *settings,
 	if (settings->shared.dirty_limit_bytes != 0 &&
 	    settings->shared.dirty_limit_bytes < DIRTY_LIMIT_MIN)
 		return tool_usage(options, "--dirty-limit: two pages (8K) at least");
+	if (arguments->snapshot_folder && !arguments->snapshot)
+		return tool_usage(options, "--snapshot-dir goes with --snapshot only");
 	if (options->json && !arguments->check)
 		return tool_usage(options, "--json goes with --check only");
 	return 0;
@@ -105,6 +111,8 @@ static int settings_take(struct run_settings *settings, struct run_arguments *ar
 		{"reserve", OPTION_SIZE, &shared->reserve_bytes},
 		{"dirty-limit", OPTION_SIZE, &shared->dirty_limit_bytes},
 		{"trace", OPTION_TEXT, &settings->trace},
+		{"snapshot", OPTION_TEXT, &arguments->snapshot},
+		{"snapshot-dir", OPTION_TEXT, &arguments->snapshot_folder},
 		{"no-children", OPTION_FLAG, &shared->no_children},
 		{"check", OPTION_FLAG, &arguments->check},
 		{0},
@@ -121,8 +129,26 @@ static int settings_take(struct run_settings *settings, struct run_arguments *ar
 	}
 	if (arguments->on_full && policy_set(&shared->policy, arguments->on_full, options) != 0)
 		return RUN_EXIT_SELF;
+	if (arguments->snapshot &&
+	    snapshot_plan_parse(&settings->snapshot_plan, arguments->snapshot, options) != 0)
+		return RUN_EXIT_SELF;
+	settings->snapshot_plan.directory = arguments->snapshot_folder;
+	shared->snapshots = arguments->snapshot != NULL;
 	shared->trace = settings->trace != NULL;
 	return settings_check(settings, arguments, options) != 0 ? RUN_EXIT_SELF : 0;
+}
+
+/* 0 or RUN_EXIT_SELF with a message. */
+static int snapshots_begin(struct run *run)
+{
+	const struct snapshot_plan *plan = &run->settings.snapshot_plan;
+
+	run->copier = copier_start(run->control, plan, run->options);
+	if (!run->copier)
+		return RUN_EXIT_SELF;
+	if (plan->signal != 0)
+		signals_leave(run, plan->signal);
+	return 0;
 }
 
 /* The program runs. 0, or an exit status: it does not, or not any more. */
@@ -132,7 +158,10 @@ static int program_begin(struct run *run)
 
 	if (code != 0)
 		return code;
-	code = watch_start(run);
+	if (run->settings.shared.snapshots)
+		code = snapshots_begin(run);
+	if (code == 0)
+		code = watch_start(run);
 	if (code != 0)
 		kill(run->program, SIGKILL);
 	return code;
@@ -152,6 +181,8 @@ static int supervise(struct run *run)
 	}
 	if (run->program > 0)
 		waitpid(run->program, &wait_status, 0);
+	if (run->copier)
+		copier_end(run->copier, code == 0);
 	watch_end(run, wait_status);
 	return code != 0 ? code : status_repeat(wait_status);
 }

@@ -14,6 +14,7 @@
 #define RUN_H
 
 #include "run/control.h"
+#include "snapshot.h"
 #include "tool.h"
 
 #include <elf.h>
@@ -80,7 +81,8 @@ struct run_settings {
 	struct run_options shared;
 	const char *full_command; /* NULL: none */
 	const char *trace;
-	char **program; /* its argv */
+	struct snapshot_plan snapshot_plan; /* if shared.snapshots */
+	char **program;			    /* its argv */
 };
 
 struct run_inherited { /* what the program gets as we got it */
@@ -100,6 +102,7 @@ struct run {
 	bool program_stopped;
 	_Atomic bool ended; /* the program has: the watcher looks once more, and ends */
 	struct watch *watch;
+	struct copier *copier; /* NULL: no snapshots */
 };
 
 /* ---- run_start.c --------------------------------------------------------------------------- */
@@ -119,6 +122,8 @@ int stdio_fill(void);
 
 /* Signals are for the main thread from now on. */
 void signals_take(struct run *run);
+/* This one, whatever it is, has a handler. */
+void signals_leave(struct run *run, int signal);
 /* Put back for a child, before exec. */
 void signals_give(const struct run_inherited *inherited);
 /* Pass signals on until the program has ended; then it is a zombie. */

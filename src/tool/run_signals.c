@@ -37,6 +37,16 @@ void signals_take(struct run *run)
 	pthread_sigmask(SIG_BLOCK, &run->signals, &run->inherited.mask);
 }
 
+void signals_leave(struct run *run, int signal)
+{
+	sigset_t one;
+
+	sigemptyset(&one);
+	sigaddset(&one, signal);
+	sigdelset(&run->signals, signal);
+	pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
 void signals_give(const struct run_inherited *inherited)
 {
 	sigaction(SIGCHLD, &inherited->child, NULL);

@@ -8,6 +8,7 @@
  */
 #include "run.h"
 
+#include "run/ledger.h"
 #include "trace_recorder.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@ struct watch {
 	bool started;
 	struct stops *stops;
 	struct said *said;
+	struct ledger *ledger;
 	struct trace_recorder *recorder; /* NULL: no trace */
 	int trace_error;		 /* the last one that was told */
 	bool reached;			 /* the program has loaded the library, and found us */
@@ -32,6 +34,8 @@ static void watch_free(struct watch *watch)
 		stops_destroy(watch->stops);
 	if (watch->said)
 		said_destroy(watch->said);
+	if (watch->ledger)
+		ledger_destroy(watch->ledger);
 	free(watch);
 }
 
@@ -44,8 +48,9 @@ int watch_prepare(struct run *run)
 		watch->run = run;
 		watch->stops = stops_create(run);
 		watch->said = said_create();
+		watch->ledger = ledger_create();
 	}
-	if (!watch || !watch->stops || !watch->said) {
+	if (!watch || !watch->stops || !watch->said || !watch->ledger) {
 		tool_error(run->options, "%s", strerror(ENOMEM));
 		if (watch)
 			watch_free(watch);
@@ -69,6 +74,8 @@ static void event_take(struct watch *watch, const struct run_event *event)
 		say_event(watch->run, watch->said, event);
 	if (event->kind == RUN_EVENT_PROCESS && event->pid == watch->run->program)
 		watch->reached = true;
+	/* Without memory the range stays reserved; the file is right in any case. */
+	ledger_event(watch->ledger, watch->run->control, event);
 	if (watch->recorder)
 		trace_recorder_take(watch->recorder, watch->run->control, event);
 }
@@ -132,6 +139,19 @@ static void trace_end(struct watch *watch, int wait_status)
 			   name_of_path(watch->run->settings.trace).s, strerror(-error));
 }
 
+/* What stays reserved takes room that nobody needs: worth a line, if anything can be done. */
+static void ledger_report(void *arg, const struct ledger_file *file)
+{
+	const struct watch *watch = arg;
+
+	if (file->error != 0 && file->error != -ENOENT && file->left_bytes > 0)
+		tool_error(watch->run->options,
+			   "%s: up to %s that it did not need stay reserved for it: %s",
+			   name_of_path(file->path).s, text_size(file->left_bytes).s,
+			   file->error == -EAGAIN ? "another process has it open"
+						  : strerror(-file->error));
+}
+
 static void reach_check(const struct watch *watch)
 {
 	if (!watch->reached)
@@ -150,6 +170,7 @@ void watch_end(struct run *run, int wait_status)
 		run_ring(run->control);
 		pthread_join(watch->thread, NULL);
 		reach_check(watch);
+		ledger_give_back(watch->ledger, ledger_report, watch);
 	}
 	trace_end(watch, wait_status);
 	watch_free(watch);

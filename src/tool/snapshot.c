@@ -132,16 +132,6 @@ static void copies_watch(struct copier *copier)
 	}
 }
 
-static void pins_copy(struct copier *copier)
-{
-	struct run_snapshot_range range;
-
-	for (unsigned i = 0; instant_pin(copier, i, &range); i++)
-		if (range.file < RUN_FILES && copier->copies[range.file])
-			copy_range(copier, copier->copies[range.file], range.offset, range.length,
-				   UINT64_MAX);
-}
-
 /* Between instant_begin and instant_end. How many files there are. */
 static unsigned copies_start(struct copier *copier)
 {
@@ -160,7 +150,6 @@ static unsigned copies_start(struct copier *copier)
 		mapped++;
 	}
 	copies_watch(copier);
-	pins_copy(copier);
 	return mapped;
 }
 
@@ -171,16 +160,17 @@ static bool asks_serve(struct copier *copier)
 	bool served = false;
 
 	for (unsigned i = 0; i < RUN_SNAPSHOT_ASKS; i++) {
-		struct run_snapshot_range range;
+		struct run_snapshot_ask *ask = &s->asks[i];
 		struct copy *copy;
+		uint16_t file;
 
-		if (atomic_load(&s->asks[i].state) != RUN_ASKED)
+		if (atomic_load(&ask->state) != RUN_ASKED)
 			continue;
 		served = true;
-		range = s->asks[i].range;
-		copy = range.file < RUN_FILES ? copier->copies[range.file] : NULL;
-		if (!copy || copy_range(copier, copy, range.offset, range.length, ASK_BYTES))
-			atomic_store(&s->asks[i].state, 0);
+		file = ask->file;
+		copy = file < RUN_FILES ? copier->copies[file] : NULL;
+		if (!copy || copy_range(copier, copy, ask->offset, ask->length, ASK_BYTES))
+			atomic_store(&ask->state, 0);
 	}
 	if (served)
 		run_futex_ring(&s->served);

@@ -2,10 +2,8 @@
 /*
  * snapshot_instant.c - all processes of the program quiet at once.
  *
- * The table of processes is read in passes. A process enters its children before it forks, and a
- * quiet one does not fork: so when two passes find the same entries, and all of them quiet, there
- * is no other process with pages that may be written. One that joins later waits for the end of the
- * instant by itself.
+ * A process that joins while the table is read waits for the end of the instant by itself: all must
+ * have been seen quiet once.
  *
  * A process whose life is lost has exited, was killed, or has become another by exec. When it was
  * killed, its other threads may run on for as long as the kernel takes to interrupt them: the entry
@@ -76,56 +74,41 @@ static bool life_lost(struct run_snapshot_process *p)
 	return true;
 }
 
-/* Whoever it belonged to is dead: for certain, or it is taken for dead after a grace. */
-static enum entry_is entry_dead(struct copier *copier, unsigned i, uint64_t state, bool certain,
-				uint64_t grace_ns)
+/* Its life is lost: is it gone? */
+static enum entry_is entry_dead(struct copier *copier, unsigned i, uint64_t state)
 {
-	struct run_snapshot_process *p = &copier_area(copier)->processes[i];
+	uint64_t now_ns = tool_now_ns();
 
 	if (copier->dead_ns[i] == 0)
-		copier->dead_ns[i] = tool_now_ns();
-	if (!certain && tool_now_ns() - copier->dead_ns[i] < grace_ns)
+		copier->dead_ns[i] = now_ns;
+	if (process_state(PID(state)) != 0 && now_ns - copier->dead_ns[i] < DEAD_NS)
 		return ENTRY_BUSY;
 	copier->dead_ns[i] = 0;
-	return atomic_compare_exchange_strong(&p->state, &state, RUN_SNAPSHOT_FREE) ? ENTRY_FREE
-										    : ENTRY_BUSY;
+	atomic_store(&copier_area(copier)->processes[i].state, RUN_SNAPSHOT_FREE);
+	return ENTRY_FREE;
 }
 
-static enum entry_is entry_look(struct copier *copier, unsigned i, pid_t *pid)
+static enum entry_is entry_look(struct copier *copier, unsigned i)
 {
 	struct run_snapshots *s = copier_area(copier);
 	struct run_snapshot_process *p = &s->processes[i];
 	uint64_t state = atomic_load(&p->state);
-	bool gone;
 
-	*pid = PID(state);
-	switch (STATE(state)) {
-	case RUN_SNAPSHOT_FREE:
+	if (STATE(state) == RUN_SNAPSHOT_JOINED && life_lost(p))
+		return entry_dead(copier, i, state);
+	if (STATE(state) == RUN_SNAPSHOT_JOINING && process_state(PID(state)) == 0)
+		atomic_compare_exchange_strong(&p->state, &state, RUN_SNAPSHOT_FREE);
+	if (STATE(state) != RUN_SNAPSHOT_JOINED)
 		return ENTRY_FREE;
-	case RUN_SNAPSHOT_JOINED:
-		if (life_lost(p))
-			return entry_dead(copier, i, state, process_state(*pid) == 0, DEAD_NS);
-		if (atomic_load(&p->quiet) != atomic_load(&s->turn))
-			return ENTRY_BUSY;
-		break;
-	default:
-		gone = process_state(*pid) == 0;
-		if (gone)
-			return entry_dead(copier, i, state, STATE(state) == RUN_SNAPSHOT_EXPECTED,
-					  CLAIM_NS);
-		if (atomic_load(&p->failed) == 0)
-			return ENTRY_BUSY;
-		break;
-	}
+	if (atomic_load(&p->quiet) != atomic_load(&s->turn))
+		return ENTRY_BUSY;
 	return atomic_load(&p->failed) ? ENTRY_FAILED : ENTRY_QUIET;
 }
 
 void instant_look(struct copier *copier)
 {
-	pid_t pid;
-
 	for (unsigned i = 0; i < RUN_SNAPSHOT_PROCESSES; i++)
-		entry_look(copier, i, &pid);
+		entry_look(copier, i);
 }
 
 /* ---- The instant -------------------------------------------------------------------------- */
@@ -153,27 +136,22 @@ static void why_failed(struct copier *copier, pid_t pid, int error)
 	}
 }
 
-/* ENTRY_QUIET: all are. *count: how many; *pid: the one that is not. */
-static enum entry_is pass(struct copier *copier, unsigned *count, pid_t *pid)
+/* ENTRY_QUIET: all are. Else *pid is one that is not. */
+static enum entry_is pass(struct copier *copier, pid_t *pid)
 {
+	struct run_snapshots *s = copier_area(copier);
 	enum entry_is all = ENTRY_QUIET;
 
-	*count = 0;
 	for (unsigned i = 0; i < RUN_SNAPSHOT_PROCESSES; i++) {
-		pid_t this_pid;
-		enum entry_is is = entry_look(copier, i, &this_pid);
+		enum entry_is is = entry_look(copier, i);
 
-		if (is == ENTRY_FREE)
+		if (is != ENTRY_BUSY && is != ENTRY_FAILED)
 			continue;
-		(*count)++;
+		*pid = PID(atomic_load(&s->processes[i].state));
+		all = is;
 		if (is == ENTRY_FAILED) {
-			why_failed(copier, this_pid,
-				   atomic_load(&copier_area(copier)->processes[i].failed));
-			return is;
-		}
-		if (is == ENTRY_BUSY) {
-			all = is;
-			*pid = this_pid;
+			why_failed(copier, *pid, atomic_load(&s->processes[i].failed));
+			break;
 		}
 	}
 	return all;
@@ -200,21 +178,15 @@ static bool all_quiet(struct copier *copier)
 {
 	struct run_snapshots *s = copier_area(copier);
 	uint64_t deadline_ns = tool_now_ns() + PATIENCE_NS;
-	unsigned count, before = UINT32_MAX;
 	pid_t pid = 0;
 
 	for (;;) {
 		uint32_t bell = atomic_load(&s->bell);
-		enum entry_is all = pass(copier, &count, &pid);
+		enum entry_is all = pass(copier, &pid);
 
-		if (all == ENTRY_FAILED)
-			return false;
-		if (all == ENTRY_QUIET && count == before)
-			return true;
-		before = all == ENTRY_QUIET ? count : UINT32_MAX;
 		if (all == ENTRY_QUIET)
-			continue;
-		if (stopped_look(copier))
+			return true;
+		if (all == ENTRY_FAILED || stopped_look(copier))
 			return false;
 		if (tool_now_ns() > deadline_ns) {
 			snprintf(copier->why, sizeof(copier->why),
@@ -229,10 +201,10 @@ int instant_begin(struct copier *copier)
 {
 	struct run_snapshots *s = copier_area(copier);
 
-	if (atomic_load(&s->crowd) > 0) {
+	if (atomic_load(&s->missing) > 0) {
 		snprintf(copier->why, sizeof(copier->why),
-			 "the program has had more than %u processes that map files",
-			 RUN_SNAPSHOT_PROCESSES);
+			 "%u processes of the program could not take part",
+			 atomic_load(&s->missing));
 		return -1;
 	}
 	if (stopped_look(copier))
@@ -263,23 +235,5 @@ bool instant_maps(struct copier *copier, uint16_t file)
 		if (STATE(atomic_load(&s->processes[i].state)) == RUN_SNAPSHOT_JOINED &&
 		    s->processes[i].maps[file / 64] >> file % 64 & 1)
 			return true;
-	return false;
-}
-
-bool instant_pin(struct copier *copier, unsigned i, struct run_snapshot_range *range)
-{
-	struct run_snapshots *s = copier_area(copier);
-
-	for (unsigned p = 0; p < RUN_SNAPSHOT_PROCESSES; p++) {
-		unsigned pins = s->processes[p].pins;
-
-		if (STATE(atomic_load(&s->processes[p].state)) != RUN_SNAPSHOT_JOINED)
-			continue;
-		if (i < pins && i < RUN_SNAPSHOT_PINS) {
-			*range = s->processes[p].pin[i];
-			return true;
-		}
-		i -= pins;
-	}
 	return false;
 }

@@ -59,9 +59,6 @@ int instant_begin(struct copier *copier);
 void instant_end(struct copier *copier, enum run_snapshot_phase phase);
 /* During the instant: is there a view of the file? */
 bool instant_maps(struct copier *copier, uint16_t file);
-/* During the instant: the i-th range that the kernel may store to though all is quiet. False: no
- * more. */
-bool instant_pin(struct copier *copier, unsigned i, struct run_snapshot_range *range);
 /* Take back what dead processes have left. */
 void instant_look(struct copier *copier);
 

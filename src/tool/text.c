@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * text.c - numbers as people read them.
+ * text.c - numbers as people read them, and texts that are not our own.
  */
 #include "tool.h"
 
@@ -58,6 +58,71 @@ struct text text_seconds(uint64_t time_ns)
 
 	snprintf(text.s, sizeof(text.s), "%.2f s", (double)time_ns / 1e9);
 	return text;
+}
+
+struct text text_duration(uint64_t time_ns)
+{
+	struct text text;
+
+	if (time_ns >= 1000000000u)
+		return text_seconds(time_ns);
+	if (time_ns >= 1000000u)
+		snprintf(text.s, sizeof(text.s), "%.2f ms", (double)time_ns / 1e6);
+	else
+		snprintf(text.s, sizeof(text.s), "%.2f us", (double)time_ns / 1e3);
+	return text;
+}
+
+const char *text_plural(uint64_t number)
+{
+	return number == 1 ? "" : "s";
+}
+
+size_t text_utf8_length(const char *text)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	unsigned second_min = 0x80, second_max = 0xbf;
+	size_t length;
+
+	if (s[0] < 0x80)
+		return 1;
+	if (s[0] >= 0xc2 && s[0] <= 0xdf)
+		length = 2;
+	else if (s[0] >= 0xe0 && s[0] <= 0xef)
+		length = 3;
+	else if (s[0] >= 0xf0 && s[0] <= 0xf4)
+		length = 4;
+	else
+		return 0;
+	if (s[0] == 0xe0)
+		second_min = 0xa0;
+	else if (s[0] == 0xed)
+		second_max = 0x9f;
+	else if (s[0] == 0xf0)
+		second_min = 0x90;
+	else if (s[0] == 0xf4)
+		second_max = 0x8f;
+	if (s[1] < second_min || s[1] > second_max)
+		return 0;
+	for (size_t i = 2; i < length; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return length;
+}
+
+void text_print(FILE *out, const char *text)
+{
+	while (*text) {
+		const unsigned char *s = (const unsigned char *)text;
+		size_t length = text_utf8_length(text);
+		bool control = s[0] < 0x20 || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0);
+
+		if (length == 0 || control)
+			fprintf(out, "\\x%02x", s[0]);
+		else
+			fwrite(text, 1, length, out);
+		text += length && !control ? length : 1;
+	}
 }
 
 uint64_t tool_now_ns(void)

@@ -38,10 +38,11 @@ int info_main(int argc, char **argv, const struct tool_options *options);
 int cp_main(int argc, char **argv, const struct tool_options *options);
 /* Returns what is said in run/control.h, or ends by the program's signal. */
 int run_main(int argc, char **argv, const struct tool_options *options);
+int trace_main(int argc, char **argv, const struct tool_options *options);
 /* In bench/. Answers --help itself. */
 int bench_main(int argc, char **argv, const struct tool_options *options);
 
-extern const char demo_help[], doctor_help[], info_help[], cp_help[], run_help[];
+extern const char demo_help[], doctor_help[], info_help[], cp_help[], run_help[], trace_help[];
 
 /* ---- options.c: command lines -------------------------------------------------------------- */
 
@@ -81,7 +82,8 @@ void tool_log(void *arg, enum mkw_log_level level, const char *message);
 /* Was the write refused for what the store has to give (space, quota, permission)? */
 bool error_is_refusal(int error);
 
-/* ---- text.c: numbers for people ------------------------------------------------------------ */
+/* ---- text.c: numbers and names for people
+ * ------------------------------------------------------------ */
 
 #define TEXT_MAX 32
 struct text {
@@ -91,6 +93,14 @@ struct text text_size(uint64_t bytes);			 /* "16 MiB", "61.3 MiB", "12 bytes" */
 struct text text_count(uint64_t number);		 /* "12,345" */
 struct text text_rate(uint64_t bytes, uint64_t time_ns); /* "151 MB/s" */
 struct text text_seconds(uint64_t time_ns);		 /* "0.41 s" */
+struct text text_duration(uint64_t time_ns);		 /* the same, or "12.34 ms", "1.23 us" */
+const char *text_plural(uint64_t number);		 /* "s" but for 1 */
+/* Length of the UTF-8 sequence at text; 0 if it is none (overlong, surrogate, cut, beyond
+ * U+10FFFF).
+ */
+size_t text_utf8_length(const char *text);
+/* What a terminal would obey, and what is not UTF-8, as \xNN: for names that others chose. */
+void text_print(FILE *out, const char *text);
 uint64_t tool_now_ns(void);
 
 /* ---- json.c -------------------------------------------------------------------------------- */

@@ -235,10 +235,12 @@ int trace_close(struct trace_writer *writer)
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-#define ERROR_MAX 160
+#define ERROR_MAX  512
+#define PATH_SHOWN 256 /* bytes of it in an error */
 
 struct trace_reader {
 	int fd;
+	const char *path;
 	bool cut, ended;
 	uint64_t size, wall_ns;
 	uint64_t position; /* of the next record */
@@ -254,8 +256,8 @@ __attribute__((format(printf, 2, 3))) static int wrong(struct trace_reader *read
 						       const char *format, ...)
 {
 	va_list args;
-	int length =
-		snprintf(reader->error, ERROR_MAX, "at offset %" PRIu64 ": ", reader->position);
+	int length = snprintf(reader->error, ERROR_MAX, "%.*s: at offset %" PRIu64 ": ", PATH_SHOWN,
+			      reader->path, reader->position);
 
 	va_start(args, format);
 	vsnprintf(reader->error + length, (size_t)(ERROR_MAX - length), format, args);
@@ -268,7 +270,7 @@ static int unreadable(struct trace_reader *reader)
 {
 	int error = -errno;
 
-	snprintf(reader->error, ERROR_MAX, "%s", strerror(-error));
+	snprintf(reader->error, ERROR_MAX, "%.*s: %s", PATH_SHOWN, reader->path, strerror(-error));
 	return error;
 }
 
@@ -467,7 +469,7 @@ static int head_get(struct trace_reader *reader)
 	return 0;
 }
 
-int trace_open(int fd, struct trace_reader **reader_out)
+int trace_open(int fd, const char *path, struct trace_reader **reader_out)
 {
 	struct trace_reader *reader = calloc(1, sizeof(*reader));
 	struct stat st;
@@ -476,10 +478,11 @@ int trace_open(int fd, struct trace_reader **reader_out)
 	if (!reader)
 		return -ENOMEM;
 	reader->fd = fd;
+	reader->path = path;
 	if (fstat(fd, &st) != 0)
 		return unreadable(reader);
 	if (!S_ISREG(st.st_mode)) { /* it is read twice */
-		snprintf(reader->error, ERROR_MAX, "not a regular file");
+		snprintf(reader->error, ERROR_MAX, "%.*s: not a regular file", PATH_SHOWN, path);
 		return -EINVAL;
 	}
 	reader->size = (uint64_t)st.st_size;

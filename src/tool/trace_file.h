@@ -67,9 +67,10 @@ int trace_close(struct trace_writer *writer);
 
 struct trace_reader;
 
-/* Read the file that fd has open, which stays the caller's, as large as it is now. *reader is made
+/* Read the file that fd has open, as large as it is now; fd and path, for messages, stay the
+ * caller's, and are needed. *reader is made
  * unless there is no memory; then trace_error says what a negative errno means. */
-int trace_open(int fd, struct trace_reader **reader);
+int trace_open(int fd, const char *path, struct trace_reader **reader);
 /* 1: a record, checked; 0: the end; -EPROTO: the file is wrong, -errno: it cannot be read. */
 int trace_next(struct trace_reader *reader, struct trace_record *record);
 void trace_rewind(struct trace_reader *reader);

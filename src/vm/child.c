@@ -439,10 +439,8 @@ static void space_prepare(struct space *s)
 	struct mmu_view **views;
 	struct inheritance *in = NULL;
 
-	if (s->in_place) {
-		in_place_hold(s);
+	if (s->in_place)
 		return;
-	}
 	children_reap(s);
 	env_hold(&s->lock);
 	space_hold(s);
@@ -487,10 +485,8 @@ static struct child *space_parent(struct space *s)
 {
 	struct child *c = NULL;
 
-	if (s->in_place) {
-		in_place_let_go(s);
+	if (s->in_place)
 		return NULL;
-	}
 	if (s->inheritance != NULL)
 		c = inheritance_end(s, s->inheritance);
 	s->inheritance = NULL;
@@ -583,6 +579,7 @@ static void inherit(void)
 /* What is in place is this process's own from here on. */
 static void spaces_abandon(void)
 {
+	in_place_forked();
 	for (struct list *n = spaces.next, *next; n != &spaces; n = next) {
 		struct space *s = container_of(n, struct space, link);
 

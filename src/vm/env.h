@@ -116,6 +116,10 @@ struct env_shield {
 void env_shield(struct env_shield *s);
 void env_unshield(struct env_shield *s);
 
+/* A thread that waits in a signal handler is not cancelled there. => what restores it. */
+int env_cancel_off(void);
+void env_cancel_restore(int before);
+
 /* For guards: let SIGBUS and SIGSEGV through; saved is the calling thread's signal mask before,
  * inside after. */
 void env_mask_let_faults(sigset_t *saved, sigset_t *inside);

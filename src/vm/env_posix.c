@@ -310,6 +310,19 @@ void env_unshield(struct env_shield *s)
 	pthread_sigmask(SIG_SETMASK, &s->mask, NULL);
 }
 
+int env_cancel_off(void)
+{
+	int before;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+	return before;
+}
+
+void env_cancel_restore(int before)
+{
+	pthread_setcancelstate(before, NULL);
+}
+
 void env_mask_set(const sigset_t *mask)
 {
 	pthread_sigmask(SIG_SETMASK, mask, NULL);

@@ -36,6 +36,7 @@
  * without having changed anything. */
 #define REFUSALS_BEFORE_DELAY 1000
 #define REFUSAL_DELAY_NS      1000000u
+#define MEMORY_NAP_NS	      1000000u
 
 /* ---- Parking ------------------------------------------------------------------------------ */
 
@@ -241,6 +242,10 @@ static enum step fault_lacks_memory(struct fault *f)
 	if (++f->memory_tries >= TRIES_MAX) {
 		mkw_set_error(-ENOMEM, "there was no memory %u times", f->memory_tries);
 		return fault_refuse(f, -ENOMEM);
+	}
+	if (f->object->in_place) { /* all reclaim is the kernel's */
+		env_nap(MEMORY_NAP_NS);
+		return STEP_AGAIN;
 	}
 	return fault_may_not_wait_for_room(f) ? STEP_AGAIN : reclaim_park(f);
 }
@@ -484,6 +489,31 @@ static enum step fault_denied(struct fault *f, int deny)
 	return fault_refuse(f, deny);
 }
 
+/* There is no memory for page states. In place the kernel takes a write all the same: it is let go,
+ * unasked and uncharged, as one that was never looked at, and the next is asked for. */
+static enum step fault_without_region(struct fault *f)
+{
+	struct object *o = f->object;
+	bool may = o->in_place && fault_is_access(f) && !f->broken;
+	enum step step = STEP_AGAIN;
+
+	if (!may) {
+		mkw_set_error(-ENOMEM, "no memory for page states");
+		return fault_refuse(f, -ENOMEM);
+	}
+	/* As a question, so that who quiesces waits for it and protects the page after it. */
+	atomic_fetch_add(&o->asking, 1);
+	if (!fault_is_frozen(f)) {
+		env_read_lock(&o->views_lock);
+		(void)mmu_let_rw(&f->view->mmu, view_address(f->view, f->page), MKW_PAGE_SIZE);
+		env_read_unlock(&o->views_lock);
+		f->served = 1;
+		step = STEP_DONE;
+	}
+	asking_end(o);
+	return step == STEP_DONE ? step : fault_park_object(f, fault_is_frozen);
+}
+
 static enum step fault_step(struct fault *f)
 {
 	struct object *o = f->object;
@@ -502,10 +532,8 @@ static enum step fault_step(struct fault *f)
 	}
 	if (f->region == NULL) {
 		f->region = region_get(o, f->page);
-		if (f->region == NULL) {
-			mkw_set_error(-ENOMEM, "no memory for page states");
-			return fault_refuse(f, -ENOMEM);
-		}
+		if (f->region == NULL)
+			return fault_without_region(f);
 	}
 	fault_lock(f);
 	return fault_look(f);
@@ -762,23 +790,41 @@ static enum step fault_run_here(struct fault *f)
 	}
 }
 
-bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal)
-{
-	struct view *v = view_find(address);
-	struct fault f = {.tid = env_tid()};
+/* Writes in a row that the kernel refused this thread, though the store found nothing wrong. */
+static _Thread_local struct {
+	uintptr_t address;
+	unsigned tries;
+} broken_row;
 
-	if (v == NULL)
-		return view_await_gone(address);
-	if (v->mmu.backend != MMU_INLINE) {
-		view_put(v);
+static bool broken_too_often(const struct fault *f)
+{
+	bool again = f->broken && f->address == broken_row.address;
+
+	broken_row.tries = again ? broken_row.tries + 1 : 0;
+	broken_row.address = f->broken ? f->address : 0;
+	if (broken_row.tries < TRIES_MAX)
 		return false;
-	}
+	mkw_set_error(-EIO, "the kernel refuses what the store has granted, %u times in a row",
+		      broken_row.tries);
+	return true;
+}
+
+/* A fault that is served in the handler of its signal. Its thread is not cancelled while it waits
+ * there: it is in the lists of others, and holds a page or a view. */
+static bool fault_serve(struct view *v, uintptr_t address, enum mmu_access access, bool broken,
+			struct mkw_refusal *refusal)
+{
+	struct fault f = {.tid = env_tid(), .broken = broken};
+	enum step step;
+
 	sleeper_init(&f.sleeper);
 	fault_init(&f, v, FAULT_INLINE, address, access);
 	refusal->error = 0;
-	if (fault_run_here(&f) == STEP_REFUSED) {
+	step = broken_too_often(&f) ? fault_refuse(&f, -EIO) : fault_run_here(&f);
+	if (step == STEP_REFUSED) {
 		refusal_record(f.tid, &f.refusal, UINT64_MAX);
 		*refusal = f.refusal;
+		broken_row.address = 0;
 	}
 	fault_end(&f);
 	sleeper_destroy(&f.sleeper);
@@ -786,38 +832,52 @@ bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal 
 	return true;
 }
 
-static bool fault_serve_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
+static bool fault_inline_find(uintptr_t address, enum mmu_access access,
+			      struct mkw_refusal *refusal)
 {
 	struct view *v = view_find(address);
-	struct fault f = {.tid = env_tid(), .broken = broken};
 
 	if (v == NULL)
 		return view_await_gone(address);
-	if (v->mmu.backend != MMU_MPROTECT || !v->mmu.writable) {
-		view_put(v);
-		return false;
-	}
-	sleeper_init(&f.sleeper);
-	fault_init(&f, v, FAULT_INLINE, address, MMU_WRITE);
-	if (fault_run_here(&f) == STEP_REFUSED) {
-		refusal_record(f.tid, &f.refusal, UINT64_MAX);
-		*refusal = f.refusal;
-	}
-	fault_end(&f);
-	sleeper_destroy(&f.sleeper);
+	if (v->mmu.backend == MMU_INLINE)
+		return fault_serve(v, address, access, false, refusal);
 	view_put(v);
-	return true;
+	return false;
+}
+
+bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal)
+{
+	int cancel = env_cancel_off();
+	bool served = fault_inline_find(address, access, refusal);
+
+	env_cancel_restore(cancel);
+	return served;
+}
+
+static bool fault_in_place_find(uintptr_t address, bool broken, struct mkw_refusal *refusal)
+{
+	struct view *v = view_find(address);
+
+	if (v == NULL)
+		return view_await_gone(address);
+	if (v->mmu.backend == MMU_MPROTECT && v->mmu.writable)
+		return fault_serve(v, address, MMU_WRITE, broken, refusal);
+	view_put(v);
+	return false;
 }
 
 bool fault_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
 {
 	bool served;
+	int cancel;
 
 	if (!views_any())
 		return false;
+	cancel = env_cancel_off();
 	in_place_enter();
-	served = fault_serve_in_place(address, broken, refusal);
+	served = fault_in_place_find(address, broken, refusal);
 	in_place_leave();
+	env_cancel_restore(cancel);
 	return served;
 }
 

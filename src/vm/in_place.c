@@ -14,7 +14,9 @@
  * page tables, states with the memory. So at the fork nobody may be half-way through anything:
  * who serves a fault, and the flusher, is counted (inside), a fork closes the gate and waits until
  * nobody is left. A fault that waits for something else leaves when it is told to, and its access
- * comes again, to wait at the gate. API calls are the caller's to keep out of a fork.
+ * comes again, to wait at the gate. API calls are the caller's to keep out of a fork. The gate is
+ * no gate for the thread that forks, which may write to a view in the handlers of others around the
+ * fork, nor for a store operation that faults inside of a fault.
  *
  * Locks: gate_lock, rank LEAF, for the count and the gate; nothing is taken in it.
  */
@@ -28,6 +30,8 @@ static struct env_mutex gate_lock = {PTHREAD_MUTEX_INITIALIZER, RANK_LEAF};
 static struct env_cond gate_moved;
 static unsigned inside;
 static _Atomic bool closed;
+static _Thread_local unsigned depth;  /* how often this thread is inside */
+static _Thread_local bool is_forking; /* it has closed the gate */
 
 static struct mkw_fault_hooks hooks;
 
@@ -47,16 +51,19 @@ void in_place_begin(void)
 void in_place_enter(void)
 {
 	env_lock(&gate_lock);
-	while (atomic_load(&closed))
+	while (atomic_load(&closed) && depth == 0 && !is_forking)
 		env_wait(&gate_moved, &gate_lock);
 	inside++;
+	depth++;
 	env_unlock(&gate_lock);
 }
 
 void in_place_leave(void)
 {
 	env_lock(&gate_lock);
-	if (--inside == 0 && atomic_load(&closed))
+	inside--;
+	depth--;
+	if (atomic_load(&closed))
 		env_broadcast(&gate_moved);
 	env_unlock(&gate_lock);
 }
@@ -110,47 +117,62 @@ void in_place_fork_begin(void)
 	while (atomic_load(&closed)) /* another thread forks */
 		env_wait(&gate_moved, &gate_lock);
 	atomic_store(&closed, true);
-	out = inside == 0;
+	is_forking = true;
+	out = inside == depth;
 	env_unlock(&gate_lock);
 	while (!out) {
 		forks_hold();
 		spaces_each(space_rouse);
 		forks_let_go();
 		env_lock(&gate_lock);
-		if (inside > 0)
+		if (inside > depth)
 			env_wait_until(&gate_moved, &gate_lock, env_now_ns() + GATE_POLL_NS);
-		out = inside == 0;
+		out = inside == depth;
 		env_unlock(&gate_lock);
 	}
 }
 
 void in_place_fork_end(void)
 {
+	is_forking = false;
 	gate_open();
 }
 
-/* The flusher sleeps below the charge lock, and looks at it when it wakes. */
-void in_place_hold(struct space *s)
+void in_place_forked(void)
 {
-	env_hold(&s->lock);
-	env_hold(&s->charge_lock);
-	env_hold(&s->slab_lock);
-}
-
-void in_place_let_go(struct space *s)
-{
-	env_let_go(&s->slab_lock);
-	env_let_go(&s->charge_lock);
-	env_let_go(&s->lock);
-}
-
-/* In the child: the space is this process's. Nobody waits, and no lock is held but those above. */
-void in_place_take_over(struct space *s)
-{
-	in_place_let_go(s);
 	env_mutex_init(&gate_lock, RANK_LEAF);
 	env_cond_init(&gate_moved);
+	inside = depth;
+}
+
+/* Without it nobody makes room: a child that cannot have it has no limit. => nobody else is there.
+ */
+static void flusher_restart(struct space *s)
+{
+	int error;
+
 	env_cond_init(&s->flusher_cond);
+	if (!s->flusher_started)
+		return;
+	error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
+	s->flusher_started = error == 0;
+	if (error == 0)
+		return;
+	s->account.dirty_limit = 0;
+	for (struct list *n = s->objects.next; n != &s->objects; n = n->next)
+		container_of(n, struct object, link)->account.dirty_limit = 0;
+	space_log(s, MKW_LOG_ERROR,
+		  "a child of fork has no dirty limit: it cannot start a thread (errno %d)",
+		  -error);
+}
+
+/* In the child: the space is this process's. Nobody waits. The flusher may have held the charge
+ * lock, on its way to the gate; others may have looked at something. */
+void in_place_take_over(struct space *s)
+{
+	env_mutex_init(&s->lock, RANK_SPACE);
+	env_mutex_init(&s->charge_lock, RANK_CHARGE);
+	env_mutex_init(&s->slab_lock, RANK_LEAF);
 	env_cond_init(&s->closed);
 	for (struct list *n = s->objects.next; n != &s->objects; n = n->next) {
 		struct object *o = container_of(n, struct object, link);
@@ -160,9 +182,7 @@ void in_place_take_over(struct space *s)
 		atomic_store(&o->still, false);
 		o->freezing = false;
 	}
-	if (s->flusher_started)
-		s->flusher_started =
-			env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s) == 0;
+	flusher_restart(s);
 }
 
 /* ---- Faults ------------------------------------------------------------------------------- */
@@ -181,12 +201,13 @@ bool in_place_again(const struct mkw_refusal *refusal, void *context)
 
 bool in_place_unknown(uintptr_t address, bool write)
 {
-	return hooks.unknown != NULL && hooks.unknown((const void *)address, write);
+	return hooks.unknown != NULL && !(views_any() && views_overlap(address, 1)) &&
+	       hooks.unknown((const void *)address, write);
 }
 
 void mkw_set_fault_hooks(const struct mkw_fault_hooks *given)
 {
-	hooks = *given;
+	hooks = given != NULL ? *given : (struct mkw_fault_hooks){0};
 }
 
 const void *mkw_fault_context(void)
@@ -216,7 +237,10 @@ int mkw_adopt(struct mkw_handle *h, void *address, size_t length, unsigned prote
 	if ((protection & MKW_WRITE) != 0 && (h->flags & MKW_RDWR) == 0)
 		return mkw_set_error(-EACCES, "the handle is read only");
 	env_shield(&shield);
-	error = view_adopt(h, (uintptr_t)address, length, protection, offset);
+	if (views_overlap((uintptr_t)address, length))
+		error = mkw_set_error(-EINVAL, "there is a view in the range");
+	else
+		error = view_adopt(h, (uintptr_t)address, length, protection, offset);
 	env_unshield(&shield);
 	return error;
 }

@@ -430,7 +430,7 @@ static void lost_await_end(const struct fault *f, const struct vm_run *vr)
 	sleeper_destroy(&sleeper);
 }
 
-static void asking_end(struct object *o)
+void asking_end(struct object *o)
 {
 	if (atomic_fetch_sub(&o->asking, 1) == 1 && atomic_load(&o->frozen) != 0)
 		object_wake(o);

@@ -149,6 +149,21 @@ static struct pin_part *part_new(struct mkw_pin *pin, const struct view *v, uint
 	return part;
 }
 
+/* In place: an object that is quiesced takes back what the pin has kept writable. If that fails
+ * nothing is lost, and the page stays as it was. No lock held. */
+static void part_protect(const struct pin_part *part)
+{
+	struct region *r = part->region;
+
+	env_read_lock(&r->object->views_lock);
+	env_lock(&r->lock);
+	for (size_t slot = part->slot; slot < part->slot + part->count; slot++)
+		if (part->write && r->pages[slot].write_pins == 0)
+			(void)views_protect(r->object, r->first + slot, 1);
+	env_unlock(&r->lock);
+	env_read_unlock(&r->object->views_lock);
+}
+
 static void part_end(struct pin_part *part)
 {
 	struct region *r = part->region;
@@ -160,6 +175,8 @@ static void part_end(struct pin_part *part)
 			part_unpin_page(part, slot);
 	list_remove(&part->link);
 	env_unlock(&r->lock);
+	if (o->in_place && atomic_load(&o->frozen) != 0)
+		part_protect(part);
 	charge_unpinned(o);
 	if (part->private != NULL)
 		private_unref(o->space, part->private);

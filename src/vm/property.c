@@ -31,7 +31,17 @@ int mkw_set_limits(struct mkw_handle *h, uint64_t resident_limit_bytes, uint64_t
 	if (limits_check(resident_limit_bytes, dirty_limit_bytes) != 0)
 		return -EINVAL;
 	s = h->object->space;
+	if (s->in_place && resident_limit_bytes != 0)
+		return mkw_set_error(-EINVAL, "a file in place has no resident limit");
 	env_shield(&shield);
+	if (dirty_limit_bytes != 0) { /* in place there may be none so far */
+		int error = space_start_flusher(s);
+
+		if (error != 0) {
+			env_unshield(&shield);
+			return error;
+		}
+	}
 	env_lock(&s->charge_lock);
 	h->object->account.resident_limit = resident_limit_bytes >> PAGE_SHIFT;
 	h->object->account.dirty_limit = dirty_limit_bytes >> PAGE_SHIFT;

@@ -89,6 +89,7 @@ bool refusal_take(pid_t tid, uintptr_t address, struct mkw_refusal *refusal)
 
 int mkw_last_refusal(struct mkw_refusal *refusal)
 {
+	struct mkw_refusal last;
 	struct env_shield shield;
 	bool found;
 	int i;
@@ -100,9 +101,11 @@ int mkw_last_refusal(struct mkw_refusal *refusal)
 	i = record_find(env_tid());
 	found = i >= 0;
 	if (found)
-		*refusal = records[i].refusal;
+		last = records[i].refusal;
 	env_unlock(&records_lock);
 	env_unshield(&shield);
+	if (found) /* that may lie in a view */
+		*refusal = last;
 	return found ? 0 : -ENOENT;
 }
 

@@ -431,6 +431,8 @@ static void part_cut(struct view *v, const struct part *part)
 {
 	size_t step = step_of(v, part);
 
+	if (v->mmu.backend == MMU_MPROTECT) /* the mapping stays */
+		return;
 	for (size_t at = 0; at < part->length; at += step)
 		if (page_is_ours(v, part->from + at))
 			mmu_view_cut(&v->mmu, part->from + at, step);

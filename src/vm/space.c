@@ -170,6 +170,18 @@ static void space_stop(struct space *s)
 		mmu_destroy(s->mmu);
 }
 
+int space_start_flusher(struct space *s)
+{
+	int error = 0;
+
+	env_lock(&s->lock);
+	if (!s->flusher_started)
+		error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
+	s->flusher_started |= error == 0;
+	env_unlock(&s->lock);
+	return error == 0 ? 0 : mkw_set_error(error, "cannot start a thread: errno %d", -error);
+}
+
 static int space_start(struct space *s, const struct mkw_space_options *o)
 {
 	struct mmu_options mmu_options = {.in_place = s->in_place,
@@ -191,8 +203,7 @@ static int space_start(struct space *s, const struct mkw_space_options *o)
 	/* In place the kernel writes, unless there is a limit to make room under. */
 	if (s->in_place && o->dirty_limit_bytes == 0)
 		return 0;
-	error = env_thread_start(&s->flusher, "mkw-flusher", flusher_main, s);
-	s->flusher_started = error == 0;
+	error = space_start_flusher(s);
 	if (error == 0 && !s->in_place) {
 		error = env_thread_start(&s->reclaimer, "mkw-reclaimer", reclaimer_main, s);
 		s->reclaimer_started = error == 0;

@@ -135,21 +135,31 @@ static void region_ask_again(struct region *r)
 	}
 }
 
-/* => views_lock held for reading, region->lock. Pages that are pinned for writing stay as they are.
- */
-static int region_protect(struct region *r)
+/* Protect all views but for what is pinned for writing; also what nobody was asked for, where a
+ * view was opened whole. => frozen, and nobody is granting: pins only go. */
+static int object_protect(struct object *o)
 {
+	uint64_t from = 0, next = 0;
+	struct region *r;
 	int error = 0;
 
-	for (size_t i = 0, from; i < REGION_PAGES && r->charged > 0 && error == 0;) {
-		from = i;
-		while (i < REGION_PAGES && r->pages[i].write_pins == 0)
-			i++;
-		if (i > from)
-			error = views_protect(r->object, r->first + from, i - from);
-		else
-			i++;
+	env_read_lock(&o->views_lock);
+	while (error == 0 && atomic_load(&o->pin_parts) > 0 && (r = region_next(o, next)) != NULL) {
+		next = r->first + REGION_PAGES;
+		env_lock(&r->lock);
+		for (size_t i = 0; i < REGION_PAGES && r->write_pinned > 0 && error == 0; i++) {
+			if (r->pages[i].write_pins == 0)
+				continue;
+			if (r->first + i > from)
+				error = views_protect(o, from, r->first + i - from);
+			from = r->first + i + 1;
+		}
+		env_unlock(&r->lock);
+		region_put(r);
 	}
+	if (error == 0)
+		error = views_protect(o, from, OBJECT_PAGES_MAX - from);
+	env_read_unlock(&o->views_lock);
 	return error;
 }
 
@@ -157,22 +167,21 @@ int object_quiesce(struct object *o)
 {
 	struct region *r;
 	uint64_t next = 0;
-	int error = 0;
+	int error;
 
 	env_lock(&o->lock);
 	atomic_fetch_add(&o->frozen, 1);
 	env_unlock(&o->lock);
 	freeze_drain(o);
-	while (error == 0 && (r = region_next(o, next)) != NULL) {
+	/* Under its lock: who looked before this froze has mapped what it was to map. */
+	while ((r = region_next(o, next)) != NULL) {
 		next = r->first + REGION_PAGES;
-		env_read_lock(&o->views_lock);
 		env_lock(&r->lock);
 		region_ask_again(r);
-		error = region_protect(r);
 		env_unlock(&r->lock);
-		env_read_unlock(&o->views_lock);
 		region_put(r);
 	}
+	error = object_protect(o);
 	if (error != 0)
 		object_resume(o);
 	return error == 0 ? 0 : mkw_set_error(error, "cannot protect a view: errno %d", -error);

@@ -547,6 +547,7 @@ struct view *view_new(struct object *o, struct mapping *mapping, uint64_t first,
 		.length = count << PAGE_SHIFT,
 		.frames = o->frames,
 		.offset = first << PAGE_SHIFT,
+		.pins = &o->pin_parts,
 	};
 	list_init(&v->link);
 	list_init(&v->leaving);

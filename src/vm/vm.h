@@ -768,6 +768,8 @@ enum step private_no_room(struct fault *f);
 enum step fault_read(struct fault *f);
 /* notify.c. => fault_lock held, dropped. The page is CLEAN, or charged and PAGE_ASK_AGAIN. */
 enum step fault_notify(struct fault *f);
+/* object->asking counts down: a freeze waits for that. */
+void asking_end(struct object *o);
 /* fill.c. => the same; the page is ABSENT and unlocked. */
 enum step fault_fill(struct fault *f);
 
@@ -779,19 +781,18 @@ bool fault_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
 void in_place_fill(struct region *r);
 bool in_place_again(const struct mkw_refusal *refusal, void *context);
 bool in_place_unknown(uintptr_t address, bool write);
-/* A thread of the library is about to change states in a space in place; it has. */
 /* Before the first space in place. */
 void in_place_begin(void);
+/* A thread is about to change states in a space in place; it has. */
 void in_place_enter(void);
 void in_place_leave(void);
 /* A fork wants everybody out: what waits ends, and comes again. */
 bool in_place_must_leave(void);
-/* Around a fork, => forks_lock is not held, it is. space: of each in place, in the process that
- * forks, after it, and in the child. */
+/* Around a fork, => forks_lock is not held. */
 void in_place_fork_begin(void);
 void in_place_fork_end(void);
-void in_place_hold(struct space *s);
-void in_place_let_go(struct space *s);
+/* In the child, before it ends; then for each space in place. */
+void in_place_forked(void);
 void in_place_take_over(struct space *s);
 
 /* ---- Swap (swap.c) ------------------------------------------------------------------------ */
@@ -976,6 +977,8 @@ struct object *space_object_after(struct space *s, uint64_t id);
 void object_unpin(struct object *o);
 /* 0 is no limit. */
 int limits_check(uint64_t resident_bytes, uint64_t dirty_bytes);
+/* It is there from now on. 0, or an error that is said. */
+int space_start_flusher(struct space *s);
 void space_log(struct space *s, enum mkw_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

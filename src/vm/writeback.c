@@ -518,7 +518,11 @@ static struct writeback_result pass_run(struct object *o, uint64_t first, uint64
 	while (next <= last && (r = region_next(o, next)) != NULL) {
 		size_t from, to;
 		next = r->first + REGION_PAGES;
-		if (r->first <= last) {
+		/* A fork that waits for the flusher is not to wait for all of the object. */
+		if (o->in_place && pass->reason == MKW_WB_BACKGROUND && in_place_must_leave()) {
+			result.busy = true;
+			next = last + 1;
+		} else if (r->first <= last) {
 			range_clip(r, first, last, &from, &to);
 			writeback_region(r, from, to, pass, &result);
 		}

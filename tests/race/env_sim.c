@@ -302,6 +302,16 @@ void env_nap(uint64_t ns)
 	thread_wait("naps", &nap, threads_now_ns() + ns, NULL, NULL, NULL);
 }
 
+int env_cancel_off(void)
+{
+	return 0;
+}
+
+void env_cancel_restore(int before)
+{
+	(void)before;
+}
+
 /* The slab's pieces need no zeros: they are kept for the next run, or each run would wait for the
  * kernel's. ASan watches real ones. */
 static bool is_kept(size_t size)

@@ -24,7 +24,7 @@ import tempfile
 import traceback
 
 OK, FAILED, USAGE, NOT_POSSIBLE, REFUSED = range(5)
-VERBS = ("demo", "doctor", "info", "cp") # bench has tests of its own
+VERBS = ("demo", "doctor", "info", "cp", "trace") # bench has tests of its own
 LIMIT_S = 120
 NONE_RAN = 2
 
@@ -629,11 +629,12 @@ def run_one(number, function):
         sys.stdout.flush()
 
 
-def main():
-    parts = [a for a in sys.argv[2:] if a != "--list"]
-    functions = [f for name, f in globals().items() if name.startswith("test_")
+def main(names, arguments):
+    """Run the tests among names, a module's globals()."""
+    parts = [a for a in arguments if a != "--list"]
+    functions = [f for name, f in names.items() if name.startswith("test_")
                  and (not parts or any(part in name for part in parts))]
-    if "--list" in sys.argv:
+    if "--list" in arguments:
         print("\n".join(f"{f.__name__[5:]}: {f.__doc__}" for f in functions))
         sys.exit(0 if functions else NONE_RAN)
     print(f"TAP version 13\n1..{len(functions)}")
@@ -642,4 +643,5 @@ def main():
 
 
 TOOL = os.path.abspath(sys.argv[1])
-main()
+if __name__ == "__main__":
+    main(globals(), sys.argv[2:])
