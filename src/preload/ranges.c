@@ -54,6 +54,11 @@ static size_t search(uintptr_t address)
 	return search_in(maps, count, address);
 }
 
+unsigned ranges_turn(void)
+{
+	return atomic_load_explicit(&turn, memory_order_acquire);
+}
+
 bool ranges_writable(uintptr_t start, size_t length)
 {
 	const struct map *in;

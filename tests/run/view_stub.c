@@ -37,14 +37,14 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
 HERE char *view_begin(void)
 {
-	static char control;
+	static struct run_control control;
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
 	memory = mmap(NULL, (VIEW_PAGES + 2 * VIEW_MARGIN) * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory += VIEW_MARGIN * PAGE;
 	NEXT(sigaction)(SIGSEGV, &action, NULL);
-	preload_control = (struct run_control *)(void *)&control;
+	preload_control = &control;
 	preload_signals_begin();
 	view_arm();
 	return memory;
