@@ -66,8 +66,8 @@ struct mmu_signal_upcalls {
 	 * again, or refusal->error has been set and it is refused. False: not ours. */
 	bool (*inline_fault)(uintptr_t address, enum mmu_access access,
 			     struct mkw_refusal *refusal);
-	/* The same for a view in place: a write that its protection forbids; broken: or one that it
-	 * allows and the kernel refuses. */
+	/* The same for a view in place: a write that its protection forbids; broken: or an access
+	 * that it allows and the kernel refuses. */
 	bool (*in_place_fault)(uintptr_t address, bool broken, struct mkw_refusal *refusal);
 	/* Does a view allow this access at address? Then a SIGSEGV came from a protection window of
 	 * mmu_refuse and the access is tried again. */

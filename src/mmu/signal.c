@@ -226,8 +226,9 @@ static void refuse_in_place(siginfo_t *info, void *context, const struct mkw_ref
 	chain(SIGBUS, &kernels, context, true);
 }
 
-/* A write to a view in place, perhaps: one that its protection forbids; broken: one that the kernel
- * refuses. Reads are the kernel's affair. */
+/* A write to a view in place, perhaps: one that its protection forbids; broken: an access that the
+ * kernel refuses. Reads are never forbidden here, but to read a hole tmpfs needs space, too: it is
+ * asked for as if to write. */
 static bool serve_in_place(siginfo_t *info, void *context, bool broken)
 {
 	uintptr_t address = (uintptr_t)info->si_addr;
@@ -236,7 +237,7 @@ static bool serve_in_place(siginfo_t *info, void *context, bool broken)
 	bool absent, served;
 
 	if (info->si_code != (broken ? BUS_ADRERR : SEGV_ACCERR) || !upcalls.in_place_fault ||
-	    access_of(context, address, &absent) != MMU_WRITE)
+	    (!broken && access_of(context, address, &absent) != MMU_WRITE))
 		return false;
 	memset(&refusal, 0, sizeof(refusal));
 	serving = context;

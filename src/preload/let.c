@@ -14,6 +14,8 @@
 
 #include <errno.h>
 
+#define AT_ONCE_BYTES (1u << 20)
+
 static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
 
 void let_fork_begin(void)
@@ -41,14 +43,42 @@ static bool grants_are_taken_back(void)
 	return o->dirty_limit_bytes != 0 || o->snapshots || o->trace;
 }
 
-/* A pin of more than the dirty limit can never be had. */
+/* A pin of more than the dirty limit can never be had; and not more is touched than it may take. */
 static size_t length_at_once(size_t length)
 {
 	uint64_t limit = preload_control->options.dirty_limit_bytes / 4;
 
-	if (limit == 0 || length <= limit)
+	if (limit == 0 || limit > AT_ONCE_BYTES)
+		limit = AT_ONCE_BYTES;
+	if (length <= limit)
 		return length;
 	return limit > MKW_PAGE_SIZE ? (size_t)limit : MKW_PAGE_SIZE;
+}
+
+struct touched {
+	volatile unsigned char *from;
+	size_t length;
+};
+
+static void touch(void *arg)
+{
+	const struct touched *t = arg;
+	size_t step = MKW_PAGE_SIZE - ((uintptr_t)t->from & (MKW_PAGE_SIZE - 1));
+
+	for (size_t at = 0; at < t->length; at += step, step = MKW_PAGE_SIZE)
+		__atomic_fetch_or(&t->from[at], 0, __ATOMIC_RELAXED);
+}
+
+/*
+ * What was granted the kernel may refuse all the same: it asks the file system for a whole folio.
+ * In the call that would be EFAULT, or what it had to deliver lost. So the pages are written to, as
+ * they are.
+ */
+static int let_touch(void *address, size_t length)
+{
+	struct touched t = {address, length};
+
+	return mkw_guard(touch, &t, NULL);
 }
 
 static int let_once(struct preload_let *let, void *address, size_t length)
@@ -62,6 +92,10 @@ static int let_once(struct preload_let *let, void *address, size_t length)
 	if (error == -ENOMEM && grants_are_taken_back())
 		error = mkw_grant(address, length);
 	pthread_rwlock_unlock(&calls);
+	if (error == 0)
+		error = let_touch(address, length);
+	if (error != 0)
+		preload_let_end(let);
 	return error;
 }
 

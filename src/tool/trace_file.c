@@ -256,8 +256,8 @@ __attribute__((format(printf, 2, 3))) static int wrong(struct trace_reader *read
 						       const char *format, ...)
 {
 	va_list args;
-	int length =
-		snprintf(reader->error, ERROR_MAX, "at offset %" PRIu64 ": ", reader->position);
+	int length = snprintf(reader->error, ERROR_MAX, "%.*s: at offset %" PRIu64 ": ", PATH_SHOWN,
+			      reader->path, reader->position);
 
 	va_start(args, format);
 	vsnprintf(reader->error + length, (size_t)(ERROR_MAX - length), format, args);

@@ -324,9 +324,8 @@ class Java(Program):
 class Sqlite(Program):
     """The shell with its file mapped, and a write-ahead log, whose index is shared memory in a
     file. It writes its data by system calls, so it is itself that tells of a full disk."""
-    dies_of = None
     ways = ("same", "tells")
-    says_natively = (1, b"database or disk is full")
+    fails = (1, b"database or disk is full")
 
     def command(self):
         return ["sqlite3", "-bail", DATA, f".read {os.path.join(HERE, 'fill.sql')}"]

@@ -4,6 +4,7 @@
 #include "preload/next.h"
 #include "preload/preload.h"
 #include "preload/raw.h"
+#include "preload/snapshots.h"
 
 #include <errno.h>
 
@@ -38,7 +39,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
 HERE char *stub_begin(void)
 {
-	static char control;
+	static struct run_control control;
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
 	memory = mmap(NULL, (STUB_PAGES + 2 * STUB_MARGIN) * PAGE, PROT_READ | PROT_WRITE,
@@ -46,7 +47,7 @@ HERE char *stub_begin(void)
 	memory += STUB_MARGIN * PAGE;
 	NEXT(sigaction)(SIGSEGV, &action, NULL);
 	next_find_all();
-	preload_control = (struct run_control *)(void *)&control;
+	preload_control = &control;
 	stub_arm();
 	return memory;
 }
@@ -130,4 +131,14 @@ void preload_open_all(enum run_say why)
 	(void)why;
 	opened++;
 	mprotect(memory, STUB_PAGES * PAGE, PROT_READ | PROT_WRITE);
+}
+
+void snapshots_hold_fd(struct snapshots_hold *hold, int fd, int64_t offset, uint64_t length)
+{
+	(void)hold, (void)fd, (void)offset, (void)length;
+}
+
+void snapshots_let_go(struct snapshots_hold *hold)
+{
+	(void)hold;
 }

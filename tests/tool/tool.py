@@ -24,7 +24,7 @@ import tempfile
 import traceback
 
 OK, FAILED, USAGE, NOT_POSSIBLE, REFUSED = range(5)
-VERBS = ("demo", "doctor", "info", "cp") # bench has tests of its own
+VERBS = ("demo", "doctor", "info", "cp", "trace") # bench has tests of its own
 LIMIT_S = 120
 NONE_RAN = 2
 
