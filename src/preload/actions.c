@@ -175,6 +175,17 @@ bool actions_take_sigsys(void (*handler)(int, siginfo_t *, void *))
 	return sys_ours;
 }
 
+void actions_give_sigsys(void)
+{
+	sigset_t mask;
+
+	sys_begin(&mask);
+	if (sys_ours)
+		NEXT(sigaction)(SIGSYS, &sys_action, NULL);
+	sys_ours = false;
+	sys_end(&mask);
+}
+
 /* False: it is not ours. */
 static bool sys_exchange(const struct sigaction *action, struct sigaction *before)
 {
@@ -228,10 +239,17 @@ void actions_pass_on(int sig, siginfo_t *info, void *context)
 		action.sa_handler(sig);
 }
 
-/* A child of fork: its only thread may have been forked while another held the lock. */
-void actions_forked(void)
+/* In a child of fork: another thread of the parent may have held it. */
+static void in_child(void)
 {
 	atomic_store(&sys_lock, false);
+}
+
+int preload_signals_begin(void)
+{
+	next_find_all();
+	actions_inherit(0);
+	return -pthread_atfork(NULL, NULL, in_child);
 }
 
 /* ---- Handlers ----------------------------------------------------------------------------- */

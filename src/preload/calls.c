@@ -13,6 +13,12 @@ void calls_unlet(struct calls_lets *lets)
 	errno = saved;
 }
 
+void calls_open_all(enum run_say why)
+{
+	preload_open_all(why);
+	preload_open_now();
+}
+
 size_t calls_let(struct calls_lets *lets, void *p, size_t length)
 {
 	size_t may;
@@ -21,8 +27,9 @@ size_t calls_let(struct calls_lets *lets, void *p, size_t length)
 		return length;
 	if (lets->count == CALLS_LETS)
 		return 0;
+	lets->let[lets->count].pin = NULL;
 	may = preload_let_begin(&lets->let[lets->count], p, length);
-	if (may)
+	if (lets->let[lets->count].pin) /* else there is nothing to end */
 		lets->count++;
 	return may ? may : length;
 }
@@ -67,7 +74,7 @@ void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t 
 		    (length < iov[i].iov_len &&
 		     calls_covers((char *)iov[i].iov_base + length, iov[i].iov_len - length))) {
 			calls_unlet(lets);
-			preload_open_all(RUN_SAY_RAW_CALLS);
+			calls_open_all(RUN_SAY_RAW_CALLS);
 			return;
 		}
 		left -= length;

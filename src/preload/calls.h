@@ -56,11 +56,14 @@ static inline bool calls_covers_at(uintptr_t p, size_t length)
 /* Only the address is looked at: a compiler that is not told so finds the memory unset. */
 #define calls_covers(p, length) calls_covers_at((uintptr_t)(p), length)
 
+/* All views are granted whole, now and for good. */
+void calls_open_all(enum run_say why);
+
 /* Let in what can be at once. Returns how many bytes from p on may be stored to; length also where
  * it is refused for good: the call will tell. */
 size_t calls_let(struct calls_lets *lets, void *p, size_t length);
 /* All of it. False: it has too many parts; then no part of it is missing only if all views are
- * granted (preload_open_all). */
+ * granted (calls_open_all). */
 bool calls_let_all(struct calls_lets *lets, void *p, size_t length);
 /* The buffers of a list, all. False: some are not let in whole. */
 bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count);

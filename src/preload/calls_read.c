@@ -399,7 +399,7 @@ HOOK size_t __fread_unlocked_chk(void *p, size_t bytes, size_t size, size_t n, F
 HOOK int setvbuf(FILE *file, char *p, int mode, size_t n)
 {
 	if (calls_covers(p, n))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(setvbuf)(file, p, mode, n);
 }
 
@@ -418,21 +418,21 @@ static bool lists_covered(int mode, const struct aiocb *const *list, int count)
 HOOK int aio_read(struct aiocb *cb)
 {
 	if (calls_covers((const void *)cb->aio_buf, cb->aio_nbytes))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(aio_read)(cb);
 }
 
 HOOK int aio_read64(struct aiocb64 *cb)
 {
 	if (calls_covers((const void *)cb->aio_buf, cb->aio_nbytes))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(aio_read64)(cb);
 }
 
 HOOK int lio_listio(int mode, struct aiocb *const list[], int count, struct sigevent *event)
 {
 	if (lists_covered(mode, (const struct aiocb *const *)list, count))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(lio_listio)(mode, list, count, event);
 }
 
@@ -440,6 +440,6 @@ HOOK int lio_listio64(int mode, struct aiocb64 *const list[], int count, struct 
 {
 	/* On 64-bit machines the two are the same. */
 	if (lists_covered(mode, (const struct aiocb *const *)list, count))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(lio_listio64)(mode, list, count, event);
 }

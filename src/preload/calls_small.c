@@ -10,6 +10,7 @@
 
 #include <stdarg.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 /* ret name(params), which stores so many bytes at each place; args are the names of the params. */
 #define STORES(ret, name, params, args, p, n)       \
@@ -220,7 +221,6 @@ STORES(int, nanosleep, (const struct timespec *time, struct timespec *left), (ti
 STORES(int, clock_nanosleep,
        (clockid_t clock, int flags, const struct timespec *time, struct timespec *left),
        (clock, flags, time, left), left, TIMESPEC)
-STORES(int, clock_gettime, (clockid_t clock, struct timespec *p), (clock, p), p, TIMESPEC)
 STORES(int, clock_getres, (clockid_t clock, struct timespec *p), (clock, p), p, TIMESPEC)
 STORES_2(int, gettimeofday, (struct timeval * p, void *zone), (p, zone), p, sizeof(*p), zone,
 	 sizeof(struct timezone))
@@ -241,6 +241,20 @@ STORES(int, sigtimedwait, (const sigset_t *set, siginfo_t *info, const struct ti
        (set, info, timeout), info, sizeof(*info))
 STORES(int, sigwaitinfo, (const sigset_t *set, siginfo_t *info), (set, info), info, sizeof(*info))
 STORES(int, sigaltstack, (const stack_t *set, stack_t *p), (set, p), p, sizeof(*p))
+
+/* Times of processes and threads come from the kernel. The vdso would call it, and be reported for
+ * that (raw.c). */
+HOOK int clock_gettime(clockid_t clock, struct timespec *p)
+{
+	CALLS_LETS_OF_BLOCK(lets);
+
+	if (calls_covers(p, TIMESPEC))
+		calls_let_all(&lets, p, TIMESPEC);
+	if (preload_control &&
+	    (clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID))
+		return (int)NEXT(syscall)(SYS_clock_gettime, clock, p);
+	return NEXT(clock_gettime)(clock, p);
+}
 
 #if __GLIBC_PREREQ(2, 36)
 /* It has no way to fail but to end the process. */

@@ -11,6 +11,7 @@
 #include "forks.h"
 #include "full.h"
 #include "maps.h"
+#include "ranges.h"
 
 #include <errno.h>
 
@@ -33,7 +34,7 @@ void let_fork_end(bool child)
 
 bool preload_covers(const void *address, size_t length)
 {
-	return preload_control != NULL && mkw_is_view(address, length);
+	return preload_control != NULL && ranges_writable((uintptr_t)address, length);
 }
 
 static bool grants_are_taken_back(void)

@@ -231,6 +231,17 @@ void maps_open_pending(void)
 	maps_each(0, UINTPTR_MAX, open_map, NULL);
 }
 
+void preload_open_now(void)
+{
+	struct maps_change change;
+
+	if (atomic_load(&open_wanted) < 0 || atomic_load(&open_always))
+		return;
+	maps_begin(&change);
+	maps_open_pending();
+	maps_end(&change);
+}
+
 static void restore_map(struct map *m, void *arg)
 {
 	(void)arg;
@@ -332,6 +343,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 	}
 	files_sweep();
 	maps_end(&change);
+	if (watched && p != MAP_FAILED)
+		preload_raw_watch();
 	return p;
 }
 
