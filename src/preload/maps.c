@@ -18,6 +18,7 @@
 #include "maps.h"
 #include "ranges.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 #include <linux/magic.h>
@@ -213,6 +214,11 @@ void preload_open_all(enum run_say why)
 		atomic_compare_exchange_strong(&open_wanted, &none, (int)why);
 }
 
+bool maps_are_open(void)
+{
+	return atomic_load(&open_wanted) >= 0;
+}
+
 void maps_open_pending(void)
 {
 	int why = atomic_load(&open_wanted);
@@ -317,6 +323,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 	over = over && end > start && mkw_is_view(address, length);
 	if (!watched && !over)
 		return map_plainly(address, length, protection, flags, fd, offset);
+	if (watched)
+		snapshots_join();
 	maps_begin(&change);
 	maps_open_pending();
 	if (over)

@@ -397,6 +397,13 @@ static void count_begin(struct reserve *r)
 		r->post(r->arg, RUN_EVENT_SAY, 0, RUN_SAY_NO_RESERVE);
 }
 
+/* Some file systems call everything data. Blocks that are missing betray them. */
+static bool seek_is_blind(const struct reserve *r, int fd, const struct stat *st)
+{
+	return r->holes == HOLES_UNKNOWN && st->st_blocks * 512 < st->st_size &&
+	       lseek(fd, 0, SEEK_HOLE) >= st->st_size;
+}
+
 static uint64_t count_holes(struct reserve *r, int fd, const struct stat *st, uint64_t offset,
 			    uint64_t end)
 {
@@ -406,8 +413,7 @@ static uint64_t count_holes(struct reserve *r, int fd, const struct stat *st, ui
 	s.end = s.run_end = end;
 	if (scan_range(&s, offset, end))
 		return end - offset;
-	/* Some file systems call everything data. */
-	if (!s.hole_bytes && r->holes == HOLES_UNKNOWN && st->st_blocks * 512 < st->st_size)
+	if (!s.hole_bytes && seek_is_blind(r, fd, st))
 		return end - offset;
 	return s.hole_bytes;
 }

@@ -10,11 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 _Thread_local unsigned fail_depth;
 void (*fail_before_punch)(int fd);
+int (*fail_quotactl)(int command, unsigned id, void *quota);
 
 static uint64_t target, counted;
 static int wanted;
@@ -113,5 +115,9 @@ long __wrap_syscall(long number, ...)
 	va_end(list);
 	if (fails("syscall"))
 		return -1;
+	if (fail_depth && number == SYS_quotactl_fd && fail_quotactl) {
+		errno = fail_quotactl((int)a[1], (unsigned)a[2], (void *)a[3]);
+		return errno ? -1 : 0;
+	}
 	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

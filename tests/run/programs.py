@@ -266,6 +266,7 @@ class PythonFork(Python):
     everywhere = False
     ways = ("same", "wait", "exec")
     fails = (1, b"AssertionError: [7, 7, 7, 7]")
+    room_mib = 1 # none of them has enough
 
 
 class PythonRead(Python):

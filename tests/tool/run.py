@@ -71,6 +71,11 @@ class Running:
             assert part in text, f"{part!r} is not in {text!r}"
         return text
 
+    def prints(self, text):
+        """The next line on stderr, which is not the command's."""
+        line = self.process.stderr.readline().decode()
+        assert line == text + "\n", line
+
     def go(self):
         self.process.stdin.write(b"\n")
 
@@ -231,6 +236,9 @@ def test_environment():
         name = seen.pop("MKWRITE_RUN")
         assert re.fullmatch(r"/proc/\d+/fd/\d+", name), name
         preload = seen.pop("LD_PRELOAD")
+        sanitizer = env.pop("ASAN_OPTIONS", "").split(":")
+        assert seen.pop("ASAN_OPTIONS").split(":") == \
+            [option for option in sanitizer if option] + ["verify_asan_link_order=0"]
         env.pop("LD_PRELOAD", None)
         env.pop("MKWRITE_RUN", None)
         assert {k: v for k, v in seen.items() if k != "_"} == \
@@ -240,7 +248,7 @@ def test_environment():
     copy = os.path.abspath("other.so")
     shutil.copy(library, copy)
     assert environment() == library
-    assert environment(LD_PRELOAD="") == library
+    assert environment(LD_PRELOAD="", ASAN_OPTIONS="a=1:b=2") == library
     assert environment(LD_PRELOAD=copy, MKWRITE_RUN="/proc/1/fd/0") == f"{copy}:{library}"
     assert environment(LD_PRELOAD=f"{copy} {library}") == f"{copy} {library}"
 
@@ -477,17 +485,18 @@ def test_command():
     """--on-full-exec is run once for a stop, with what it needs; then all try again."""
     os.mkfifo("go")
     command = "env >seen; echo visible; echo run >>runs; read x <go"
-    words = ("pid", "open", "data", "many", 3, errno.ENOSPC, 4096, 12288, "read", "stop",
-             errno.EDQUOT, 0, 1, "retried", "end")
+    words = ("pid", "open", "data", "many", 3, errno.ENOSPC, 4096, 12288, "retried",
+             "read", "stop", errno.EDQUOT, 0, 1, "retried", "end")
     with Running(*words, options=[f"--on-full-exec={command}"],
                  env={**os.environ, "LD_PRELOAD": "", "MINE": "kept"}) as running:
         pid = running.line()
         running.says("no space")
         assert running.line() == "many"
-        assert running.process.stderr.readline() == b"visible\n"
+        running.prints("visible")
         write("go", b"\n")
         running.go()
         running.says("it goes on")
+        assert running.line() == "retried"
         seen = dict(line.split("=", 1) for line in read("seen").decode().splitlines()
                     if "=" in line)
         assert seen["MKWRITE_FILE"] == os.path.abspath("data") and seen["MINE"] == "kept"
@@ -497,7 +506,7 @@ def test_command():
         assert read("runs") == b"run\n"
         running.go()
         running.says("quota")
-        assert running.process.stderr.readline() == b"visible\n"
+        running.prints("visible")
         write("go", b"\n")
         assert running.line() == "retried"
         running.says("it goes on")
@@ -513,14 +522,14 @@ def test_command_overtaken():
              errno.ENOSPC, 8192, 1, "retried", "read", "end")
     with Running(*words, options=[f"--on-full-exec={command}"]) as running:
         running.says("offset 4096")
-        assert running.process.stderr.readline() == b"run 4096\n"
+        running.prints("run 4096")
         running.go()
         running.says("it goes on")
         running.go()
         running.says("offset 8192")
         write("go", b"\n")
         assert running.line() == "retried"
-        assert running.process.stderr.readline() == b"run 8192\n"
+        running.prints("run 8192")
         write("go", b"\n")
         running.go()
         running.says("it goes on")
