@@ -171,7 +171,7 @@ bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)
 {
 	size_t i = count > 0 ? search(address) : 0;
 
-	if (i >= count || maps[i].start >= end)
+	if (i >= count || address >= end || maps[i].start >= end)
 		return false;
 	*map = maps[i];
 	if (map->start < address) {
