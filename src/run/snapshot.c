@@ -143,6 +143,14 @@ void run_snapshot_before_write(struct run_control *control, uint16_t file, uint6
 	errno = saved;
 }
 
+void run_snapshot_spoil(struct run_control *control, uint16_t file)
+{
+	struct run_snapshots *s = &control->snapshots;
+
+	if (PHASE(atomic_load(&s->turn)) != RUN_SNAPSHOT_NONE && file < RUN_FILES)
+		atomic_store(&s->files[file].spoiled, 1);
+}
+
 /* ---- Holds -------------------------------------------------------------------------------- */
 
 static void hold_drop(void)
