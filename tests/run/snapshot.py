@@ -213,6 +213,12 @@ def killed():
         check_records(program, *(copies(os.path.join(WORK, name), stamp) for name in "ab"))
 
 
+def leave():
+    """A program whose main thread has ended ends with the last of the others."""
+    process = Process(["--snapshot=USR1"], compiled("records.c", "-pthread"), "leave", "a")
+    process.end()
+
+
 TOOL = os.path.abspath(sys.argv[1])
 TESTS = [(f"records_{kind}", "copies are of one instant of threads, processes, views and pwrite",
           lambda kind=kind: records(kind)) for kind in ("tmpfs", "ext4", "xfs", "btrfs", "ext2")]
@@ -225,5 +231,6 @@ TESTS += [(f"refill_{empty}_{how}", "what is emptied and filled again is copied 
                              ("never", "copy_file_range"), ("never", "splice"))]
 TESTS += [("lmdb", "a copy of a database is one after some transaction", lmdb),
           ("full", "no room for copies costs nothing but them", full),
-          ("killed", "a program that is killed meanwhile leaves a good copy", killed)]
+          ("killed", "a program that is killed meanwhile leaves a good copy", killed),
+          ("leave", "a program ends with its last thread", leave)]
 main(TESTS, sys.argv[2:])
