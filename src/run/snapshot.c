@@ -16,11 +16,8 @@
 #include "futex.h"
 #include "process.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -244,42 +241,6 @@ static void life_begin(struct run_snapshot_process *p)
 	pthread_mutex_lock(&p->life);
 }
 
-static bool is_ours(const char *tid)
-{
-	char path[64], name[16] = "";
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
-	file = fopen(path, "re");
-	if (!file)
-		return true;
-	if (!fgets(name, sizeof(name), file))
-		name[0] = '\0';
-	fclose(file);
-	return strncmp(name, "mkw-", 4) == 0;
-}
-
-/* A program whose main thread has ended by itself ends with its last thread. That must not be ours.
- */
-static void leave_with_program(void)
-{
-	struct dirent *entry;
-	bool left = false;
-	DIR *tasks;
-
-	if (process_lives(getpid(), 0))
-		return;
-	tasks = opendir("/proc/self/task");
-	while (tasks && (entry = readdir(tasks)) != NULL)
-		if (entry->d_name[0] != '.' && atoi(entry->d_name) != getpid())
-			left = left || !is_ours(entry->d_name);
-	if (!tasks)
-		return;
-	closedir(tasks);
-	if (!left)
-		exit(0);
-}
-
 static void *thread_main(void *arg)
 {
 	struct run_snapshot_process *p = arg;
@@ -298,7 +259,8 @@ static void *thread_main(void *arg)
 			be_quiet(p, turn);
 		else
 			run_futex_wait(&area()->turn, turn, LOOK_NS);
-		leave_with_program();
+		if (here.ops->look)
+			here.ops->look();
 	}
 	pthread_mutex_unlock(&p->life);
 	return NULL;

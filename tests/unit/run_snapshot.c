@@ -255,7 +255,7 @@ static void program_resume(void)
 			mkw_resume(world.files[i].handle);
 }
 
-static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume};
+static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume, NULL};
 
 #define MUST(expr)                                   \
 	do {                                         \
