@@ -152,6 +152,15 @@ void snapshots_hold_path(struct snapshots_hold *hold, int dir, const char *path)
 	errno = saved;
 }
 
+uint16_t snapshots_file(const struct stat *st)
+{
+	uint16_t file = snapshots_are_made() ? file_number(st) : RUN_FILE_NONE;
+
+	if (file != RUN_FILE_NONE)
+		snapshots_join();
+	return file;
+}
+
 void snapshots_let_go(struct snapshots_hold *hold)
 {
 	int saved = errno;

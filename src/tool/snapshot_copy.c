@@ -112,7 +112,6 @@ void copy_start(struct copier *copier, struct copy *copy)
 	struct stat st;
 
 	(void)copier;
-	copy->mapped = true;
 	if (copy->error)
 		return;
 	if (fstat(copy->source, &st) != 0) {
