@@ -23,7 +23,6 @@
 
 /* clang-format off */
 INNER(int, sigaction, (int a, const struct sigaction *b, struct sigaction *c), a, b, c)
-INNER(int, pthread_sigmask, (int a, const sigset_t *b, sigset_t *c), a, b, c)
 INNER(int, pthread_create, (pthread_t *a, const pthread_attr_t *b, void *(*c)(void *), void *d), a, b, c, d)
 INNER(ssize_t, read, (int a, void *b, size_t c), a, b, c)
 INNER(ssize_t, pread, (int a, void *b, size_t c, off_t d), a, b, c, d)
@@ -62,6 +61,20 @@ INNER_TOO(void *, mmap64, mmap, (void *a, size_t b, int c, int d, int e, off64_t
 INNER_TOO(int, ftruncate64, ftruncate, (int a, off64_t b), a, b)
 INNER_TOO(int, fallocate64, fallocate, (int a, int b, off64_t c, off64_t d), a, b, c, d)
 /* clang-format on */
+
+/* SIGSYS is never blocked: what the vdso cannot do without a system call would be fatal (raw.c). */
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t without;
+
+	if (set != NULL && how != SIG_UNBLOCK) {
+		without = *set;
+		sigdelset(&without, SIGSYS);
+		set = &without;
+	}
+	return NEXT(pthread_sigmask)(how, set, old);
+}
 
 /* Of any number of arguments: the kernel takes six at most, ioctl and fcntl one. */
 long __wrap_syscall(long number, ...);

@@ -17,8 +17,8 @@
 
 #include "maps.h"
 #include "ranges.h"
-#include "raw.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 #include <linux/magic.h>
@@ -190,7 +190,6 @@ static void adopt_map(struct map *m, void *arg)
 static void adopt(uintptr_t start, uintptr_t end)
 {
 	maps_each(start, end, adopt_map, NULL);
-	preload_raw_watch();
 }
 
 /* Their mappings stay, all of one protection as far as the program knows: so the kernel has one
@@ -215,6 +214,11 @@ void preload_open_all(enum run_say why)
 		atomic_compare_exchange_strong(&open_wanted, &none, (int)why);
 }
 
+bool maps_are_open(void)
+{
+	return atomic_load(&open_wanted) >= 0;
+}
+
 void maps_open_pending(void)
 {
 	int why = atomic_load(&open_wanted);
@@ -223,6 +227,17 @@ void maps_open_pending(void)
 		return;
 	say((enum run_say)why, RUN_FILE_NONE, 0);
 	maps_each(0, UINTPTR_MAX, open_map, NULL);
+}
+
+void preload_open_now(void)
+{
+	struct maps_change change;
+
+	if (atomic_load(&open_wanted) < 0 || atomic_load(&open_always))
+		return;
+	maps_begin(&change);
+	maps_open_pending();
+	maps_end(&change);
 }
 
 static void restore_map(struct map *m, void *arg)
@@ -308,6 +323,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 	over = over && end > start && mkw_is_view(address, length);
 	if (!watched && !over)
 		return map_plainly(address, length, protection, flags, fd, offset);
+	if (watched)
+		snapshots_join();
 	maps_begin(&change);
 	maps_open_pending();
 	if (over)
@@ -324,6 +341,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 	}
 	files_sweep();
 	maps_end(&change);
+	if (watched && p != MAP_FAILED)
+		preload_raw_watch();
 	return p;
 }
 

@@ -44,6 +44,8 @@ void maps_fork_end(bool child);
 void maps_each(uintptr_t start, uintptr_t end, void (*fn)(struct map *map, void *arg), void *arg);
 /* Everything is the kernel's alone again, as the program has asked for it. */
 void maps_abandon(void);
+/* preload_open_all has been called: views are let go, or will be. */
+bool maps_are_open(void);
 /* All views are let go now, if preload_open_all has been called. */
 void maps_open_pending(void);
 

@@ -2,9 +2,14 @@
 /*
  * ranges.c - the list of mappings: an array, ascending, in memory of our own: a program may have an
  * allocator that maps files.
+ *
+ * It is changed by one thread at a time (maps_begin), and looked at without a lock by
+ * ranges_writable: `turn` is odd while it changes. An array that has become too small stays mapped
+ * for such readers.
  */
 #include "ranges.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -12,22 +17,70 @@
 
 #define FIRST_CAPACITY 256u
 
-static struct map *maps;
-static size_t count, capacity;
+static struct map *_Atomic maps;
+static _Atomic size_t count; /* read before maps: then all of them are there */
+static size_t capacity;
+static _Atomic unsigned turn;
 
-static size_t search(uintptr_t address)
+static void change_begin(void)
 {
-	size_t low = 0, high = count;
+	atomic_fetch_add(&turn, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void change_end(void)
+{
+	atomic_fetch_add(&turn, 1);
+}
+
+/* The first of n that ends after address. */
+static size_t search_in(const struct map *in, size_t n, uintptr_t address)
+{
+	size_t low = 0, high = n;
 
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 
-		if (maps[mid].end <= address)
+		if (in[mid].end <= address)
 			low = mid + 1;
 		else
 			high = mid;
 	}
 	return low;
+}
+
+static size_t search(uintptr_t address)
+{
+	return search_in(maps, count, address);
+}
+
+unsigned ranges_turn(void)
+{
+	return atomic_load_explicit(&turn, memory_order_acquire);
+}
+
+bool ranges_writable(uintptr_t start, size_t length)
+{
+	const struct map *in;
+	unsigned before;
+	bool found;
+	size_t n;
+
+	do {
+		before = atomic_load_explicit(&turn, memory_order_acquire);
+		n = atomic_load_explicit(&count, memory_order_acquire);
+		if (n == 0 && before % 2 == 0)
+			return false;
+		in = atomic_load_explicit(&maps, memory_order_relaxed);
+		found = false;
+		for (size_t i = search_in(in, n, start); i < n && !found; i++) {
+			if (in[i].start > start && in[i].start - start >= length)
+				break;
+			found = (in[i].protection & PROT_WRITE) != 0;
+		}
+		atomic_thread_fence(memory_order_acquire);
+	} while (before % 2 || atomic_load_explicit(&turn, memory_order_relaxed) != before);
+	return found;
 }
 
 bool ranges_promise(size_t more)
@@ -45,8 +98,6 @@ bool ranges_promise(size_t more)
 		return false;
 	if (count > 0)
 		memcpy(grown, maps, count * sizeof(*maps));
-	if (capacity > 0)
-		munmap(maps, capacity * sizeof(*maps));
 	maps = grown;
 	capacity = wanted;
 	return true;
@@ -74,7 +125,7 @@ static void split(uintptr_t address)
 	insert(i + 1, &rest);
 }
 
-void ranges_clear(uintptr_t start, uintptr_t end)
+static void clear(uintptr_t start, uintptr_t end)
 {
 	size_t from, to;
 
@@ -89,20 +140,31 @@ void ranges_clear(uintptr_t start, uintptr_t end)
 	count -= to - from;
 }
 
+void ranges_clear(uintptr_t start, uintptr_t end)
+{
+	change_begin();
+	clear(start, end);
+	change_end();
+}
+
 void ranges_set(const struct map *map)
 {
-	ranges_clear(map->start, map->end);
+	change_begin();
+	clear(map->start, map->end);
 	insert(search(map->start), map);
+	change_end();
 }
 
 void ranges_protect(uintptr_t start, uintptr_t end, int protection)
 {
 	if (count == 0)
 		return;
+	change_begin();
 	split(start);
 	split(end);
 	for (size_t i = search(start); i < count && maps[i].start < end; i++)
 		maps[i].protection = protection;
+	change_end();
 }
 
 bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)

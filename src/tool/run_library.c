@@ -28,7 +28,6 @@ bool library_find(char path[static PATH_MAX])
 	if (strrchr(folder, '/')) {
 		*strrchr(folder, '/') = '\0';
 		if (library_try(path, folder, LIBRARY) ||
-		    library_try(path, folder, "src/preload/" LIBRARY) ||
 		    library_try(path, folder, "../" MKWRITE_LIBDIR "/mkwrite/" LIBRARY))
 			return true;
 	}

@@ -233,9 +233,27 @@ static void snapshot_say(struct copier *copier, const char *stamp, unsigned good
 			   (double)copier->held_up_ns / 1e6);
 }
 
+/* All copies of a snapshot have the same. */
+static unsigned number_choose(struct copier *copier, const char *stamp)
+{
+	unsigned number = 0;
+
+	for (unsigned i = 0; i < RUN_FILES;) {
+		struct copy *copy = copier->copies[i];
+
+		if (copy && !copy->error && !copy_name_is_free(copy, stamp, number)) {
+			number++;
+			i = 0;
+		} else {
+			i++;
+		}
+	}
+	return number;
+}
+
 static void copies_finish(struct copier *copier, const char *stamp)
 {
-	unsigned good = 0, cloned = 0;
+	unsigned number = number_choose(copier, stamp), good = 0, cloned = 0;
 	uint64_t bytes = 0;
 
 	for (uint16_t i = 0; i < RUN_FILES; i++) {
@@ -243,7 +261,7 @@ static void copies_finish(struct copier *copier, const char *stamp)
 
 		if (!copy)
 			continue;
-		copy_finish(copy, stamp);
+		copy_finish(copy, stamp, number);
 		if (copy->error) {
 			copy_say(copier, copy);
 			copier->failures++;

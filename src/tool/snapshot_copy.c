@@ -20,6 +20,7 @@
 #define PAGE	   4096u
 #define STEP_BYTES (128u << 10) /* whoever waits, waits for so much of others' at most */
 #define NAMES_MAX  1000u
+#define NAME_BYTES 512u
 
 /* ---- Opening ------------------------------------------------------------------------------ */
 
@@ -332,14 +333,28 @@ bool copy_step(struct copier *copier, struct copy *copy)
 
 /* ---- The end ------------------------------------------------------------------------------ */
 
-/* The first name that is free: two snapshots in a second, or two files of one name. */
-static int target_name(struct copy *copy, const char *stamp)
+static void name_make(char *name, size_t size, const struct copy *copy, const char *stamp,
+		      unsigned number)
 {
-	char name[512];
+	snprintf(name, size, number ? "%s.snapshot-%s.%u" : "%s.snapshot-%s", name_of(copy->path),
+		 stamp, number);
+}
 
-	for (unsigned i = 0; i < NAMES_MAX; i++) {
-		snprintf(name, sizeof(name), i ? "%s.snapshot-%s.%u" : "%s.snapshot-%s",
-			 name_of(copy->path), stamp, i);
+bool copy_name_is_free(const struct copy *copy, const char *stamp, unsigned number)
+{
+	char name[NAME_BYTES];
+
+	name_make(name, sizeof(name), copy, stamp, number);
+	return faccessat(copy->directory, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+}
+
+/* The first name that is free: files of one name may go to one directory. */
+static int target_name(struct copy *copy, const char *stamp, unsigned number)
+{
+	char name[NAME_BYTES];
+
+	for (unsigned last = number + NAMES_MAX; number < last; number++) {
+		name_make(name, sizeof(name), copy, stamp, number);
 		if (renameat2(copy->directory, copy->temporary, copy->directory, name,
 			      RENAME_NOREPLACE) == 0) {
 			copy->temporary[0] = '\0';
@@ -362,7 +377,7 @@ static void target_guard(struct copy *copy)
 		fchmod(copy->target, st.st_mode & 0777);
 }
 
-void copy_finish(struct copy *copy, const char *stamp)
+void copy_finish(struct copy *copy, const char *stamp, unsigned number)
 {
 	if (copy->error)
 		return;
@@ -371,7 +386,7 @@ void copy_finish(struct copy *copy, const char *stamp)
 		copy->error = -errno;
 		return;
 	}
-	copy->error = target_name(copy, stamp);
+	copy->error = target_name(copy, stamp, number);
 	if (!copy->error && fsync(copy->directory) != 0 && errno != EINVAL)
 		copy->error = -errno;
 }
