@@ -6,7 +6,7 @@
  *
  * Each change of protection within a mapping costs the process one or two mappings more, of which
  * the kernel gives it vm.max_map_count. How many there are is estimated (each call adds two at
- * most) and counted anew, in /proc/self/maps, whenever the estimate meets the budget. Near it
+ * most) and counted anew, in /proc/self/maps, as it comes nearer to the budget. Near that
  * grants are to be made in larger grains (mmu_grain); when even that is too much, or the kernel
  * refuses, a view is opened whole: that takes mappings away. A budget is left to the program. What
  * was opened is closed whole the next time that some of it is to be protected.
@@ -30,12 +30,14 @@
 #define GRAIN_MAX_PAGES	    512u
 #define MAPPINGS_DEFAULT    65530u
 #define MAPPINGS_EACH_CALL  2u
+#define LOOK_LEAST	    128u
 #define MAPPINGS_LEFT_SHIFT 3 /* an eighth of all is the program's */
 #define MAPPINGS_TOLD_SHIFT 2 /* grants get coarser when three quarters of ours are used */
 
 static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
-static unsigned mappings_max;	   /* that we let there be; 0: not looked at yet */
+static unsigned mappings_max;	   /* that we let there be */
 static unsigned mappings_guess;	   /* there are no more than that */
+static unsigned look_at;	   /* they are counted when the estimate says so many */
 static bool merged;		   /* since then some have become one: there may be far less */
 static bool spent;		   /* there are as many, or more */
 static _Atomic unsigned grain = 1; /* pages */
@@ -94,15 +96,15 @@ static unsigned told_at(unsigned max)
 	return max - (max >> MAPPINGS_TOLD_SHIFT);
 }
 
-/* The mappings were counted: from how many on are they to be counted again? */
+/* There are so many: at how many, by the estimate, are they to be counted again? Counting takes
+ * long where there are many; but the program may make some, too. */
 static unsigned next_look(unsigned now, unsigned max)
 {
-	const unsigned told = told_at(max);
+	const unsigned told = told_at(max), room = now < told  ? told - now
+						   : now < max ? max - now
+							       : 0;
 
-	if (now < told)
-		return now;
-	/* When a quarter of what is left may be used; not at each call, for it takes long. */
-	return told - MAPPINGS_EACH_CALL * (now < max ? 1 + (max - now) / 4 : 64);
+	return now + (room / 4 > LOOK_LEAST ? room / 4 : LOOK_LEAST);
 }
 
 static void coarsen(void)
@@ -120,15 +122,15 @@ static bool account(void)
 	unsigned now;
 
 	mappings_guess += MAPPINGS_EACH_CALL;
-	if (mappings_max != 0 && !merged && mappings_guess < told_at(mappings_max))
+	if (!merged && mappings_guess < look_at)
 		return !spent;
 	mappings_max = find_max();
 	now = count_mappings();
-	merged = false;
-	if (now != 0)
-		mappings_guess = next_look(now, mappings_max);
-	else
+	if (now == 0)
 		now = mappings_guess; /* it stands */
+	mappings_guess = now;
+	look_at = next_look(now, mappings_max);
+	merged = false;
 	spent = now >= mappings_max;
 	if (now >= told_at(mappings_max))
 		coarsen();

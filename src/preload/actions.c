@@ -141,6 +141,7 @@ HOOK int sigsuspend(const sigset_t *set)
 
 /* ---- SIGSYS ------------------------------------------------------------------------------- */
 
+static pid_t process;
 static _Atomic bool sys_lock, sys_ours;
 static struct sigaction sys_action; /* guarded by sys_lock: the program's, while it is ours */
 
@@ -173,6 +174,17 @@ bool actions_take_sigsys(void (*handler)(int, siginfo_t *, void *))
 		sys_ours = NEXT(sigaction)(SIGSYS, &ours, &sys_action) == 0;
 	sys_end(&mask);
 	return sys_ours;
+}
+
+void actions_give_sigsys(void)
+{
+	sigset_t mask;
+
+	sys_begin(&mask);
+	if (sys_ours)
+		NEXT(sigaction)(SIGSYS, &sys_action, NULL);
+	sys_ours = false;
+	sys_end(&mask);
 }
 
 /* False: it is not ours. */
@@ -228,10 +240,19 @@ void actions_pass_on(int sig, siginfo_t *info, void *context)
 		action.sa_handler(sig);
 }
 
-/* A child of fork: its only thread may have been forked while another held the lock. */
-void actions_forked(void)
+/* In a child of fork: another thread of the parent may have held it. */
+static void in_child(void)
 {
 	atomic_store(&sys_lock, false);
+	process = getpid();
+}
+
+int preload_signals_begin(void)
+{
+	process = getpid();
+	next_find_all();
+	actions_inherit(0);
+	return pthread_atfork(NULL, NULL, in_child) ? -ENOMEM : preload_stacks_begin();
 }
 
 /* ---- Handlers ----------------------------------------------------------------------------- */
@@ -268,7 +289,8 @@ HOOK int sigaction(int sig, const struct sigaction *action, struct sigaction *be
 {
 	int err;
 
-	if (!preload_control)
+	/* A child of vfork sets its own, in memory that is its parent's. */
+	if (!preload_control || getpid() != process)
 		return NEXT(sigaction)(sig, action, before);
 	if (sig == SIGSYS && sys_exchange(action, before))
 		return 0;

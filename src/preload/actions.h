@@ -22,9 +22,10 @@ int actions_sigprocmask(int how, const void *set, void *old, size_t bytes);
 
 /* The program's handler of SIGSYS, for one that is not ours. */
 void actions_pass_on(int sig, siginfo_t *info, void *context);
-/* In a child of fork. */
-void actions_forked(void);
 /* Ours is to be installed: note the program's. False: it could not be. */
 bool actions_take_sigsys(void (*handler)(int, siginfo_t *, void *));
+
+/* Put the program's back. */
+void actions_give_sigsys(void);
 
 #endif

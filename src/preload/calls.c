@@ -13,6 +13,12 @@ void calls_unlet(struct calls_lets *lets)
 	errno = saved;
 }
 
+void calls_open_all(enum run_say why)
+{
+	preload_open_all(why);
+	preload_open_now();
+}
+
 size_t calls_let(struct calls_lets *lets, void *p, size_t length)
 {
 	size_t may;
@@ -21,8 +27,9 @@ size_t calls_let(struct calls_lets *lets, void *p, size_t length)
 		return length;
 	if (lets->count == CALLS_LETS)
 		return 0;
+	lets->let[lets->count].pin = NULL;
 	may = preload_let_begin(&lets->let[lets->count], p, length);
-	if (may)
+	if (lets->let[lets->count].pin) /* else there is nothing to end */
 		lets->count++;
 	return may ? may : length;
 }
@@ -49,6 +56,12 @@ bool calls_covers_vector(const struct iovec *iov, size_t count)
 
 bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count)
 {
+	size_t total = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (__builtin_add_overflow(total, iov[i].iov_len, &total) ||
+		    total > CALLS_PIECE_BYTES)
+			return false;
 	for (size_t i = 0; i < count; i++)
 		if (calls_let(lets, iov[i].iov_base, iov[i].iov_len) < iov[i].iov_len)
 			return false;
@@ -57,20 +70,19 @@ bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t c
 
 void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t count)
 {
-	size_t left = CALLS_MESSAGE_BYTES;
+	uint64_t limit = preload_control->options.dirty_limit_bytes,
+		 left = limit ? limit / 4 : ~0ull;
 
 	for (size_t i = 0; i < count; i++) {
-		size_t length = iov[i].iov_len < left ? iov[i].iov_len : left;
-
-		/* What is past a message's usual size may be let in if it costs no waiting. */
-		if (!calls_let_all(lets, iov[i].iov_base, length) ||
-		    (length < iov[i].iov_len &&
-		     calls_covers((char *)iov[i].iov_base + length, iov[i].iov_len - length))) {
+		if (!calls_covers(iov[i].iov_base, iov[i].iov_len))
+			continue;
+		if (iov[i].iov_len > left ||
+		    !calls_let_all(lets, iov[i].iov_base, iov[i].iov_len)) {
 			calls_unlet(lets);
-			preload_open_all(RUN_SAY_RAW_CALLS);
+			calls_open_all(RUN_SAY_RAW_CALLS);
 			return;
 		}
-		left -= length;
+		left -= iov[i].iov_len;
 	}
 }
 

@@ -29,8 +29,9 @@
 /* As many buffers of one call can be let in. */
 #define CALLS_LETS 64u
 
-/* A message is delivered whole or cut off: up to so much is let in whatever the dirty limit. */
-#define CALLS_MESSAGE_BYTES (256u << 10)
+/* Of a longer buffer no more is let in at a time: who asks for much may get little, and what is let
+ * in takes space on the disk. */
+#define CALLS_PIECE_BYTES (1u << 20)
 
 struct calls_lets {
 	unsigned count;
@@ -56,15 +57,19 @@ static inline bool calls_covers_at(uintptr_t p, size_t length)
 /* Only the address is looked at: a compiler that is not told so finds the memory unset. */
 #define calls_covers(p, length) calls_covers_at((uintptr_t)(p), length)
 
+/* All views are granted whole, now and for good. */
+void calls_open_all(enum run_say why);
+
 /* Let in what can be at once. Returns how many bytes from p on may be stored to; length also where
  * it is refused for good: the call will tell. */
 size_t calls_let(struct calls_lets *lets, void *p, size_t length);
 /* All of it. False: it has too many parts; then no part of it is missing only if all views are
- * granted (preload_open_all). */
+ * granted (calls_open_all). */
 bool calls_let_all(struct calls_lets *lets, void *p, size_t length);
 /* The buffers of a list, all. False: some are not let in whole. */
 bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count);
-/* The same for a message, which nothing else delivers again: does not fail. */
+/* The same for a message, which nothing else delivers again: does not fail. What would take too
+ * much of the dirty limit has all views granted. */
 void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t count);
 bool calls_covers_vector(const struct iovec *iov, size_t count);
 

@@ -2,8 +2,8 @@
 /*
  * calls_read.c - hooks of what reads data of any length into the caller's memory (calls.h).
  *
- * Where a dirty limit lets in a part only, a file is read part by part until the count is reached,
- * a stream gives a short count, and for a message all is let in.
+ * Where a dirty limit lets in a part only, or much is asked for, a file is read part by part until
+ * the count is reached, a stream gives a short count, and for a message all is let in.
  */
 #include "calls.h"
 
@@ -55,7 +55,7 @@ static ssize_t read_part(const struct reading *r, void *p, size_t n, size_t done
 {
 	CALLS_LETS_OF_BLOCK(lets);
 
-	*asked = calls_let(&lets, p, n);
+	*asked = calls_let(&lets, p, n < CALLS_PIECE_BYTES ? n : CALLS_PIECE_BYTES);
 	if (*asked < n) {
 		*kind = kind_of(r);
 		if (*kind == CALLS_MESSAGE) {
@@ -63,7 +63,7 @@ static ssize_t read_part(const struct reading *r, void *p, size_t n, size_t done
 			*asked = n;
 		}
 	}
-	return make(r, p, n < *asked ? n : *asked, done);
+	return make(r, p, *asked, done);
 }
 
 static ssize_t read_parts(const struct reading *r, void *p, size_t n)
@@ -210,14 +210,15 @@ static int cut_vector(struct calls_lets *lets, const struct iovec *iov, int coun
 	int parts = 0;
 
 	*bytes = 0;
-	for (int i = 0; i < count && parts < (int)CALLS_LETS; i++) {
+	for (int i = 0; i < count && parts < (int)CALLS_LETS && *bytes < CALLS_PIECE_BYTES; i++) {
 		size_t skip = done < iov[i].iov_len ? done : iov[i].iov_len;
 		size_t length = iov[i].iov_len - skip, may;
 
 		done -= skip;
 		if (!length)
 			continue;
-		may = calls_let(lets, (char *)iov[i].iov_base + skip, length);
+		may = length < CALLS_PIECE_BYTES ? length : CALLS_PIECE_BYTES;
+		may = calls_let(lets, (char *)iov[i].iov_base + skip, may);
 		part[parts++] = (struct iovec){(char *)iov[i].iov_base + skip, may};
 		*bytes += may;
 		if (may < length)
@@ -399,7 +400,7 @@ HOOK size_t __fread_unlocked_chk(void *p, size_t bytes, size_t size, size_t n, F
 HOOK int setvbuf(FILE *file, char *p, int mode, size_t n)
 {
 	if (calls_covers(p, n))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(setvbuf)(file, p, mode, n);
 }
 
@@ -418,21 +419,21 @@ static bool lists_covered(int mode, const struct aiocb *const *list, int count)
 HOOK int aio_read(struct aiocb *cb)
 {
 	if (calls_covers((const void *)cb->aio_buf, cb->aio_nbytes))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(aio_read)(cb);
 }
 
 HOOK int aio_read64(struct aiocb64 *cb)
 {
 	if (calls_covers((const void *)cb->aio_buf, cb->aio_nbytes))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(aio_read64)(cb);
 }
 
 HOOK int lio_listio(int mode, struct aiocb *const list[], int count, struct sigevent *event)
 {
 	if (lists_covered(mode, (const struct aiocb *const *)list, count))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(lio_listio)(mode, list, count, event);
 }
 
@@ -440,6 +441,6 @@ HOOK int lio_listio64(int mode, struct aiocb64 *const list[], int count, struct 
 {
 	/* On 64-bit machines the two are the same. */
 	if (lists_covered(mode, (const struct aiocb *const *)list, count))
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 	return NEXT(lio_listio64)(mode, list, count, event);
 }

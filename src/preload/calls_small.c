@@ -6,9 +6,11 @@
  */
 #include "calls.h"
 #include "actions.h"
+#include "snapshots.h"
 
 #include <stdarg.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 /* ret name(params), which stores so many bytes at each place; args are the names of the params. */
 #define STORES(ret, name, params, args, p, n)       \
@@ -94,14 +96,37 @@ STORES(int, mincore, (void *at, size_t n, unsigned char *p), (at, n, p), p, (n +
 
 #define OFFSET sizeof(off64_t)
 
-STORES_2(ssize_t, splice,
-	 (int in, off64_t *at_in, int out, off64_t *at_out, size_t n, unsigned flags),
-	 (in, at_in, out, at_out, n, flags), at_in, OFFSET, at_out, OFFSET)
-STORES_2(ssize_t, copy_file_range,
-	 (int in, off64_t *at_in, int out, off64_t *at_out, size_t n, unsigned flags),
-	 (in, at_in, out, at_out, n, flags), at_in, OFFSET, at_out, OFFSET)
-STORES(ssize_t, sendfile, (int out, int in, off_t *at, size_t n), (out, in, at, n), at, OFFSET)
-STORES(ssize_t, sendfile64, (int out, int in, off64_t *at, size_t n), (out, in, at, n), at, OFFSET)
+/* They also write to files. A splice that waits for a pipe is in the way of a snapshot. */
+#define COPIES(name)                                                                         \
+	HOOK ssize_t name(int in, off64_t *at_in, int out, off64_t *at_out, size_t n,        \
+			  unsigned flags)                                                    \
+	{                                                                                    \
+		CALLS_LETS_OF_BLOCK(lets);                                                   \
+		SNAPSHOTS_HOLD_OF_BLOCK(hold);                                               \
+		if (calls_covers(at_in, OFFSET) || calls_covers(at_out, OFFSET)) {           \
+			calls_let_all(&lets, at_in, OFFSET);                                 \
+			calls_let_all(&lets, at_out, OFFSET);                                \
+		}                                                                            \
+		if (snapshots_are_made())                                                    \
+			snapshots_hold_fd(&hold, out, at_out ? *at_out : SNAPSHOTS_HERE, n); \
+		return NEXT(name)(in, at_in, out, at_out, n, flags);                         \
+	}
+COPIES(splice)
+COPIES(copy_file_range)
+
+#define SENDS(name, offset)                                               \
+	HOOK ssize_t name(int out, int in, offset *at, size_t n)          \
+	{                                                                 \
+		CALLS_LETS_OF_BLOCK(lets);                                \
+		SNAPSHOTS_HOLD_OF_BLOCK(hold);                            \
+		if (calls_covers(at, OFFSET))                             \
+			calls_let_all(&lets, at, OFFSET);                 \
+		if (snapshots_are_made())                                 \
+			snapshots_hold_fd(&hold, out, SNAPSHOTS_HERE, n); \
+		return NEXT(name)(out, in, at, n);                        \
+	}
+SENDS(sendfile, off_t)
+SENDS(sendfile64, off64_t)
 
 /* ---- Descriptors and sockets -------------------------------------------------------------- */
 
@@ -196,7 +221,6 @@ STORES(int, nanosleep, (const struct timespec *time, struct timespec *left), (ti
 STORES(int, clock_nanosleep,
        (clockid_t clock, int flags, const struct timespec *time, struct timespec *left),
        (clock, flags, time, left), left, TIMESPEC)
-STORES(int, clock_gettime, (clockid_t clock, struct timespec *p), (clock, p), p, TIMESPEC)
 STORES(int, clock_getres, (clockid_t clock, struct timespec *p), (clock, p), p, TIMESPEC)
 STORES_2(int, gettimeofday, (struct timeval * p, void *zone), (p, zone), p, sizeof(*p), zone,
 	 sizeof(struct timezone))
@@ -216,7 +240,20 @@ STORES(int, sigpending, (sigset_t * set), (set), set, sizeof(*set))
 STORES(int, sigtimedwait, (const sigset_t *set, siginfo_t *info, const struct timespec *timeout),
        (set, info, timeout), info, sizeof(*info))
 STORES(int, sigwaitinfo, (const sigset_t *set, siginfo_t *info), (set, info), info, sizeof(*info))
-STORES(int, sigaltstack, (const stack_t *set, stack_t *p), (set, p), p, sizeof(*p))
+
+/* Times of processes and threads come from the kernel. The vdso would call it, and be reported for
+ * that (raw.c). */
+HOOK int clock_gettime(clockid_t clock, struct timespec *p)
+{
+	CALLS_LETS_OF_BLOCK(lets);
+
+	if (calls_covers(p, TIMESPEC))
+		calls_let_all(&lets, p, TIMESPEC);
+	if (preload_control &&
+	    (clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID))
+		return (int)NEXT(syscall)(SYS_clock_gettime, clock, p);
+	return NEXT(clock_gettime)(clock, p);
+}
 
 #if __GLIBC_PREREQ(2, 36)
 /* It has no way to fail but to end the process. */

@@ -11,6 +11,7 @@
 
 #include "maps.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 
@@ -20,8 +21,7 @@ struct cut {
 	uint64_t offset, length;
 };
 
-/* The file's number, or RUN_FILE_NONE: it is not mapped. */
-static uint16_t cut_note(const struct cut *cut)
+static void cut_note(const struct cut *cut)
 {
 	struct run_event event = {
 		.kind = RUN_EVENT_PUNCHED,
@@ -40,7 +40,6 @@ static uint16_t cut_note(const struct cut *cut)
 		run_post(cut->control, &event);
 	}
 	maps_end(&change);
-	return event.file;
 }
 
 /* The blocks of [offset, offset+length) are about to be somebody's else, or nobody's. */
@@ -49,15 +48,15 @@ static void cut_begin(struct cut *cut, const struct stat *st, uint64_t offset, u
 	struct cut made = {preload_control, st->st_dev, st->st_ino, offset, length};
 	uint16_t file;
 
-	if (made.control == NULL || !file_any())
+	if (made.control == NULL)
+		return;
+	file = snapshots_file(st);
+	if (file == RUN_FILE_NONE && !file_any())
 		return;
 	run_hold_begin(made.control);
-	file = cut_note(&made);
-	if (file == RUN_FILE_NONE) {
-		run_hold_end(made.control);
-		return;
-	}
-	run_snapshot_before_write(made.control, file, offset, length);
+	cut_note(&made);
+	if (file != RUN_FILE_NONE)
+		run_snapshot_before_write(made.control, file, offset, length);
 	*cut = made;
 }
 
@@ -75,7 +74,7 @@ static void cut_end(struct cut *cut)
 static bool look(int fd, struct stat *st)
 {
 	int saved = errno;
-	bool there = file_any() && fstat(fd, st) == 0;
+	bool there = (file_any() || snapshots_are_made()) && fstat(fd, st) == 0;
 
 	errno = saved;
 	return there;
@@ -114,7 +113,7 @@ static int truncate_hooked(const char *path, off64_t size)
 	struct stat st;
 	int saved = errno;
 
-	if (preload_control != NULL && file_any() && stat(path, &st) == 0)
+	if (preload_control != NULL && (file_any() || snapshots_are_made()) && stat(path, &st) == 0)
 		truncate_begin(&cut, &st, size);
 	errno = saved;
 	return NEXT(truncate)(path, size);

@@ -285,14 +285,37 @@ static int file_open(struct file *f, int fd)
 	return error;
 }
 
+/* A leak checker in the program looks for pointers in malloc's memory and in variables only. */
+__attribute__((weak)) void __lsan_register_root_region(const void *p, size_t size);
+__attribute__((weak)) void __lsan_unregister_root_region(const void *p, size_t size);
+
+static struct file *file_allocate(void)
+{
+	struct file *f =
+		mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (f == MAP_FAILED)
+		return NULL;
+	if (__lsan_register_root_region)
+		__lsan_register_root_region(f, sizeof(*f));
+	return f;
+}
+
+static void file_free(struct file *f)
+{
+	if (__lsan_unregister_root_region)
+		__lsan_unregister_root_region(f, sizeof(*f));
+	munmap(f, sizeof(*f));
+}
+
 struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
 {
 	struct file *f = file_find(dev, ino);
 
 	if (f != NULL)
 		return f;
-	f = mmap(NULL, sizeof(*f), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (f == MAP_FAILED) {
+	f = file_allocate();
+	if (f == NULL) {
 		*error = -ENOMEM;
 		return NULL;
 	}
@@ -301,7 +324,7 @@ struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
 	f->number = run_file_number(preload_control, fd, dev, ino);
 	*error = file_open(f, fd);
 	if (*error != 0) {
-		munmap(f, sizeof(*f));
+		file_free(f);
 		return NULL;
 	}
 	f->next = files;

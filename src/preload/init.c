@@ -73,7 +73,7 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	if (preload_control->options.no_children)
 		leave_no_trace();
-	if (files_begin() != 0 || forks_begin() != 0) {
+	if (files_begin() != 0 || forks_begin() != 0 || preload_signals_begin() != 0) {
 		give_up();
 		return;
 	}

@@ -26,7 +26,6 @@
 
 /* clang-format off */
 INNER(int, sigaction, (int a, const struct sigaction *b, struct sigaction *c), a, b, c)
-INNER(int, pthread_sigmask, (int a, const sigset_t *b, sigset_t *c), a, b, c)
 INNER(ssize_t, read, (int a, void *b, size_t c), a, b, c)
 INNER(ssize_t, pread, (int a, void *b, size_t c, off_t d), a, b, c, d)
 INNER(ssize_t, pread64, (int a, void *b, size_t c, off64_t d), a, b, c, d)
@@ -132,6 +131,20 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 }
 
 /* ---- The others --------------------------------------------------------------------------- */
+
+/* SIGSYS is never blocked: what the vdso cannot do without a system call would be fatal (raw.c). */
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t without;
+
+	if (set != NULL && how != SIG_UNBLOCK) {
+		without = *set;
+		sigdelset(&without, SIGSYS);
+		set = &without;
+	}
+	return NEXT(pthread_sigmask)(how, set, old);
+}
 
 /* Of any number of arguments: the kernel takes six at most, ioctl and fcntl one. */
 long __wrap_syscall(long number, ...);

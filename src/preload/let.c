@@ -16,6 +16,8 @@
 
 #include <errno.h>
 
+#define AT_ONCE_BYTES (1u << 20)
+
 static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
 static _Thread_local bool forking __attribute__((tls_model("initial-exec")));
 
@@ -54,10 +56,7 @@ void let_leave(const sigset_t *mask)
 
 bool preload_covers(const void *address, size_t length)
 {
-	uintptr_t start = (uintptr_t)address;
-
-	return preload_control != NULL && length > 0 &&
-	       ranges_writable(start, length < UINTPTR_MAX - start ? start + length : UINTPTR_MAX);
+	return preload_control != NULL && ranges_writable((uintptr_t)address, length);
 }
 
 static bool grants_are_taken_back(void)
@@ -67,14 +66,42 @@ static bool grants_are_taken_back(void)
 	return o->dirty_limit_bytes != 0 || o->snapshots || o->trace;
 }
 
-/* A pin of more than the dirty limit can never be had. */
+/* A pin of more than the dirty limit can never be had; and not more is touched than it may take. */
 static size_t length_at_once(size_t length)
 {
 	uint64_t limit = preload_control->options.dirty_limit_bytes / 4;
 
-	if (limit == 0 || length <= limit)
+	if (limit == 0 || limit > AT_ONCE_BYTES)
+		limit = AT_ONCE_BYTES;
+	if (length <= limit)
 		return length;
 	return limit > MKW_PAGE_SIZE ? (size_t)limit : MKW_PAGE_SIZE;
+}
+
+struct touched {
+	volatile unsigned char *from;
+	size_t length;
+};
+
+static void touch(void *arg)
+{
+	const struct touched *t = arg;
+	size_t step = MKW_PAGE_SIZE - ((uintptr_t)t->from & (MKW_PAGE_SIZE - 1));
+
+	for (size_t at = 0; at < t->length; at += step, step = MKW_PAGE_SIZE)
+		__atomic_fetch_or(&t->from[at], 0, __ATOMIC_RELAXED);
+}
+
+/*
+ * What was granted the kernel may refuse all the same: it asks the file system for a whole folio.
+ * In the call that would be EFAULT, or what it had to deliver lost. So the pages are written to, as
+ * they are.
+ */
+static int let_touch(void *address, size_t length)
+{
+	struct touched t = {address, length};
+
+	return mkw_guard(touch, &t, NULL);
 }
 
 static int let_once(struct preload_let *let, void *address, size_t length)
@@ -89,6 +116,10 @@ static int let_once(struct preload_let *let, void *address, size_t length)
 	if (error == -ENOMEM && grants_are_taken_back())
 		error = mkw_grant(address, length);
 	let_leave(&mask);
+	if (error == 0)
+		error = let_touch(address, length);
+	if (error != 0)
+		preload_let_end(let);
 	return error;
 }
 
@@ -100,13 +131,53 @@ static bool is_worth_another(int error)
 	return error == -ENOMEM && maps_settle();
 }
 
+/*
+ * What the thread had granted last, where grants stay: there the pages are written to, as they are,
+ * and no more is done. Should one not be granted any more that is a fault like any other.
+ */
+static _Thread_local struct {
+	uintptr_t from, to;
+	unsigned turn; /* of the list of mappings */
+} lately __attribute__((tls_model("initial-exec")));
+
+static bool let_again(void *address, size_t length)
+{
+	uintptr_t from = (uintptr_t)address;
+
+	if (from < lately.from || from >= lately.to || length > lately.to - from ||
+	    lately.turn != ranges_turn() || length > length_at_once(length))
+		return false;
+	return let_touch(address, length) == 0; /* the file may have been cut off since */
+}
+
+/* turn: from before it was granted. A handler of the program's may do the same in between. */
+static void let_remember(void *address, size_t length, unsigned turn)
+{
+	uintptr_t from = (uintptr_t)address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
+	uintptr_t to =
+		((uintptr_t)address + length + MKW_PAGE_SIZE - 1) & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
+	bool joins = lately.turn == turn && from <= lately.to && to >= lately.from;
+
+	if (joins && lately.from < from)
+		from = lately.from;
+	if (joins && lately.to > to)
+		to = lately.to;
+	lately.to = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	lately.from = from;
+	lately.turn = turn;
+	atomic_signal_fence(memory_order_seq_cst);
+	lately.to = to;
+}
+
 size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 {
+	unsigned turn = ranges_turn();
 	size_t now = length;
 	int saved = errno, error;
 
 	let->pin = NULL;
-	if (!preload_covers(address, length))
+	if (!preload_covers(address, length) || let_again(address, length))
 		return length;
 	now = length_at_once(length);
 	do
@@ -114,6 +185,8 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 	while (is_worth_another(error));
 	if (error == 0)
 		full_over();
+	if (error == 0 && !grants_are_taken_back())
+		let_remember(address, now, turn);
 	errno = saved;
 	switch (error) {
 	case 0:

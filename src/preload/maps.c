@@ -18,8 +18,8 @@
 
 #include "maps.h"
 #include "ranges.h"
-#include "raw.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 #include <linux/magic.h>
@@ -241,7 +241,6 @@ void maps_adopt(uintptr_t start, uintptr_t end)
 	for (; ranges_next(start, end, &map); start = map.end)
 		if (!adopt_map(&map) && ranges_promise(1))
 			ranges_clear(map.start, map.end);
-	preload_raw_watch();
 }
 
 void maps_disown(uintptr_t start, uintptr_t end)
@@ -262,14 +261,23 @@ void maps_open_pending(void)
 
 void preload_open_all(enum run_say why)
 {
-	struct maps_change change;
 	int none = -1;
 
-	if (preload_control == NULL || atomic_load(&open_always))
+	if (preload_control != NULL)
+		atomic_compare_exchange_strong(&open_wanted, &none, (int)why);
+}
+
+bool maps_are_open(void)
+{
+	return atomic_load(&open_wanted) >= 0;
+}
+
+void preload_open_now(void)
+{
+	struct maps_change change;
+
+	if (atomic_load(&open_wanted) < 0 || atomic_load(&open_always))
 		return;
-	atomic_compare_exchange_strong(&open_wanted, &none, (int)why);
-	if (depth > 0)
-		return; /* the change that it is in ends with it */
 	maps_begin(&change);
 	maps_open_pending();
 	maps_end(&change);
@@ -402,6 +410,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 			map_supersede((uintptr_t)p, (uintptr_t)p + maps_page_up(length));
 		return p;
 	}
+	if (watched)
+		snapshots_join();
 	maps_begin(&change);
 	maps_open_pending();
 	if (over)
@@ -417,6 +427,8 @@ static void *map_hooked(void *address, size_t length, int protection, int flags,
 	}
 	files_sweep();
 	maps_end(&change);
+	if (watched && p != MAP_FAILED)
+		preload_raw_watch();
 	return p;
 }
 

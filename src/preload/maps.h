@@ -62,6 +62,8 @@ void maps_follow_open(struct map *map);
 void maps_leave_out(void);
 /* Everything is the kernel's alone again, as the program has asked for it. */
 void maps_abandon(void);
+/* preload_open_all has been called: views are let go, or will be. */
+bool maps_are_open(void);
 /* All views are let go now, if preload_open_all has been called. */
 void maps_open_pending(void);
 

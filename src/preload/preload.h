@@ -39,5 +39,16 @@ void preload_let_end(struct preload_let *let);
 /* From now on all views are granted whole, and the user is told why, once. In a signal handler,
  * too: then it is done by the next hook or fault. */
 void preload_open_all(enum run_say why);
+/* If that was asked for it is done when this returns. Where a hook may be called. */
+void preload_open_now(void);
+
+/* ---- System calls and signals -------------------------------------------------------------- */
+
+/* When the library is loaded, after preload_control was set. 0 or -errno. (actions.c) */
+int preload_signals_begin(void);
+int preload_stacks_begin(void); /* (stacks.c) */
+/* There is a view: from now on system calls that are not libc's are looked at. Cheap once it has
+ * been done. (raw.c) */
+void preload_raw_watch(void);
 
 #endif

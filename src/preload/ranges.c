@@ -232,9 +232,15 @@ bool ranges_overlap(uintptr_t start, uintptr_t end)
 	return find(start, end, 0);
 }
 
-bool ranges_writable(uintptr_t start, uintptr_t end)
+bool ranges_writable(uintptr_t start, size_t length)
 {
-	return find(start, end, PROT_WRITE);
+	return length > 0 &&
+	       find(start, length < UINTPTR_MAX - start ? start + length : UINTPTR_MAX, PROT_WRITE);
+}
+
+unsigned ranges_turn(void)
+{
+	return atomic_load_explicit(&turn, memory_order_acquire);
 }
 
 void ranges_forget_all(void)

@@ -21,7 +21,9 @@ void ranges_forget_all(void);
 /* Is some of it in a mapping; in one that may be written? Anywhere, and in a signal handler; no
  * system call. */
 bool ranges_overlap(uintptr_t start, uintptr_t end);
-bool ranges_writable(uintptr_t start, uintptr_t end);
+bool ranges_writable(uintptr_t start, size_t length);
+/* Changes when the list does. */
+unsigned ranges_turn(void);
 /* May there ever have been a mapping at the address? The same. */
 bool ranges_near(uintptr_t address);
 

@@ -133,14 +133,16 @@ static bool texts_find(void)
 	       text_has(&libc_text, (uintptr_t)NEXT(read));
 }
 
+extern typeof(mmap) __real_mmap; /* the hook: inner.c has the other */
+
 static long make_for(long number, const long a[6])
 {
 	long result;
 
 	/* A mapping that may become a view. */
 	if (number == SYS_mmap && a[3] & MAP_SHARED && !(a[3] & MAP_ANONYMOUS))
-		result = (long)mmap((void *)a[0], (size_t)a[1], (int)a[2], (int)a[3], (int)a[4],
-				    a[5]);
+		result = (long)__real_mmap((void *)a[0], (size_t)a[1], (int)a[2], (int)a[3],
+					   (int)a[4], a[5]);
 	else
 		result = NEXT(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 	return result == -1 ? -errno : result;
@@ -155,13 +157,13 @@ static bool give_up(long number, const long a[6])
 	case NUMBER_STORES:
 		if (storing++ < RAW_MANY)
 			return false;
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 		return true;
 	case NUMBER_RING:
-		preload_open_all(RUN_SAY_IO_URING);
+		calls_open_all(RUN_SAY_IO_URING);
 		return true;
 	default:
-		preload_open_all(RUN_SAY_RAW_CALLS);
+		calls_open_all(RUN_SAY_RAW_CALLS);
 		return true;
 	}
 }
@@ -175,7 +177,7 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	int saved = errno;
 	bool ours;
 
-	if (info->si_code != SYS_DISPATCHED || theirs) {
+	if (info->si_code != SYS_DISPATCHED) {
 		actions_pass_on(sig, info, context);
 		return;
 	}
@@ -191,8 +193,8 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 
 static void in_child(void)
 {
-	actions_forked();
-	raw_follow(); /* its dispatch is off */
+	if (preload_control)
+		raw_follow(); /* its dispatch is off */
 }
 
 void preload_raw_watch(void)
@@ -229,6 +231,7 @@ void raw_note(long number, const long a[6])
 	if (number == SYS_prctl && a[0] == PR_SET_SYSCALL_USER_DISPATCH) {
 		theirs = true;
 		cease();
+		actions_give_sigsys(); /* ours might be reported to it */
 	}
 }
 

@@ -8,10 +8,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* There is a view that may be written: from here on system calls that are not libc's are looked at.
- * Anywhere, cheap when it has been done. */
-void preload_raw_watch(void);
-
 /* A call by number: may be one that puts an end to watching (prctl and seccomp). */
 void raw_note(long number, const long args[6]);
 

@@ -8,14 +8,16 @@
  * used by any number of threads at once, and goes on in a child of fork as it is.
  *
  * What is promised after 0:
- *  - ext4, xfs, btrfs, tmpfs and others with fallocate: the run's holes have blocks. A write to
- *    them cannot fail for want of space.
+ *  - ext4, xfs, btrfs, tmpfs and others with fallocate: the run's holes have blocks. The kernel may
+ *    still want more: for a page it asks for all of the folio that the page is part of, some
+ *    hundred pages after a readahead. Its SIGBUS then comes here as `broken`, and the space around
+ *    is looked at, too. Once a write has been let through it cannot be lost for want of space.
  *  - file systems without fallocate (ext2, many of FUSE): there was room for them among the free
- *    blocks, besides what was promised before. Others may be quicker; then the kernel's SIGBUS
- *    comes, where that file system asks at all, and `broken` finds out why. Nothing is written to
- *    make room: a zero of ours could hit another process's byte.
+ *    blocks and in the quotas, besides what was promised before. Others may be quicker; then the
+ *    kernel's SIGBUS comes, where that file system asks at all, or else the error of a later
+ *    write-back. Nothing is written to make room: a zero of ours could hit another's byte.
  *  - data that is there and must be written elsewhere (btrfs, shared extents of xfs): shared
- *    extents are unshared where the file system can do that; else as above.
+ *    extents are unshared where the file system can do that; else the kernel has to refuse.
  */
 #ifndef RESERVE_H
 #define RESERVE_H
@@ -67,7 +69,7 @@ int reserve_init(struct reserve *r, int fd, uint64_t piece_bytes, reserve_post_f
  *
  * 0 the write may be tried; -ENOSPC, -EDQUOT there is no space for it now; -ENXIO it lies past the
  * end of the file; -EBADF r->fd is not the file any more (the program has closed it), give it
- * another; -EIO and other errnos (broken only): the file cannot be written for another reason.
+ * another; -EIO (broken only): the file cannot be written for another reason.
  */
 int reserve_run(struct reserve *r, uint64_t offset, uint64_t length, bool broken);
 

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PRELOAD "LD_PRELOAD="
+#define PRELOAD	  "LD_PRELOAD"
+#define SANITIZER "ASAN_OPTIONS"
 
 /* ---- The environment ----------------------------------------------------------------------- */
 
@@ -50,15 +51,30 @@ static bool list_has(const char *list, const char *library)
 /* LD_PRELOAD with our library behind those that are there. NULL: no memory. */
 static char *preload_make(const char *library)
 {
-	const char *before = getenv("LD_PRELOAD");
+	const char *before = getenv(PRELOAD);
 	char *entry = NULL;
 
 	if (!before || before[0] == '\0')
 		before = "";
 	else if (list_has(before, library))
 		library = "";
-	if (asprintf(&entry, PRELOAD "%s%s%s", before,
+	if (asprintf(&entry, PRELOAD "=%s%s%s", before,
 		     before[0] != '\0' && library[0] != '\0' ? ":" : "", library) < 0)
+		return NULL;
+	return entry;
+}
+
+/* A sanitizer that the compiler has linked as a library wants to be the first one loaded, and ends
+ * the program if it is not; it does without if it is told to. NULL: no memory. */
+static char *sanitizer_make(void)
+{
+	static const char option[] = "verify_asan_link_order=0";
+	const char *before = getenv(SANITIZER);
+	char *entry = NULL;
+
+	if (!before)
+		before = "";
+	if (asprintf(&entry, SANITIZER "=%s%s%s", before, before[0] != '\0' ? ":" : "", option) < 0)
 		return NULL;
 	return entry;
 }
@@ -150,22 +166,29 @@ static int image_start(struct run *run, const struct image *image)
 	return error;
 }
 
+static char *area_make(const struct run *run)
+{
+	char *entry = NULL;
+
+	return asprintf(&entry, RUN_ENV "=/proc/%d/fd/%d", (int)getpid(), run->control_fd) < 0
+		       ? NULL
+		       : entry;
+}
+
 int program_start(struct run *run)
 {
-	static const char *const replaced[] = {"LD_PRELOAD", RUN_ENV, NULL};
+	static const char *const replaced[] = {PRELOAD, SANITIZER, RUN_ENV, NULL};
 	struct image image = {run->target.path, run->settings.program, NULL};
-	char *added[] = {preload_make(run->target.library), NULL, NULL};
+	char *added[] = {preload_make(run->target.library), sanitizer_make(), area_make(run), NULL};
 	int error = ENOMEM;
 
-	if (asprintf(&added[1], RUN_ENV "=/proc/%d/fd/%d", (int)getpid(), run->control_fd) < 0)
-		added[1] = NULL;
-	if (added[0] && added[1])
+	if (added[0] && added[1] && added[2])
 		image.environment = environment_make(replaced, added);
 	if (image.environment)
 		error = image_start(run, &image);
 	free(image.environment);
-	free(added[0]);
-	free(added[1]);
+	for (size_t i = 0; i < 3; i++)
+		free(added[i]);
 	if (error == 0)
 		return 0;
 	errno = error;

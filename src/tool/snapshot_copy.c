@@ -20,6 +20,7 @@
 #define PAGE	   4096u
 #define STEP_BYTES (128u << 10) /* whoever waits, waits for so much of others' at most */
 #define NAMES_MAX  1000u
+#define NAME_BYTES 512u
 
 /* ---- Opening ------------------------------------------------------------------------------ */
 
@@ -111,7 +112,6 @@ void copy_start(struct copier *copier, struct copy *copy)
 	struct stat st;
 
 	(void)copier;
-	copy->mapped = true;
 	if (copy->error)
 		return;
 	if (fstat(copy->source, &st) != 0) {
@@ -135,6 +135,7 @@ void copy_watch(struct copier *copier, struct copy *copy, uint64_t first)
 	uint64_t chunk = 1ull << s->chunk_shift;
 
 	copy->chunks = (copy->size + chunk - 1) >> s->chunk_shift;
+	atomic_store(&f->spoiled, 0);
 	f->size = copy->size;
 	f->first_chunk = first;
 	atomic_store(&f->copying, 1);
@@ -144,6 +145,8 @@ void copy_unwatch(struct copier *copier, struct copy *copy)
 {
 	struct run_snapshots *s = copier_area(copier);
 
+	if (atomic_load(&s->files[copy->file].spoiled) && copy->chunks > 0 && !copy->error)
+		copy->error = -EOVERFLOW;
 	atomic_store(&s->files[copy->file].copying, 0);
 	run_futex_ring(&s->served);
 }
@@ -332,14 +335,28 @@ bool copy_step(struct copier *copier, struct copy *copy)
 
 /* ---- The end ------------------------------------------------------------------------------ */
 
-/* The first name that is free: two snapshots in a second, or two files of one name. */
-static int target_name(struct copy *copy, const char *stamp)
+static void name_make(char *name, size_t size, const struct copy *copy, const char *stamp,
+		      unsigned number)
 {
-	char name[512];
+	snprintf(name, size, number ? "%s.snapshot-%s.%u" : "%s.snapshot-%s", name_of(copy->path),
+		 stamp, number);
+}
 
-	for (unsigned i = 0; i < NAMES_MAX; i++) {
-		snprintf(name, sizeof(name), i ? "%s.snapshot-%s.%u" : "%s.snapshot-%s",
-			 name_of(copy->path), stamp, i);
+bool copy_name_is_free(const struct copy *copy, const char *stamp, unsigned number)
+{
+	char name[NAME_BYTES];
+
+	name_make(name, sizeof(name), copy, stamp, number);
+	return faccessat(copy->directory, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+}
+
+/* The first name that is free: files of one name may go to one directory. */
+static int target_name(struct copy *copy, const char *stamp, unsigned number)
+{
+	char name[NAME_BYTES];
+
+	for (unsigned last = number + NAMES_MAX; number < last; number++) {
+		name_make(name, sizeof(name), copy, stamp, number);
 		if (renameat2(copy->directory, copy->temporary, copy->directory, name,
 			      RENAME_NOREPLACE) == 0) {
 			copy->temporary[0] = '\0';
@@ -362,7 +379,7 @@ static void target_guard(struct copy *copy)
 		fchmod(copy->target, st.st_mode & 0777);
 }
 
-void copy_finish(struct copy *copy, const char *stamp)
+void copy_finish(struct copy *copy, const char *stamp, unsigned number)
 {
 	if (copy->error)
 		return;
@@ -371,7 +388,7 @@ void copy_finish(struct copy *copy, const char *stamp)
 		copy->error = -errno;
 		return;
 	}
-	copy->error = target_name(copy, stamp);
+	copy->error = target_name(copy, stamp, number);
 	if (!copy->error && fsync(copy->directory) != 0 && errno != EINVAL)
 		copy->error = -errno;
 }

@@ -115,9 +115,9 @@ static int result_give(const struct request *request, struct summary *summary,
 	if (request->svg)
 		code = picture_make(request, summary, reader, fd, progress);
 	else if (request->csv)
-		code = summary_csv(summary, reader, progress, request->options);
+		code = summary_csv(summary, reader, stdout, progress, request->options);
 	else if (request->options->json)
-		code = summary_json(summary, reader, progress, request->options);
+		code = summary_json(summary, reader, stdout, progress, request->options);
 	else
 		summary_print(summary, stdout);
 	progress_end(progress);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 struct output {
+	FILE *out;
 	struct json json;
 	const struct summary *summary;
 };
@@ -159,13 +160,13 @@ static void event_json(void *arg, const struct trace_record *record,
 	json_end(json);
 }
 
-int summary_json(struct summary *summary, struct trace_reader *reader, struct progress *progress,
-		 const struct tool_options *options)
+int summary_json(struct summary *summary, struct trace_reader *reader, FILE *out,
+		 struct progress *progress, const struct tool_options *options)
 {
-	struct output output = {.summary = summary};
+	struct output output = {.out = out, .summary = summary};
 	int code;
 
-	json_begin(&output.json, stdout);
+	json_begin(&output.json, out);
 	json_object(&output.json, NULL);
 	head_json(&output.json, summary);
 	files_json(&output.json, summary);
@@ -197,22 +198,23 @@ static void event_csv(void *arg, const struct trace_record *record, const struct
 {
 	struct output *output = arg;
 	char text[ACTOR_TEXT_MAX];
+	FILE *out = output->out;
 
-	printf("%" PRIu64 ".%09" PRIu64 ",%s,%" PRIu64 ",%" PRIu64 ",",
-	       record->time_ns / 1000000000u, record->time_ns % 1000000000u,
-	       summary_kind(record->kind), record->pid, record->tid);
-	field_put(stdout, file->path);
-	printf(",%" PRIu64 ",%" PRIu64 ",", record->offset, record->length);
+	fprintf(out, "%" PRIu64 ".%09" PRIu64 ",%s,%" PRIu64 ",%" PRIu64 ",",
+		record->time_ns / 1000000000u, record->time_ns % 1000000000u,
+		summary_kind(record->kind), record->pid, record->tid);
+	field_put(out, file->path);
+	fprintf(out, ",%" PRIu64 ",%" PRIu64 ",", record->offset, record->length);
 	actors_caller_text(&output->summary->actors, deed->caller, text, sizeof(text));
-	field_put(stdout, text);
-	fputs("\r\n", stdout);
+	field_put(out, text);
+	fputs("\r\n", out);
 }
 
-int summary_csv(struct summary *summary, struct trace_reader *reader, struct progress *progress,
-		const struct tool_options *options)
+int summary_csv(struct summary *summary, struct trace_reader *reader, FILE *out,
+		struct progress *progress, const struct tool_options *options)
 {
-	struct output output = {.summary = summary};
+	struct output output = {.out = out, .summary = summary};
 
-	fputs("time_s,kind,pid,tid,file,offset,length,caller\r\n", stdout);
+	fputs("time_s,kind,pid,tid,file,offset,length,caller\r\n", out);
 	return summary_walk(summary, reader, event_csv, &output, progress, options);
 }

@@ -69,10 +69,10 @@ uint64_t distribution_max(const struct distribution *distribution);
  * -------------------------------- */
 
 void summary_print(const struct summary *summary, FILE *out);
-int summary_json(struct summary *summary, struct trace_reader *reader, struct progress *progress,
-		 const struct tool_options *options);
-int summary_csv(struct summary *summary, struct trace_reader *reader, struct progress *progress,
-		const struct tool_options *options);
+int summary_json(struct summary *summary, struct trace_reader *reader, FILE *out,
+		 struct progress *progress, const struct tool_options *options);
+int summary_csv(struct summary *summary, struct trace_reader *reader, FILE *out,
+		struct progress *progress, const struct tool_options *options);
 /* Draw into out, coloured by callers or by threads. */
 int summary_svg(struct summary *summary, struct trace_reader *reader, bool by_caller, FILE *out,
 		struct progress *progress, const struct tool_options *options);

@@ -1,23 +1,36 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * error.c - the error of the calling thread: an errno and a sentence. Safe in a signal handler on
- * the thread's own stack as far as vsnprintf of plain formats is (inline faults need it).
+ * error.c - the error of the calling thread: an errno and a sentence. Safe in a signal handler as
+ * far as vsnprintf of plain formats is; it takes more of its stack than all else together, and is
+ * left out where a sentence has nothing to be filled in.
  */
 #include "vm.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static _Thread_local char sentence[256];
 static _Thread_local int last;
+
+void sentence_copy(char *to, size_t size, const char *from)
+{
+	size_t length = strnlen(from, size - 1);
+
+	memmove(to, from, length); /* it may be the same */
+	to[length] = '\0';
+}
 
 int mkw_set_error(int error, const char *format, ...)
 {
 	va_list ap;
 
 	va_start(ap, format);
-	vsnprintf(sentence, sizeof(sentence), format, ap);
+	if (strchr(format, '%') == NULL)
+		sentence_copy(sentence, sizeof(sentence), format);
+	else
+		vsnprintf(sentence, sizeof(sentence), format, ap);
 	va_end(ap);
 	last = error;
 	return error;
@@ -41,8 +54,7 @@ int error_last(void)
 void error_keep(struct error_record *record, int error)
 {
 	record->error = error;
-	snprintf(record->sentence, sizeof(record->sentence), "%.191s",
-		 error == last ? sentence : "");
+	sentence_copy(record->sentence, sizeof(record->sentence), error == last ? sentence : "");
 }
 
 int error_say(const char *what, const struct error_record *record)
@@ -71,7 +83,7 @@ mkw_fault_t mkw_fault_from_errno(int error)
 		return MKW_FAULT_OOM;
 	default:
 		if (last != error)
-			mkw_set_error(error, "the store failed with errno %d", -error);
+			mkw_set_error(error, "the store failed");
 		return MKW_FAULT_SIGBUS;
 	}
 }

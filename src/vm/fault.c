@@ -27,7 +27,6 @@
 #include "vm.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 /* A store that answers NOPAGE or RETRY this often in a row is refused with EAGAIN. */
@@ -187,9 +186,9 @@ static void refusal_fill(struct fault *f, int error)
 		.error = error,
 		.write = f->access == MMU_WRITE,
 	};
-	snprintf(r->message, sizeof(r->message), "%.150s",
-		 error_last() == error && error_sentence()[0] != '\0' ? error_sentence()
-								      : "refused");
+	sentence_copy(r->message, sizeof(r->message),
+		      error_last() == error && error_sentence()[0] != '\0' ? error_sentence()
+									   : "refused");
 }
 
 /* Nobody but the thread concerned: the end of the story. */

@@ -825,6 +825,8 @@ int mkw_map(struct mkw_handle *h, size_t length, unsigned protection, unsigned f
 	if ((protection & MKW_WRITE) != 0)
 		protection |= MKW_READ;
 	error = map_check(h, length, protection, flags, offset);
+	if (error == 0)
+		error = object_check_cache(h->object);
 	if (error != 0)
 		return error;
 	o = h->object;

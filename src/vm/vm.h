@@ -48,6 +48,9 @@ void error_keep(struct error_record *record, int error);
 /* The calling thread's error is now "what: sentence". Returns the errno. */
 int error_say(const char *what, const struct error_record *record);
 
+/* As much as there is room for. */
+void sentence_copy(char *to, size_t size, const char *from);
+
 /* ---- Waiting ------------------------------------------------------------------------------ */
 
 /* Something in a list of those who wait. wake is called with that list's lock held, after removal;

@@ -1,116 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* in_place.c - objects whose pages are the kernel's own: mappings of a file that was adopted. */
-#include "harness/test.h"
+#include "place.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <mkwrite/mkwrite.h>
-#include <mkwrite/store.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define PAGE 4096u
-
-/* ---- A store of one file ------------------------------------------------------------------ */
-
-struct store {
-	int fd;
-	_Atomic unsigned asked, pages_asked, broken, written;
-	_Atomic int refuse_from; /* page; -1: none */
-	_Atomic int error;
-};
-
-static mkw_fault_t store_mkwrite(void *arg, struct mkw_object *object, struct mkw_run *run)
-{
-	struct store *s = arg;
-	int refuse = atomic_load(&s->refuse_from);
-
-	(void)object;
-	atomic_fetch_add(&s->asked, 1);
-	if ((run->flags & MKW_RUN_BROKEN) != 0)
-		atomic_fetch_add(&s->broken, 1);
-	if (refuse >= 0 && run->page >= (uint64_t)refuse)
-		return mkw_fault_from_errno(mkw_set_error(atomic_load(&s->error), "no room"));
-	if (refuse >= 0 && run->first + run->count > (uint64_t)refuse)
-		mkw_run_cut(run, run->first, (size_t)refuse - run->first);
-	atomic_fetch_add(&s->pages_asked, (unsigned)run->count);
-	return 0;
-}
-
-static int store_writepages(void *arg, struct mkw_object *object, struct mkw_writeback *wb)
-{
-	struct store *s = arg;
-
-	(void)object;
-	for (size_t i = 0; i < wb->count; i++) {
-		if (sync_file_range(s->fd, (off_t)(wb->runs[i].first * PAGE),
-				    (off_t)(wb->runs[i].count * PAGE),
-				    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-					    SYNC_FILE_RANGE_WAIT_AFTER) != 0)
-			return -errno;
-		atomic_fetch_add(&s->written, (unsigned)wb->runs[i].count);
-	}
-	return 0;
-}
-
-static const struct mkw_store_ops ops = {
-	.struct_size = sizeof(ops),
-	.page_mkwrite = store_mkwrite,
-	.writepages = store_writepages,
-};
-
-struct place {
-	struct store store;
-	struct mkw_space *space;
-	struct mkw_handle *handle;
-	unsigned char *map;
-	size_t length;
-};
-
-static void place_open(struct place *p, const struct mkw_space_options *given, size_t pages)
-{
-	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
-	char name[] = "/tmp/mkwrite-in-place-XXXXXX";
-
-	if (given != NULL)
-		options = *given;
-	options.flags |= MKW_SPACE_IN_PLACE;
-	memset(p, 0, sizeof(*p));
-	atomic_store(&p->store.refuse_from, -1);
-	p->store.fd = mkstemp(name);
-	REQUIRE(p->store.fd >= 0);
-	unlink(name);
-	p->length = pages * PAGE;
-	REQUIRE_EQ(ftruncate(p->store.fd, (off_t)p->length), 0);
-	p->map = mmap(NULL, p->length, PROT_READ | PROT_WRITE, MAP_SHARED, p->store.fd, 0);
-	REQUIRE(p->map != MAP_FAILED);
-	REQUIRE_EQ(mkw_space_create(&options, &p->space), 0);
-	REQUIRE_EQ(mkw_create_in_place(p->space, &ops, &p->store, MKW_RDWR, &p->handle), 0);
-	REQUIRE_EQ(mkw_adopt(p->handle, p->map, p->length, MKW_READ | MKW_WRITE, 0), 0);
-}
-
-static void place_close(struct place *p)
-{
-	CHECK_EQ(mkw_unmap(p->map, p->length), 0);
-	CHECK_EQ(munmap(p->map, p->length), 0);
-	CHECK_EQ(mkw_close(p->handle), 0);
-	CHECK_EQ(mkw_space_destroy(p->space, 0), 0);
-	close(p->store.fd);
-}
-
-static struct mkw_stat place_stat(const struct place *p)
-{
-	struct mkw_stat stat;
-
-	CHECK_EQ(mkw_object_stat(p->handle, &stat, sizeof(stat)), 0);
-	return stat;
-}
 
 TEST(in_place_once, "S1.5 a first write in place is asked for once, and is the file's at once")
 {
@@ -133,11 +31,6 @@ TEST(in_place_once, "S1.5 a first write in place is asked for once, and is the f
 	place_close(&p);
 }
 
-static void write_page(void *at)
-{
-	*(volatile unsigned char *)at = 1;
-}
-
 TEST(in_place_refused, "S1.1 a refused write in place is an error at its exact address")
 {
 	struct mkw_refusal refusal;
@@ -147,12 +40,12 @@ TEST(in_place_refused, "S1.1 a refused write in place is an error at its exact a
 	p.store.error = -ENOSPC;
 	p.store.refuse_from = 8;
 	for (unsigned i = 0; i < 8; i++)
-		write_page(p.map + i * PAGE);
-	CHECK_EQ(mkw_guard(write_page, p.map + 8 * PAGE + 17, &refusal), -ENOSPC);
+		place_write_one(p.map + i * PAGE);
+	CHECK_EQ(mkw_guard(place_write_one, p.map + 8 * PAGE + 17, &refusal), -ENOSPC);
 	CHECK(refusal.address == p.map + 8 * PAGE + 17);
 	CHECK_EQ(refusal.offset, 8 * PAGE + 17);
 	p.store.refuse_from = -1;
-	CHECK_EQ(mkw_guard(write_page, p.map + 8 * PAGE + 17, &refusal), 0);
+	CHECK_EQ(mkw_guard(place_write_one, p.map + 8 * PAGE + 17, &refusal), 0);
 	CHECK_EQ(p.map[8 * PAGE + 17], 1);
 	place_close(&p);
 }
@@ -168,7 +61,7 @@ TEST(in_place_dies, "S1.1 a refused write that nobody takes ends the process by 
 	p.store.refuse_from = 3;
 	pid = fork();
 	if (pid == 0) {
-		write_page(p.map + 3 * PAGE);
+		place_write_one(p.map + 3 * PAGE);
 		_exit(1);
 	}
 	REQUIRE_EQ(waitpid(pid, &status, 0), pid);
@@ -182,7 +75,7 @@ TEST(in_place_stream, "a stream in place is granted in runs that grow")
 
 	place_open(&p, NULL, 4096);
 	for (unsigned i = 0; i < 4096; i++)
-		write_page(p.map + i * PAGE);
+		place_write_one(p.map + i * PAGE);
 	CHECK(p.store.asked < 64);
 	CHECK_EQ(p.store.pages_asked, 4096);
 	place_close(&p);
@@ -190,11 +83,9 @@ TEST(in_place_stream, "a stream in place is granted in runs that grow")
 
 TEST(in_place_limit, "S1.3 never more dirty pages in place than the limit allows")
 {
-	struct mkw_space_options options = MKW_SPACE_OPTIONS_INIT;
 	struct place p;
 
-	options.dirty_limit_bytes = 32 * PAGE;
-	place_open(&p, &options, 2048);
+	place_open_limit(&p, 32, 2048);
 	for (unsigned i = 0; i < 2048; i++)
 		p.map[(i * 7 % 2048) * PAGE] = (unsigned char)(i + 1);
 	for (unsigned i = 0; i < 2048; i++)
@@ -211,12 +102,12 @@ TEST(in_place_forked, "7.1 a child of fork has the space, and asks for itself")
 	pid_t pid;
 
 	place_open(&p, NULL, 64);
-	write_page(p.map);
+	place_write_one(p.map);
 	pid = fork();
 	if (pid == 0) {
 		unsigned before = p.store.asked;
 
-		write_page(p.map); /* granted in the parent, and so here */
+		place_write_one(p.map); /* granted in the parent, and so here */
 		if (p.store.asked != before)
 			_exit(1);
 		p.map[5 * PAGE] = 7;

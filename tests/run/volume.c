@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,9 +14,11 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define IMAGE  "/tmp/image"
+#define BELOW  "/tmp/below"
 #define FILLER VOLUME_AT "/filler"
 
 static const struct {
@@ -61,10 +64,35 @@ void volume_command(const char *format, ...)
 	REQUIRE_EQ(status, 0);
 }
 
-void volume_mount(enum volume_kind kind, uint64_t size_bytes)
+static void mount_tmpfs(const char *at, uint64_t size_bytes)
 {
 	char options[40];
-	const char *type = kinds[kind].type;
+
+	snprintf(options, sizeof(options), "size=%llu", (unsigned long long)size_bytes);
+	REQUIRE_EQ(mount("tmpfs", at, "tmpfs", 0, options), 0);
+}
+
+static bool fuse_is_there(void)
+{
+	struct statfs fs;
+
+	return statfs(VOLUME_AT, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
+}
+
+static void mount_fuse(uint64_t size_bytes)
+{
+	if (try_command("command -v bindfs") || access("/dev/fuse", R_OK | W_OK))
+		SKIP("bindfs or /dev/fuse is not here");
+	REQUIRE_EQ(mkdir(BELOW, 0755), 0);
+	mount_tmpfs(BELOW, size_bytes);
+	/* In the foreground it stays in the test's group of processes, and ends with it. */
+	volume_command("(bindfs -f " BELOW " " VOLUME_AT " </dev/null &)");
+	test_wait_until(fuse_is_there());
+}
+
+void volume_mount(enum volume_kind kind, uint64_t size_bytes)
+{
+	const char *type;
 
 	if (geteuid())
 		SKIP("only root may mount");
@@ -72,11 +100,13 @@ void volume_mount(enum volume_kind kind, uint64_t size_bytes)
 	    mount("tmpfs", "/tmp", "tmpfs", 0, NULL))
 		SKIP("no mount namespace: %s", strerror(errno));
 	REQUIRE_EQ(mkdir(VOLUME_AT, 0755), 0);
-	if (kind == VOLUME_TMPFS) {
-		snprintf(options, sizeof(options), "size=%llu", (unsigned long long)size_bytes);
-		REQUIRE_EQ(mount("tmpfs", VOLUME_AT, "tmpfs", 0, options), 0);
+	if (kind == VOLUME_TMPFS)
+		mount_tmpfs(VOLUME_AT, size_bytes);
+	if (kind == VOLUME_FUSE)
+		mount_fuse(size_bytes);
+	if (kind == VOLUME_TMPFS || kind == VOLUME_FUSE)
 		return;
-	}
+	type = kinds[kind].type;
 	if (try_command("command -v %s", strtok(strdupa(kinds[kind].make), " ")))
 		SKIP("%s is not here", kinds[kind].make);
 	if (try_command("grep -qw %s /proc/filesystems", type))
@@ -85,6 +115,15 @@ void volume_mount(enum volume_kind kind, uint64_t size_bytes)
 	volume_command("%s " IMAGE, kinds[kind].make);
 	if (try_command("mount -t %s -o loop " IMAGE " " VOLUME_AT, type))
 		SKIP("%s on a loop device cannot be mounted", type);
+}
+
+void volume_overlay(void)
+{
+	volume_command("cd " VOLUME_AT " && mkdir lower upper work");
+	if (mount("overlay", VOLUME_AT, "overlay", 0,
+		  "lowerdir=" VOLUME_AT "/lower,upperdir=" VOLUME_AT "/upper,workdir=" VOLUME_AT
+		  "/work"))
+		SKIP("no overlayfs: %s", strerror(errno));
 }
 
 /* Does the file take so many further bytes? By writing, for not all file systems can reserve. */

@@ -15,6 +15,7 @@ enum volume_kind {
 	VOLUME_BTRFS,
 	VOLUME_TMPFS,
 	VOLUME_EXT2, /* no fallocate */
+	VOLUME_FUSE, /* neither, and it is asked for space only when it gets the bytes */
 };
 
 #define VOLUME_AT "/tmp/volume"
@@ -24,6 +25,8 @@ enum volume_kind {
 
 /* Mount an empty one at VOLUME_AT. */
 void volume_mount(enum volume_kind kind, uint64_t size_bytes);
+/* Put an overlay on it: VOLUME_AT shows that from now on. */
+void volume_overlay(void);
 /* Take all its room but about so many bytes, by a file; volume_drain gives it back. */
 void volume_fill(uint64_t leave_bytes);
 void volume_drain(void);

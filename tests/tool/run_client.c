@@ -116,6 +116,7 @@ static void do_many(void)
 	many.error = -(int)number();
 	many.offset = number();
 	many.needed = number();
+	seen = atomic_load(&control->retry);
 	pthread_barrier_init(&many.begun, NULL, count + 1);
 	pthread_barrier_init(&many.ended, NULL, count + 1);
 	for (unsigned i = 0; i < count; i++)

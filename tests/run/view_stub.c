@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* stub.c - see stub.h. */
-#include "stub.h"
+/* view_stub.c - see view.h. */
+#include "view.h"
 #include "preload/next.h"
 #include "preload/preload.h"
-#include "preload/raw.h"
+#include "preload/snapshots.h"
 
 #include <errno.h>
 
@@ -16,7 +16,7 @@ static char *memory;
 static size_t limit;
 static bool blind;
 static _Atomic unsigned faults, lets, lets_ever, opened;
-static _Atomic unsigned held[STUB_PAGES];
+static _Atomic unsigned held[VIEW_PAGES];
 
 static void protect(size_t page, int protection)
 {
@@ -28,7 +28,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	size_t at = (size_t)((char *)info->si_addr - memory);
 
 	(void)context;
-	if (at >= STUB_PAGES * PAGE) {
+	if (at >= VIEW_PAGES * PAGE) {
 		abort();
 	}
 	(void)sig;
@@ -36,52 +36,57 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	protect(at / PAGE, PROT_READ | PROT_WRITE);
 }
 
-HERE char *stub_begin(void)
+HERE char *view_begin(void)
 {
-	static char control;
+	static struct run_control control;
 	struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
-	memory = mmap(NULL, (STUB_PAGES + 2 * STUB_MARGIN) * PAGE, PROT_READ | PROT_WRITE,
+	memory = mmap(NULL, (VIEW_PAGES + 2 * VIEW_MARGIN) * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	memory += STUB_MARGIN * PAGE;
+	memory += VIEW_MARGIN * PAGE;
 	NEXT(sigaction)(SIGSEGV, &action, NULL);
-	next_find_all();
-	preload_control = (struct run_control *)(void *)&control;
-	stub_arm();
+	preload_control = &control;
+	preload_signals_begin();
+	view_arm();
 	return memory;
 }
 
-HERE void stub_arm(void)
+HERE void view_arm(void)
 {
-	mprotect(memory, STUB_PAGES * PAGE, PROT_READ);
+	mprotect(memory, VIEW_PAGES * PAGE, PROT_READ);
 }
 
-HERE void stub_limit(size_t pages)
+HERE bool view_is_real(void)
+{
+	return false;
+}
+
+HERE void view_limit(size_t pages)
 {
 	limit = pages;
 }
 
-HERE void stub_blind(bool on)
+HERE void view_blind(bool on)
 {
 	blind = on;
 }
 
-HERE unsigned stub_faults(void)
+HERE unsigned view_faults(void)
 {
 	return faults;
 }
 
-HERE unsigned stub_lets(void)
+HERE unsigned view_lets(void)
 {
 	return lets;
 }
 
-HERE unsigned stub_lets_ever(void)
+HERE unsigned view_lets_ever(void)
 {
 	return lets_ever;
 }
 
-HERE unsigned stub_opened(void)
+HERE unsigned view_opened(void)
 {
 	return opened;
 }
@@ -90,7 +95,7 @@ bool preload_covers(const void *address, size_t length)
 {
 	uintptr_t from = (uintptr_t)address, start = (uintptr_t)memory;
 
-	return !blind && from < start + STUB_PAGES * PAGE && from + length > start;
+	return !blind && from < start + VIEW_PAGES * PAGE && from + length > start;
 }
 
 /* pin: the first page, and how many. */
@@ -101,7 +106,7 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 
 	first = from < start ? 0 : (from - start) / PAGE;
 	pages = (from + length - start + PAGE - 1) / PAGE;
-	pages = (pages < STUB_PAGES ? pages : STUB_PAGES) - first;
+	pages = (pages < VIEW_PAGES ? pages : VIEW_PAGES) - first;
 	for (; count < pages && (!limit || count < limit); count++) {
 		held[first + count]++;
 		protect(first + count, PROT_READ | PROT_WRITE);
@@ -129,5 +134,19 @@ void preload_open_all(enum run_say why)
 {
 	(void)why;
 	opened++;
-	mprotect(memory, STUB_PAGES * PAGE, PROT_READ | PROT_WRITE);
+	mprotect(memory, VIEW_PAGES * PAGE, PROT_READ | PROT_WRITE);
+}
+
+void preload_open_now(void)
+{
+}
+
+void snapshots_hold_fd(struct snapshots_hold *hold, int fd, int64_t offset, uint64_t length)
+{
+	(void)hold, (void)fd, (void)offset, (void)length;
+}
+
+void snapshots_let_go(struct snapshots_hold *hold)
+{
+	(void)hold;
 }
