@@ -77,7 +77,10 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	}
 	mkw_set_fault_hooks(&hooks);
-	if (preload_control->options.trace)
-		run_caller_learn();
 	run_post(preload_control, &event);
+	/* However soon this process ends, or becomes another program: its modules are known. */
+	if (preload_control->options.trace) {
+		run_caller_learn();
+		run_settle(preload_control);
+	}
 }
