@@ -6,6 +6,7 @@
  */
 #include "calls.h"
 #include "actions.h"
+#include "snapshots.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -95,14 +96,37 @@ STORES(int, mincore, (void *at, size_t n, unsigned char *p), (at, n, p), p, (n +
 
 #define OFFSET sizeof(off64_t)
 
-STORES_2(ssize_t, splice,
-	 (int in, off64_t *at_in, int out, off64_t *at_out, size_t n, unsigned flags),
-	 (in, at_in, out, at_out, n, flags), at_in, OFFSET, at_out, OFFSET)
-STORES_2(ssize_t, copy_file_range,
-	 (int in, off64_t *at_in, int out, off64_t *at_out, size_t n, unsigned flags),
-	 (in, at_in, out, at_out, n, flags), at_in, OFFSET, at_out, OFFSET)
-STORES(ssize_t, sendfile, (int out, int in, off_t *at, size_t n), (out, in, at, n), at, OFFSET)
-STORES(ssize_t, sendfile64, (int out, int in, off64_t *at, size_t n), (out, in, at, n), at, OFFSET)
+/* They also write to files. A splice that waits for a pipe is in the way of a snapshot. */
+#define COPIES(name)                                                                         \
+	HOOK ssize_t name(int in, off64_t *at_in, int out, off64_t *at_out, size_t n,        \
+			  unsigned flags)                                                    \
+	{                                                                                    \
+		CALLS_LETS_OF_BLOCK(lets);                                                   \
+		SNAPSHOTS_HOLD_OF_BLOCK(hold);                                               \
+		if (calls_covers(at_in, OFFSET) || calls_covers(at_out, OFFSET)) {           \
+			calls_let_all(&lets, at_in, OFFSET);                                 \
+			calls_let_all(&lets, at_out, OFFSET);                                \
+		}                                                                            \
+		if (snapshots_are_made())                                                    \
+			snapshots_hold_fd(&hold, out, at_out ? *at_out : SNAPSHOTS_HERE, n); \
+		return NEXT(name)(in, at_in, out, at_out, n, flags);                         \
+	}
+COPIES(splice)
+COPIES(copy_file_range)
+
+#define SENDS(name, offset)                                               \
+	HOOK ssize_t name(int out, int in, offset *at, size_t n)          \
+	{                                                                 \
+		CALLS_LETS_OF_BLOCK(lets);                                \
+		SNAPSHOTS_HOLD_OF_BLOCK(hold);                            \
+		if (calls_covers(at, OFFSET))                             \
+			calls_let_all(&lets, at, OFFSET);                 \
+		if (snapshots_are_made())                                 \
+			snapshots_hold_fd(&hold, out, SNAPSHOTS_HERE, n); \
+		return NEXT(name)(out, in, at, n);                        \
+	}
+SENDS(sendfile, off_t)
+SENDS(sendfile64, off64_t)
 
 /* ---- Descriptors and sockets -------------------------------------------------------------- */
 

@@ -79,11 +79,6 @@ static void hold_begin(struct snapshots_hold *hold, uint16_t file, uint64_t offs
 	run_snapshot_before_write(preload_control, file, offset, length);
 }
 
-static bool snapshots_are_made(void)
-{
-	return preload_control != NULL && preload_control->options.snapshots;
-}
-
 void snapshots_hold_fd(struct snapshots_hold *hold, int fd, int64_t offset, uint64_t length)
 {
 	int saved = errno, flags;

@@ -12,6 +12,11 @@
  * mappings. */
 void snapshots_join(void);
 
+static inline bool snapshots_are_made(void)
+{
+	return preload_control != NULL && preload_control->options.snapshots;
+}
+
 /* ---- Around a call that writes to a file; errno is kept ------------------------------------ */
 
 struct snapshots_hold {

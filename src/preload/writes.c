@@ -2,8 +2,8 @@
 /*
  * writes.c - hooks of the calls that write to files, or empty them, past all mappings. With
  * snapshots they wait where a copy is as of an instant that they came after: write and its kin,
- * copying within the kernel, opening with O_TRUNC. What shortens a file is in cuts.c. Without
- * snapshots they pass on.
+ * opening with O_TRUNC. What shortens a file is in cuts.c, what copies within the kernel in
+ * calls_small.c. Without snapshots they pass on.
  *
  * Not seen: what libc writes itself (stdio, aio_write), and system calls by number.
  */

@@ -162,7 +162,9 @@ TEST(in_place_opened, "with no mappings left a view is opened whole, and closed 
 	CHECK_EQ(mkw_resume(p.handle), 0);
 	test_thread_join(&thread);
 	CHECK_EQ(p.map[2 * PAGE], 77);
-	/* So it is by a sync, and asked for anew once there are mappings. */
+	/* So it is by a sync, and asked for anew once there are mappings; its parts likewise. */
+	CHECK_EQ(mkw_protect(p.map + 4000 * PAGE, 8 * PAGE, MKW_READ), 0);
+	write_scattered(&p, 2000, 4000);
 	hoard_give(&hoard);
 	CHECK_EQ(mkw_sync(p.handle, 0, 0), 0);
 	p.store.asked = 0;
@@ -182,11 +184,11 @@ TEST(in_place_opened_pinned, "with no mappings left a page that is pinned stays 
 
 	test_not_under_tsan();
 	REQUIRE_EQ(pipe(fds), 0);
+	hoard = hoard_take(max - max / 16);
 	place_open(&p, NULL, 64);
 	CHECK_EQ(mkw_advise(p.map, p.length, MKW_RANDOM), 0);
 	place_write(p.map + 20 * PAGE, 1);
 	CHECK_EQ(mkw_pin(p.map + 3 * PAGE, PAGE, MKW_WRITE, &pin), 0);
-	hoard = hoard_take(max - max / 16);
 	CHECK_EQ(mkw_sync(p.handle, 20 * PAGE, PAGE), 0);
 	CHECK_EQ(write(fds[1], "x", 1), 1);
 	CHECK_EQ(read(fds[0], p.map + 3 * PAGE, 1), 1);

@@ -3,7 +3,9 @@
  * fill_lmdb.c - what a program does that keeps its data in LMDB with a writable map: transactions
  * of records, each said on stdout when it is committed.
  *
- *   fill_lmdb FILE TRANSACTIONS
+ *   fill_lmdb FILE TRANSACTIONS [paced]
+ *
+ * paced: one for each byte of stdin, as long as there are some.
  */
 #include <lmdb.h>
 #include <stdio.h>
@@ -35,7 +37,7 @@ static void put(MDB_txn *txn, MDB_dbi dbi, unsigned number)
 
 int main(int argc, char **argv)
 {
-	unsigned transactions = argc == 3 ? (unsigned)atoi(argv[2]) : 0;
+	unsigned transactions = argc >= 3 ? (unsigned)atoi(argv[2]) : 0;
 	MDB_env *env;
 	MDB_txn *txn;
 	MDB_dbi dbi;
@@ -46,6 +48,8 @@ int main(int argc, char **argv)
 	check(mdb_env_set_mapsize(env, MAP_BYTES));
 	check(mdb_env_open(env, argv[1], MDB_WRITEMAP | MDB_NOSUBDIR, 0600));
 	for (unsigned i = 0; i < transactions; i++) {
+		if (argc > 3)
+			getchar();
 		check(mdb_txn_begin(env, NULL, 0, &txn));
 		check(mdb_dbi_open(txn, NULL, 0, &dbi));
 		for (unsigned j = 0; j < RECORDS; j++)

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -125,6 +126,7 @@ static int records_write(char **paths, unsigned processes)
 
 		must(pid >= 0, "fork");
 		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			process_run(2 * i);
 			_exit(0);
 		}
