@@ -6,7 +6,7 @@
 #   make test       build, and run every bounded test        TESTS="name parts" SUITE=contract
 #   make check      the same and more of it, then again under ASan+UBSan and TSan, then fuzz and mutants
 #   make mutants    break a copy of the library in many ways: the explorer must see each   NAMES="..."
-#   make fuzz       build, and let libFuzzer look for inputs that fail   FUZZ_S=seconds TARGETS="uri api"
+#   make fuzz       build, and let libFuzzer look for inputs that fail   FUZZ_S=seconds TARGETS="uri api trace"
 #   make bench      build, and measure against the kernel's own mmap; ARGS="..."
 #   make install    PREFIX=/usr/local DESTDIR=; without PREFIX as configured, at first /usr/local
 #   make format     put all C files into the project's format
@@ -20,7 +20,7 @@ MESON_FLAGS ?=
 PREFIX ?=
 RUN_TESTS = scripts/run-tests $(if $(TOTALS),--totals $(TOTALS)) $(addprefix --suite ,$(SUITE))
 FUZZ_S ?= 60
-TARGETS ?= uri api
+TARGETS ?= uri api trace
 FUZZED = -Dfuzz=true -Dchecks=true -Doptimization=2 -Db_sanitize=address$(comma)undefined -Db_lundef=false
 SANITIZED = -Dchecks=true -Doptimization=1 -Db_lundef=false
 C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')

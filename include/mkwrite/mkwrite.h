@@ -522,16 +522,18 @@ bool mkw_is_view(const void *address, size_t length);
  * Stop all writing through the object's views, in this process: when it returns no page of them can
  * be written, and who tries waits until mkw_resume(). Nothing is written to the file. From then on
  * the first write to each page is asked for anew. What system calls store to by mkw_pin() goes on;
- * the store is asked for those pages in mkw_resume(). Blocks.
+ * the store is asked for those pages in mkw_resume(). Blocks. They nest; a handle that is closed
+ * has been resumed before.
  */
 int mkw_quiesce(struct mkw_handle *handle);
 int mkw_resume(struct mkw_handle *handle);
 
 /*
- * For the process. refused: an access to a view in place is refused and no guard takes it; in the
- * handler of its signal, no lock held, context is the third argument of a handler; true: the access
- * is tried again. It may sleep, and change the signal mask to that in the context meanwhile; it may
- * end the process. unknown: an access failed that is to no view; true: it is tried again.
+ * For the process; NULL: none. refused: an access to a view in place is refused and no guard takes
+ * it; in the handler of its signal, no lock held, context is the third argument of a handler; true:
+ * the access is tried again. It may sleep, and change the signal mask to that in the context
+ * meanwhile; it may end the process. unknown: an access failed that is to no view; true: it is
+ * tried again.
  */
 struct mkw_fault_hooks {
 	bool (*refused)(const struct mkw_refusal *refusal, void *context);

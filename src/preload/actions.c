@@ -141,6 +141,7 @@ HOOK int sigsuspend(const sigset_t *set)
 
 /* ---- SIGSYS ------------------------------------------------------------------------------- */
 
+static pid_t process;
 static _Atomic bool sys_lock, sys_ours;
 static struct sigaction sys_action; /* guarded by sys_lock: the program's, while it is ours */
 
@@ -243,13 +244,15 @@ void actions_pass_on(int sig, siginfo_t *info, void *context)
 static void in_child(void)
 {
 	atomic_store(&sys_lock, false);
+	process = getpid();
 }
 
 int preload_signals_begin(void)
 {
+	process = getpid();
 	next_find_all();
 	actions_inherit(0);
-	return -pthread_atfork(NULL, NULL, in_child);
+	return pthread_atfork(NULL, NULL, in_child) ? -ENOMEM : preload_stacks_begin();
 }
 
 /* ---- Handlers ----------------------------------------------------------------------------- */
@@ -286,7 +289,8 @@ HOOK int sigaction(int sig, const struct sigaction *action, struct sigaction *be
 {
 	int err;
 
-	if (!preload_control)
+	/* A child of vfork sets its own, in memory that is its parent's. */
+	if (!preload_control || getpid() != process)
 		return NEXT(sigaction)(sig, action, before);
 	if (sig == SIGSYS && sys_exchange(action, before))
 		return 0;

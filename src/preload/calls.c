@@ -56,6 +56,12 @@ bool calls_covers_vector(const struct iovec *iov, size_t count)
 
 bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count)
 {
+	size_t total = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (__builtin_add_overflow(total, iov[i].iov_len, &total) ||
+		    total > CALLS_PIECE_BYTES)
+			return false;
 	for (size_t i = 0; i < count; i++)
 		if (calls_let(lets, iov[i].iov_base, iov[i].iov_len) < iov[i].iov_len)
 			return false;
@@ -64,20 +70,19 @@ bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t c
 
 void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t count)
 {
-	size_t left = CALLS_MESSAGE_BYTES;
+	uint64_t limit = preload_control->options.dirty_limit_bytes,
+		 left = limit ? limit / 4 : ~0ull;
 
 	for (size_t i = 0; i < count; i++) {
-		size_t length = iov[i].iov_len < left ? iov[i].iov_len : left;
-
-		/* What is past a message's usual size may be let in if it costs no waiting. */
-		if (!calls_let_all(lets, iov[i].iov_base, length) ||
-		    (length < iov[i].iov_len &&
-		     calls_covers((char *)iov[i].iov_base + length, iov[i].iov_len - length))) {
+		if (!calls_covers(iov[i].iov_base, iov[i].iov_len))
+			continue;
+		if (iov[i].iov_len > left ||
+		    !calls_let_all(lets, iov[i].iov_base, iov[i].iov_len)) {
 			calls_unlet(lets);
 			calls_open_all(RUN_SAY_RAW_CALLS);
 			return;
 		}
-		left -= length;
+		left -= iov[i].iov_len;
 	}
 }
 

@@ -29,8 +29,9 @@
 /* As many buffers of one call can be let in. */
 #define CALLS_LETS 64u
 
-/* A message is delivered whole or cut off: up to so much is let in whatever the dirty limit. */
-#define CALLS_MESSAGE_BYTES (256u << 10)
+/* Of a longer buffer no more is let in at a time: who asks for much may get little, and what is let
+ * in takes space on the disk. */
+#define CALLS_PIECE_BYTES (1u << 20)
 
 struct calls_lets {
 	unsigned count;
@@ -67,7 +68,8 @@ size_t calls_let(struct calls_lets *lets, void *p, size_t length);
 bool calls_let_all(struct calls_lets *lets, void *p, size_t length);
 /* The buffers of a list, all. False: some are not let in whole. */
 bool calls_let_vector(struct calls_lets *lets, const struct iovec *iov, size_t count);
-/* The same for a message, which nothing else delivers again: does not fail. */
+/* The same for a message, which nothing else delivers again: does not fail. What would take too
+ * much of the dirty limit has all views granted. */
 void calls_let_message(struct calls_lets *lets, const struct iovec *iov, size_t count);
 bool calls_covers_vector(const struct iovec *iov, size_t count);
 

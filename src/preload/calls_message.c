@@ -35,7 +35,9 @@ static size_t cut(struct calls_lets *lets, const struct msghdr *m, struct iovec 
 		const struct iovec *iov = &m->msg_iov[parts];
 
 		part[parts].iov_base = iov->iov_base;
-		part[parts].iov_len = calls_let(lets, iov->iov_base, iov->iov_len);
+		part[parts].iov_len =
+			iov->iov_len < CALLS_PIECE_BYTES ? iov->iov_len : CALLS_PIECE_BYTES;
+		part[parts].iov_len = calls_let(lets, iov->iov_base, part[parts].iov_len);
 		if (part[parts++].iov_len < iov->iov_len)
 			break;
 	}

@@ -404,3 +404,32 @@ HOOK long syscall(long number, ...)
 	}
 	return pass_on(number, a);
 }
+
+/* ---- libaio, which makes its calls by itself ------------------------------------------------ */
+
+int io_submit(aio_context_t context, long count, struct iocb **requests);
+int io_getevents(aio_context_t context, long min, long count, struct io_event *events,
+		 struct timespec *timeout);
+
+static int as_libaio(long result, int saved)
+{
+	if (result < 0)
+		result = -errno;
+	errno = saved;
+	return (int)result;
+}
+
+HOOK int io_submit(aio_context_t context, long count, struct iocb **requests)
+{
+	int saved = errno;
+
+	return as_libaio(syscall(SYS_io_submit, context, count, requests), saved);
+}
+
+HOOK int io_getevents(aio_context_t context, long min, long count, struct io_event *events,
+		      struct timespec *timeout)
+{
+	int saved = errno;
+
+	return as_libaio(syscall(SYS_io_getevents, context, min, count, events, timeout), saved);
+}

@@ -2,8 +2,8 @@
 /*
  * calls_read.c - hooks of what reads data of any length into the caller's memory (calls.h).
  *
- * Where a dirty limit lets in a part only, a file is read part by part until the count is reached,
- * a stream gives a short count, and for a message all is let in.
+ * Where a dirty limit lets in a part only, or much is asked for, a file is read part by part until
+ * the count is reached, a stream gives a short count, and for a message all is let in.
  */
 #include "calls.h"
 
@@ -55,7 +55,7 @@ static ssize_t read_part(const struct reading *r, void *p, size_t n, size_t done
 {
 	CALLS_LETS_OF_BLOCK(lets);
 
-	*asked = calls_let(&lets, p, n);
+	*asked = calls_let(&lets, p, n < CALLS_PIECE_BYTES ? n : CALLS_PIECE_BYTES);
 	if (*asked < n) {
 		*kind = kind_of(r);
 		if (*kind == CALLS_MESSAGE) {
@@ -63,7 +63,7 @@ static ssize_t read_part(const struct reading *r, void *p, size_t n, size_t done
 			*asked = n;
 		}
 	}
-	return make(r, p, n < *asked ? n : *asked, done);
+	return make(r, p, *asked, done);
 }
 
 static ssize_t read_parts(const struct reading *r, void *p, size_t n)
@@ -210,14 +210,15 @@ static int cut_vector(struct calls_lets *lets, const struct iovec *iov, int coun
 	int parts = 0;
 
 	*bytes = 0;
-	for (int i = 0; i < count && parts < (int)CALLS_LETS; i++) {
+	for (int i = 0; i < count && parts < (int)CALLS_LETS && *bytes < CALLS_PIECE_BYTES; i++) {
 		size_t skip = done < iov[i].iov_len ? done : iov[i].iov_len;
 		size_t length = iov[i].iov_len - skip, may;
 
 		done -= skip;
 		if (!length)
 			continue;
-		may = calls_let(lets, (char *)iov[i].iov_base + skip, length);
+		may = length < CALLS_PIECE_BYTES ? length : CALLS_PIECE_BYTES;
+		may = calls_let(lets, (char *)iov[i].iov_base + skip, may);
 		part[parts++] = (struct iovec){(char *)iov[i].iov_base + skip, may};
 		*bytes += may;
 		if (may < length)

@@ -100,13 +100,54 @@ static int let_once(struct preload_let *let, void *address, size_t length)
 	return error;
 }
 
+/*
+ * What the thread had granted last, where grants stay: there the pages are written to, as they are,
+ * and no more is done. Should one not be granted any more that is a fault like the program's own.
+ */
+static _Thread_local struct {
+	uintptr_t from, to;
+	unsigned turn; /* of the list of mappings */
+} lately __attribute__((tls_model("initial-exec")));
+
+static bool let_again(void *address, size_t length)
+{
+	uintptr_t from = (uintptr_t)address;
+
+	if (from < lately.from || from >= lately.to || length > lately.to - from ||
+	    lately.turn != ranges_turn() || length > length_at_once(length))
+		return false;
+	touch(&(struct touched){address, length});
+	return true;
+}
+
+/* turn: from before it was granted. A handler of the program's may do the same in between. */
+static void let_remember(void *address, size_t length, unsigned turn)
+{
+	uintptr_t from = (uintptr_t)address & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
+	uintptr_t to =
+		((uintptr_t)address + length + MKW_PAGE_SIZE - 1) & ~(uintptr_t)(MKW_PAGE_SIZE - 1);
+	bool joins = lately.turn == turn && from <= lately.to && to >= lately.from;
+
+	if (joins && lately.from < from)
+		from = lately.from;
+	if (joins && lately.to > to)
+		to = lately.to;
+	lately.to = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	lately.from = from;
+	lately.turn = turn;
+	atomic_signal_fence(memory_order_seq_cst);
+	lately.to = to;
+}
+
 size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 {
+	unsigned turn = ranges_turn();
 	size_t now = length;
 	int saved = errno, error;
 
 	let->pin = NULL;
-	if (!preload_covers(address, length))
+	if (!preload_covers(address, length) || let_again(address, length))
 		return length;
 	now = length_at_once(length);
 	do
@@ -114,6 +155,8 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 	while (error == -ENOSPC || error == -EDQUOT ? full_again(error, NULL) : false);
 	if (error == 0)
 		full_over();
+	if (error == 0 && !grants_are_taken_back())
+		let_remember(address, now, turn);
 	errno = saved;
 	switch (error) {
 	case 0:

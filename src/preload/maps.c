@@ -17,7 +17,6 @@
 
 #include "maps.h"
 #include "ranges.h"
-#include "raw.h"
 #include "run/snapshot.h"
 #include "snapshots.h"
 
@@ -191,7 +190,6 @@ static void adopt_map(struct map *m, void *arg)
 static void adopt(uintptr_t start, uintptr_t end)
 {
 	maps_each(start, end, adopt_map, NULL);
-	preload_raw_watch();
 }
 
 /* Their mappings stay, all of one protection as far as the program knows: so the kernel has one

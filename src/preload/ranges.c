@@ -54,6 +54,11 @@ static size_t search(uintptr_t address)
 	return search_in(maps, count, address);
 }
 
+unsigned ranges_turn(void)
+{
+	return atomic_load_explicit(&turn, memory_order_acquire);
+}
+
 bool ranges_writable(uintptr_t start, size_t length)
 {
 	const struct map *in;
@@ -166,7 +171,7 @@ bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)
 {
 	size_t i = count > 0 ? search(address) : 0;
 
-	if (i >= count || maps[i].start >= end)
+	if (i >= count || address >= end || maps[i].start >= end)
 		return false;
 	*map = maps[i];
 	if (map->start < address) {

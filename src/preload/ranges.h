@@ -20,4 +20,7 @@ void ranges_forget_all(void);
  * signal handler, too: no maps_begin. */
 bool ranges_writable(uintptr_t start, size_t length);
 
+/* Changes when the list does. Anywhere. */
+unsigned ranges_turn(void);
+
 #endif

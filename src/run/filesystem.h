@@ -16,6 +16,9 @@
 #define FILESYSTEM_F2FS 0xf2f52010
 #define FILESYSTEM_XFS	0x58465342
 
+/* cachestat(2), of 6.5: the same number on all machines that we run on. */
+#define FILESYSTEM_CACHESTAT 451
+
 enum filesystem_holes {
 	HOLES_UNKNOWN,
 	HOLES_BY_EXTENT, /* FIEMAP: no extent, or one that is UNWRITTEN */

@@ -31,7 +31,9 @@ struct ledger_file {
 	uint64_t dev, ino;
 	uint64_t reserved_bytes; /* ahead, in all */
 	uint64_t returned_bytes; /* given back now */
-	uint64_t left_bytes;	 /* if error: at most so many are not written and still reserved */
+	/* If error: what stays reserved and is not written, nearly; if it cannot be seen, at most.
+	 */
+	uint64_t left_bytes;
 	/* 0, or why nothing or not all was given back: -EAGAIN somebody has the file open; -ENOENT
 	 * it is not there under that name any more (nothing is left then); -EOPNOTSUPP the file
 	 * system does not tell who has a file open; -EACCES, -EPERM not ours; other errnos. */

@@ -45,9 +45,6 @@
 #define DOUBT_NS	 1000000000u
 #define QUOTA_UNIT_BYTES 1024u
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451
-#endif
 #ifndef SYS_quotactl_fd
 #define SYS_quotactl_fd 443
 #endif
@@ -180,7 +177,7 @@ static int64_t pages_cached(int fd, uint64_t start, uint64_t end)
 		uint64_t cache, dirty, writeback, evicted, recently_evicted;
 	} count;
 
-	if (syscall(SYS_cachestat, fd, &range, &count, 0))
+	if (syscall(FILESYSTEM_CACHESTAT, fd, &range, &count, 0))
 		return -1;
 	return (int64_t)(count.cache + count.evicted);
 }
@@ -196,31 +193,11 @@ static int hole_fill(struct scan *s, uint64_t start, uint64_t end)
 	return error;
 }
 
-static uint64_t blocks_now(int fd)
-{
-	struct stat st;
-
-	return fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks;
-}
-
-/* For kernels before 6.5. If the numbers do not add up some of it was the program's, or somebody
- * else was at work: then none of it is ours. */
-static int pages_fill_blindly(struct scan *s, uint64_t start, uint64_t end)
-{
-	uint64_t before = blocks_now(s->fd), blocks = round_up(end - start, PAGE_BYTES) / 512;
-	int error = space_allocate(s->fd, FALLOC_FL_KEEP_SIZE, start, end - start);
-
-	if (error)
-		return error;
-	s->hole_bytes += end - start;
-	if (before && blocks_now(s->fd) - before == blocks)
-		hole_post(s, start, end);
-	return 0;
-}
-
 /*
- * To SEEK_HOLE, pages of tmpfs that are reserved look like holes as long as nobody has written them
- * or reserved them once more. They are in the cache, though: fill only what is not.
+ * To SEEK_HOLE, pages of tmpfs that are reserved look like holes as long as nobody has written
+ * them, or reserved them once more: then the kernel clears them, and they are data, which nobody
+ * gives back. So the program's preallocation is safe in any case; for what is ours already to be
+ * given back some day, only pages are filled that are not in the cache.
  */
 static int pages_fill(struct scan *s, uint64_t start, uint64_t end)
 {
@@ -231,7 +208,7 @@ static int pages_fill(struct scan *s, uint64_t start, uint64_t end)
 		int64_t cached = pages_cached(s->fd, at, stop);
 
 		if (cached < 0)
-			return pages_fill_blindly(s, at, end);
+			return hole_fill(s, at, end);
 		if (cached && stop - at > PAGE_BYTES) {
 			step = round_up((stop - at) / 2, PAGE_BYTES);
 			continue;
@@ -357,7 +334,7 @@ static uint64_t room_in_quota(int fd, int type, unsigned id)
 	uint64_t limit;
 
 	memset(&quota, 0, sizeof(quota));
-	if (syscall(SYS_quotactl_fd, fd, QCMD(Q_GETQUOTA, type), id, &quota))
+	if (syscall(SYS_quotactl_fd, fd, QCMD((unsigned)Q_GETQUOTA, (unsigned)type), id, &quota))
 		return UINT64_MAX; /* there is none, or it is not ours to know */
 	limit = quota.dqb_bhardlimit ? quota.dqb_bhardlimit : UINT64_MAX / QUOTA_UNIT_BYTES;
 	clock_gettime(CLOCK_REALTIME, &now);

@@ -94,7 +94,7 @@ static int interpreter_read(int fd, const ElfW(Phdr) * header, struct elf_info *
 	got = read_at(fd, info->interpreter, length, header->p_offset);
 	if (got < 0)
 		return got;
-	if (got == 1 && info->interpreter[length - 1] == '\0')
+	if (got == 1 && info->interpreter[0] != '\0' && info->interpreter[length - 1] == '\0')
 		info->kind = ELF_DYNAMIC;
 	else
 		info->interpreter[0] = '\0';

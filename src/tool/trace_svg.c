@@ -174,7 +174,7 @@ static int panels_make(struct picture *picture)
 {
 	struct summary *summary = picture->summary;
 	uint32_t *order = summary_files(summary);
-	size_t count = 0;
+	size_t count = 0, marks_max;
 	unsigned top = HEAD_HEIGHT, height, side;
 	int error = 0;
 
@@ -187,15 +187,15 @@ static int panels_make(struct picture *picture)
 		count += has_events(&summary->files[i]);
 	height = count <= 1 ? 420 : count <= 3 ? 240 : 162; /* multiples of side */
 	side = count <= 1 ? 4 : count <= 3 ? 5 : 6;
-	if (summary->doings.writes <= MARKS_MAX)
-		side = 0;
+	marks_max = MARKS_MAX / (count < 1 ? 1 : count < PANELS_MAX ? count : PANELS_MAX);
 	for (size_t i = 0; i < summary->file_count && error == 0; i++) {
 		const struct summary_file *file = &summary->files[order[i]];
 
 		if (!has_events(file) || picture->panel_count == PANELS_MAX)
 			continue;
 		error = panel_begin(&picture->panels[picture->panel_count++], file,
-				    summary->events_end_ns, top + PANEL_HEAD, height, side);
+				    summary->events_end_ns, top + PANEL_HEAD, height,
+				    file->doings.writes > marks_max ? side : 0);
 		picture->places[order[i]] = picture->panel_count;
 		top += PANEL_HEAD + height + PANEL_FOOT;
 	}
@@ -320,12 +320,13 @@ static void event_draw(void *arg, const struct trace_record *record,
 	struct picture *picture = arg;
 	const struct actors *actors = &picture->summary->actors;
 	uint32_t place = picture->places[file - picture->summary->files];
-	char thread[ACTOR_TEXT_MAX], caller[ACTOR_TEXT_MAX], who[2 * ACTOR_TEXT_MAX];
-	unsigned category;
+	char thread[ACTOR_TEXT_MAX], caller[ACTOR_TEXT_MAX], who[2 * ACTOR_TEXT_MAX + 8];
+	unsigned category = 0;
 
 	if (place == 0)
 		return;
-	category = category_of(picture, deed);
+	if (record->kind != TRACE_SYNC)
+		category = category_of(picture, deed);
 	who[0] = '\0';
 	if (picture->panels[place - 1].side == 0 || record->kind == TRACE_SYNC) {
 		actors_thread_text(actors, deed->thread, thread, sizeof(thread));

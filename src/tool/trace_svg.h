@@ -49,7 +49,7 @@ struct panel {
 #define STRIP_SIDE   4u
 #define STRIP_HEIGHT 8u
 
-/* Lay out: cells of that side, or, if all marks of all files can be drawn, none. 0 or -ENOMEM. */
+/* Lay out: with cells of that side, or, side being 0, with marks. 0 or -ENOMEM. */
 int panel_begin(struct panel *panel, const struct summary_file *file, uint64_t end_ns, unsigned top,
 		unsigned height, unsigned side);
 /* An event, of that colour; who: what the mark says of it. */

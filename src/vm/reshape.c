@@ -217,12 +217,15 @@ static int piece_append(struct reshape *r, const struct view *v, uintptr_t from,
 	    last->first + last->count == page) {
 		piece_take_advice(last, v, part.first, part.count, page - part.first);
 		view_lengthen(last, part.count);
+		if (atomic_load(&v->mmu.opened))
+			atomic_store(&last->mmu.opened, true);
 		return 0;
 	}
 	piece = piece_new(v, &part, from, page, protection);
 	if (piece == NULL)
 		return -ENOMEM;
 	piece->dontfork = dontfork;
+	atomic_store(&piece->mmu.opened, atomic_load(&v->mmu.opened));
 	if (last != NULL)
 		last->next = piece;
 	else

@@ -790,6 +790,12 @@ static int syscall_fails(long number, const long *argument, const void *site)
 		return call_fails("futex", ERRNOS(EINTR, EAGAIN), site);
 	case SYS_rt_tgsigqueueinfo:
 		return call_fails("rt_tgsigqueueinfo", ERRNOS(NTH_SHORT), site);
+	case SYS_mprotect:
+		return call_fails("mprotect", ERRNOS(ENOMEM), site);
+	case SYS_openat:
+		return call_fails("openat", ERRNOS(EMFILE, ENFILE, ENOMEM), site);
+	case SYS_read:
+		return call_fails("read", ERRNOS(ENOMEM), site);
 	case SYS_pwrite64:
 		return write_fails("pwrite", (int)argument[0], (size_t)argument[2], site);
 	default:

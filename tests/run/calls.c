@@ -591,17 +591,17 @@ static void nothing(int sig)
 static long by_sleep_cut_short(char *p)
 {
 	struct sigaction action = {.sa_handler = nothing};
-	struct itimerval soon = {.it_value.tv_usec = 1000};
+	struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
 	struct timespec hour = {3600, 0};
 	long got;
 
 	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &soon, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
 	got = nanosleep(&hour, (struct timespec *)(void *)p) == -1 && errno == EINTR;
-	setitimer(ITIMER_REAL, &soon, NULL);
 	got += clock_nanosleep(CLOCK_MONOTONIC, 0, &hour, (struct timespec *)(void *)(p + 100)) ==
 	       EINTR;
 	ok &= ((struct timespec *)(void *)p)->tv_sec == 3599;
+	setitimer(ITIMER_REAL, &never, NULL);
 	return got;
 }
 
@@ -1032,11 +1032,11 @@ TEST(calls_interrupted, "a call is interrupted as ever, and starts again where i
 {
 	char *view = begin();
 	struct sigaction action = {.sa_handler = nothing};
-	struct itimerval soon = {.it_value.tv_usec = 1000};
+	struct itimerval often = {{0, 1000}, {0, 1000}}; /* once at least while it waits */
 
 	REQUIRE_EQ(pipe(blocked_fds), 0);
 	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &soon, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
 	CHECK_EQ(read(blocked_fds[0], view, 100), -1);
 	CHECK_EQ(errno, EINTR);
 	CHECK_EQ(view_lets(), 0);

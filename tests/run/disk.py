@@ -28,6 +28,7 @@ MAKE = {
     "quota": ("mkfs.btrfs", "-q"),
 }
 TYPE = {"quota": "btrfs"}
+WITHOUT_FALLOCATE = ("ext2", "bindfs")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,7 +99,7 @@ class Disk:
         os.sync()
 
     def take(self, fd, at, length):
-        if self.kind not in ("ext2", "bindfs"):
+        if self.kind not in WITHOUT_FALLOCATE:
             return libc.fallocate(fd, 0, ctypes.c_long(at), ctypes.c_long(length)) == 0
         try:
             done = os.pwrite(fd, bytes(length), at)

@@ -3,6 +3,7 @@
 #include "run/fail.h"
 
 #include "harness/test.h"
+#include "run/filesystem.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 
 _Thread_local unsigned fail_depth;
 void (*fail_before_punch)(int fd);
+bool fail_cachestat;
 int (*fail_quotactl)(int command, unsigned id, void *quota);
 
 static uint64_t target, counted;
@@ -64,6 +66,7 @@ static bool fails(const char *name)
 WRAP(int, fstat64, (int fd, struct stat *st), (fd, st), -1)
 WRAP(int, fstatfs64, (int fd, struct statfs *fs), (fd, fs), -1)
 WRAP(off_t, lseek64, (int fd, off_t offset, int whence), (fd, offset, whence), -1)
+WRAP(ssize_t, pread64, (int fd, void *bytes, size_t size, off_t at), (fd, bytes, size, at), -1)
 WRAP(int, fdatasync, (int fd), (fd), -1)
 WRAP(int, futimens, (int fd, const struct timespec *times), (fd, times), -1)
 WRAP(void *, calloc, (size_t count, size_t size), (count, size), NULL)
@@ -115,6 +118,10 @@ long __wrap_syscall(long number, ...)
 	va_end(list);
 	if (fails("syscall"))
 		return -1;
+	if (fail_depth && number == FILESYSTEM_CACHESTAT && fail_cachestat) {
+		errno = ENOSYS;
+		return -1;
+	}
 	if (fail_depth && number == SYS_quotactl_fd && fail_quotactl) {
 		errno = fail_quotactl((int)a[1], (unsigned)a[2], (void *)a[3]);
 		return errno ? -1 : 0;

@@ -20,6 +20,9 @@ void fail_tell(void);
 /* Stands for the kernel's quotactl_fd: 0 or an errno. NULL: the kernel's. */
 extern int (*fail_quotactl)(int command, unsigned id, void *quota);
 
+/* The kernel has no cachestat, as before 6.5. */
+extern bool fail_cachestat;
+
 /* Called before each hole is punched; NULL: no more. */
 extern void (*fail_before_punch)(int fd);
 

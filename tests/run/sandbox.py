@@ -87,7 +87,6 @@ def processes():
         for tid in os.listdir(f"/proc/{pid}/task"):
             where = [proc_text(str(pid), "task", tid, name) for name in ("comm", "wchan", "syscall")]
             lines.append(f"  {tid} {' '.join(where)}")
-            lines += ["    " + line for line in proc_text(str(pid), "task", tid, "stack").split("\n")]
     return "\n".join(lines)
 
 
