@@ -204,7 +204,7 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 	now = length_at_once(length);
 	do
 		error = let_once(let, address, now);
-	while (error == -ENOSPC || error == -EDQUOT ? full_again(error, NULL) : false);
+	while (error != 0 && full_again(error, NULL));
 	if (error == 0)
 		full_over();
 	if (error == 0 && !grants_are_taken_back())
