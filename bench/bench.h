@@ -164,5 +164,6 @@ extern const struct bench_measure bench_private_measures[];
 extern const struct bench_measure bench_pin_measures[];
 extern const struct bench_measure bench_swap_measures[];
 extern const struct bench_measure bench_fork_measures[];
+extern const struct bench_measure bench_run_measures[];
 
 #endif

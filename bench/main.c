@@ -4,7 +4,7 @@
  *
  * Exit status: 0 whatever the times were; 1 if a row failed or a count that must hold did not.
  */
-#include "bench.h"
+#include "program.h"
 
 #include <errno.h>
 #include <fnmatch.h>
@@ -27,19 +27,21 @@ static const char help[] =
 	"  --runs    of each row (default 5)\n"
 	"  --images  where the images of ext4 and xfs go (default: /dev/shm if it has room,\n"
 	"            else $TMPDIR or /var/tmp); making them needs root\n"
-	"  --list    the rows and what they measure\n";
+	"  --list    the rows and what they measure\n"
+	"  --program=LOOP:BYTES:FILE\n"
+	"            how the rows of group run start this command: one of their loops\n";
 
 /* The order in which groups run and are shown. */
-static const char *const groups[] = {"rewrite", "random",  "reprotect", "read",	      "touch",
-				     "again",	"private", "pin",	"swap",	      "fork",
-				     "limit",	"threads", "sparse",	"bookkeeping"};
+static const char *const groups[] = {"rewrite", "random",  "reprotect", "read",	       "touch",
+				     "again",	"private", "pin",	"swap",	       "fork",
+				     "limit",	"threads", "sparse",	"bookkeeping", "run"};
 #define GROUP_COUNT (sizeof(groups) / sizeof(groups[0]))
 
 static const struct bench_measure *const tables[] = {
 	bench_kernel_measures,	bench_bare_measures,	bench_limit_measures,
 	bench_library_measures, bench_protect_measures, bench_memory_measures,
 	bench_private_measures, bench_pin_measures,	bench_swap_measures,
-	bench_fork_measures,
+	bench_fork_measures,	bench_run_measures,
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 
@@ -282,12 +284,14 @@ int bench_main(int argc, char **argv, const struct tool_options *options)
 {
 	struct bench bench = {0};
 	const char *runs = NULL;
+	const char *program = NULL;
 	bool list = false, wants_help = false;
 	const struct option_spec specs[] = {
 		{"quick", OPTION_FLAG, &bench.options.quick},
 		{"list", OPTION_FLAG, &list},
 		{"help", OPTION_FLAG, &wants_help},
 		{"runs", OPTION_TEXT, &runs},
+		{"program", OPTION_TEXT, &program},
 		{"images", OPTION_TEXT, &bench.options.directory},
 		{NULL, OPTION_FLAG, NULL},
 	};
@@ -299,6 +303,8 @@ int bench_main(int argc, char **argv, const struct tool_options *options)
 		fputs(help, stdout);
 		return TOOL_OK;
 	}
+	if (program)
+		return program_main(program);
 	code = runs_parse(&bench, runs, options);
 	if (code)
 		return code;

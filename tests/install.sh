@@ -114,8 +114,15 @@ readme_program() {
 		grep '^refused at offset [0-9]*: .*no space.*65536 of quota=65536 are used'
 }
 
+# The command in the staging directory loads the library that is there, and no other.
+run_library() {
+	library=$(realpath "$(find_installed /mkwrite/libmkwrite-run.so)") &&
+		cd "$work" && "$(find_installed /bin/mkwrite)" run -- env >environment &&
+		[ "$(sed -n s/^LD_PRELOAD=//p environment)" = "$library" ]
+}
+
 echo "TAP version 13"
-echo "1..10"
+echo "1..11"
 check "it installs into a staging directory" install_all
 check "the public headers compile by themselves" headers_alone
 check "the soname is libmkwrite.so.0" soname_is_0
@@ -126,4 +133,5 @@ check "the example runs, and its bytes are in the file" run_example
 check "the example is refused past its quota" example_was_refused
 check "the example that saves by fork saves whole images of the instant" save_example
 check "the program in the README compiles and says what the README says" readme_program
+check "the installed command runs programs with the installed library" run_library
 [ "$failures" = 0 ]

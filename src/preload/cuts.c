@@ -8,6 +8,7 @@
 
 #include "maps.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 
@@ -26,7 +27,6 @@ static void cut_file(struct cut *cut, struct file *f, uint64_t offset, uint64_t 
 	};
 
 	(void)cut;
-	run_snapshot_before_write(preload_control, f->number, offset, length);
 	reserve_forget(&f->reserve, offset, length);
 	run_post(preload_control, &event);
 }
@@ -34,12 +34,16 @@ static void cut_file(struct cut *cut, struct file *f, uint64_t offset, uint64_t 
 /* The blocks of [offset, offset+length) are about to be somebody's else, or nobody's. */
 static void cut_begin(struct cut *cut, const struct stat *st, uint64_t offset, uint64_t length)
 {
+	uint16_t number;
 	struct file *f;
 
 	cut->begun = preload_control != NULL;
 	if (!cut->begun)
 		return;
+	number = snapshots_file(st);
 	maps_begin(&cut->change);
+	if (number != RUN_FILE_NONE)
+		run_snapshot_before_write(preload_control, number, offset, length);
 	f = file_find(st->st_dev, st->st_ino);
 	if (f != NULL)
 		cut_file(cut, f, offset, length);

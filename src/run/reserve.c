@@ -334,7 +334,7 @@ static uint64_t room_in_quota(int fd, int type, unsigned id)
 	uint64_t limit;
 
 	memset(&quota, 0, sizeof(quota));
-	if (syscall(SYS_quotactl_fd, fd, QCMD(Q_GETQUOTA, type), id, &quota))
+	if (syscall(SYS_quotactl_fd, fd, QCMD((unsigned)Q_GETQUOTA, (unsigned)type), id, &quota))
 		return UINT64_MAX; /* there is none, or it is not ours to know */
 	limit = quota.dqb_bhardlimit ? quota.dqb_bhardlimit : UINT64_MAX / QUOTA_UNIT_BYTES;
 	clock_gettime(CLOCK_REALTIME, &now);

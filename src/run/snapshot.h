@@ -36,6 +36,8 @@ struct run_snapshot_ops {
 	 */
 	int (*quiesce)(void);
 	void (*resume)(void);
+	/* The thread comes by, at least once a second. May be NULL. */
+	void (*look)(void);
 };
 
 /* Before the first view of the process is made (or later calls: does nothing): enters it into the
@@ -56,6 +58,10 @@ void run_snapshot_maps(uint16_t file);
  */
 void run_snapshot_before_write(struct run_control *control, uint16_t file, uint64_t offset,
 			       uint64_t length);
+
+/* It may be written to from now on without that: a snapshot under way is lost. In a signal handler,
+ * too. */
+void run_snapshot_spoil(struct run_control *control, uint16_t file);
 
 /*
  * What must not happen during an instant, other than writes through views: begin waits while there

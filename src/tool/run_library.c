@@ -6,17 +6,23 @@
 #include "run.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define LIBRARY "libmkwrite-run.so"
 
-/* folder/name, if it can be read. */
+/* folder/name, without detours if it can be read. */
 static bool library_try(char path[static PATH_MAX], const char *folder, const char *name)
 {
+	char straight[PATH_MAX];
 	int length = snprintf(path, PATH_MAX, "%s/%s", folder, name);
 
-	return length > 0 && length < PATH_MAX && access(path, R_OK) == 0;
+	if (length < 0 || length >= PATH_MAX || !realpath(path, straight) ||
+	    access(straight, R_OK) != 0)
+		return false;
+	strcpy(path, straight);
+	return true;
 }
 
 bool library_find(char path[static PATH_MAX])

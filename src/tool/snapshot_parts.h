@@ -21,7 +21,6 @@ struct copy {
 	char temporary[256];	       /* its name until it is complete */
 	int source, target, directory; /* -1: not open */
 	bool cloned;		       /* the file system shares the blocks: nothing is copied */
-	bool mapped;		       /* at the instant */
 	int error;		   /* negative errno: it failed, and when it is over is dropped */
 	uint64_t size, chunks;	   /* at the instant; chunks: 0 if cloned */
 	uint64_t cursor, data_end; /* bytes: what lies before them is copied; is known as data */

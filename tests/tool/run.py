@@ -275,7 +275,7 @@ def handle(number, frame):
     os.write(1, b"got %d\\n" % number)
 for number in map(int, sys.argv[1:]):
     signal.signal(number, handle)
-os.write(1, b"ready\\n")
+os.write(1, b"ready %d %d.\\n" % (os.getpid(), os.getppid()))
 while os.read(0, 1) != b"q":
     pass
 os.write(1, b"seen %d\\n" % len(seen))
@@ -291,7 +291,7 @@ def test_forwarded():
     numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT,
                signal.SIGQUIT, signal.SIGTSTP]
     with Running(program=counter(*numbers)) as running:
-        assert running.line() == "ready"
+        assert running.line().startswith("ready")
         for number in numbers:
             running.process.send_signal(number)
             assert running.line() == f"got {int(number)}"
@@ -352,17 +352,18 @@ os.read(0, 1)
         self.process.wait()
 
     def wait(self, text):
-        """Until this is on the screen, after what was waited for before."""
+        """Until this is on the screen, after what was waited for before. What is before it."""
         while text.encode() not in self.text:
             self.text += os.read(self.main, 4096)
-        self.text = self.text.split(text.encode(), 1)[1]
+        before, self.text = self.text.split(text.encode(), 1)
+        return before.decode()
 
     def type(self, text):
         os.write(self.main, text)
 
 
 def test_terminal_interrupt():
-    """Ctrl-C reaches the program once, and does not end the command before it."""
+    """Ctrl-C and Ctrl-\\ are between the terminal and the program: the command passes none on."""
     with Terminal(*counter(signal.SIGINT, signal.SIGQUIT)) as terminal:
         terminal.wait("ready")
         terminal.type(b"\x03")
@@ -371,6 +372,22 @@ def test_terminal_interrupt():
         terminal.wait("got 3\r\n")
         terminal.type(b"q\n")
         terminal.wait("seen 2")
+        terminal.wait("status 0")
+    # A program that has left the foreground is not sent any. What it reads is a fifo.
+    os.mkfifo("go")
+    program = counter(signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2)
+    program[2] = "import os; os.setpgid(0, 0); os.dup2(os.open('go', os.O_RDONLY), 0)" + program[2]
+    with Terminal(*program) as terminal:
+        with open("go", "wb") as go:
+            terminal.wait("ready")
+            supervisor = int(terminal.wait(".").split()[1])
+            for key, echo in ((b"\x03", "^C"), (b"\x1c", "^\\")):
+                terminal.type(key)
+                terminal.wait(echo) # it has been sent
+            os.kill(supervisor, signal.SIGUSR2) # taken after the others, whose numbers are lower
+            terminal.wait("got 12\r\n")
+            go.write(b"q")
+        terminal.wait("seen 1\r\n")
         terminal.wait("status 0")
 
 
@@ -393,14 +410,26 @@ def test_terminal_stop():
         terminal.wait("status 3")
 
 
+def status_of(pid, name):
+    return re.search(rf"^{name}:\s*(\S+)", read(f"/proc/{pid}/status").decode(), re.M).group(1)
+
+
 def test_stopped_without_terminal():
     """Without a terminal a stopped program does not stop the command: nobody would wake it."""
-    with Running("pid", "read", "print", "again", start_new_session=True) as running:
-        pid = int(running.line())
+    with Running(program=counter(signal.SIGTTOU), start_new_session=True) as running:
+        pid = int(running.line().split()[1])
         os.kill(pid, signal.SIGSTOP)
-        os.kill(pid, signal.SIGCONT)
-        running.go()
-        assert running.ends() == "again\n"
+        while status_of(pid, "State") != "T":
+            pass
+        # Taken after the SIGCHLD that tells of the stop, whose number is lower.
+        running.process.send_signal(signal.SIGTTOU)
+        while not int(status_of(pid, "ShdPnd"), 16) >> (signal.SIGTTOU - 1) & 1:
+            pass
+        os.kill(pid, signal.SIGCONT) # that one is gone now
+        running.process.send_signal(signal.SIGTTOU)
+        assert running.line() == f"got {int(signal.SIGTTOU)}"
+        running.process.stdin.write(b"q")
+        assert running.ends() == "seen 1\n"
 
 
 # ---- A full disk --------------------------------------------------------------------------------
@@ -517,12 +546,17 @@ def test_command():
         assert read("runs") == b"run\nrun\n"
 
 
+def children_of(pid):
+    return [child for task in os.listdir(f"/proc/{pid}/task")
+            for child in read(f"/proc/{pid}/task/{task}/children").split()]
+
+
 def test_command_overtaken():
     """There are never two commands for one file; a stop that meets one gets its own afterwards."""
     os.mkfifo("go")
     command = "echo run $MKWRITE_OFFSET; read x <go"
     words = ("open", "data", "stop", errno.ENOSPC, 4096, 1, "read", "end", "read", "stop",
-             errno.ENOSPC, 8192, 1, "retried", "read", "end")
+             errno.ENOSPC, 8192, 1, "read", "post", SAY, 0, 0, "retried", "read", "end")
     with Running(*words, options=[f"--on-full-exec={command}"]) as running:
         running.says("offset 4096")
         running.prints("run 4096")
@@ -530,6 +564,9 @@ def test_command_overtaken():
         running.says("it goes on")
         running.go()
         running.says("offset 8192")
+        running.go()
+        running.says("past the C library") # whatever there was to do about the stop is done
+        assert len(children_of(running.process.pid)) == 2 # the program, and the command
         write("go", b"\n")
         assert running.line() == "retried"
         running.prints("run 8192")

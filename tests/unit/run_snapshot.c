@@ -255,7 +255,7 @@ static void program_resume(void)
 			mkw_resume(world.files[i].handle);
 }
 
-static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume};
+static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume, NULL};
 
 #define MUST(expr)                                   \
 	do {                                         \
@@ -533,6 +533,38 @@ TEST(snapshot_instant, "copies are of one instant, whatever threads and processe
 	writers_end(pids);
 	CHECK_EQ(copier_close(), 0);
 	CHECK_EQ(copies_count(true), 0);
+	world_close();
+}
+
+TEST(snapshot_links, "a file that is mapped by two names is one file")
+{
+	char link_path[80];
+	pid_t pids[WRITERS / 2];
+	uint64_t last = 0;
+	int fd;
+
+	world_open();
+	snprintf(link_path, sizeof(link_path), "%s/link", world.directory);
+	REQUIRE_EQ(link(world.files[0].path, link_path), 0);
+	copier_open();
+	for (unsigned i = 0; i < WRITERS / 2; i++) {
+		pids[i] = program_start(writers_run, 2 * i);
+		fd = open(link_path, O_RDWR | O_CLOEXEC);
+		REQUIRE(fd >= 0);
+		test_wait_until(run_file_is_there(world.control, ALL - 1));
+		dup3(fd, world.files[0].fd, O_CLOEXEC);
+		close(fd);
+	}
+	test_wait_until(run_file_is_there(world.control, ALL)); /* one more than there are */
+	test_wait_until(atomic_load(&world.shared->next) > 100);
+	for (unsigned i = 0; i < test_rounds(10); i++) {
+		uint64_t n = snapshot_make();
+
+		CHECK(n > last);
+		last = n;
+	}
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
 	world_close();
 }
 
