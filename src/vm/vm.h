@@ -794,6 +794,9 @@ void in_place_begin(void);
 /* A thread is about to change states in a space in place; it has. */
 void in_place_enter(void);
 void in_place_leave(void);
+/* The same around a look at a view by a handler, of any backend. */
+bool in_place_look_begin(void);
+void in_place_look_end(bool entered);
 /* A fork wants everybody out: what waits ends, and comes again. */
 bool in_place_must_leave(void);
 /* Around a fork, => forks_lock is not held. */
