@@ -205,6 +205,9 @@ uint16_t run_file_number(struct run_control *control, int fd, uint64_t dev, uint
 /* Post an event; time, pid, tid are filled in. Waits while the ring is full and the supervisor
  * lives. */
 void run_post(struct run_control *control, const struct run_event *event);
+/* Wait until the supervisor has dealt with all that was posted before, or is dead. Not in a signal
+ * handler. */
+void run_settle(struct run_control *control);
 static inline bool run_file_is_there(const struct run_control *c, uint16_t file)
 {
 	return file < RUN_FILES && atomic_load(&c->files[file].state) == RUN_FILE_THERE;
