@@ -285,11 +285,6 @@ static void copy_say(struct copier *copier, const struct copy *copy)
 		tool_error(copier->options,
 			   "no snapshot of %s: a process that is not the program's cut it short",
 			   path);
-	else if (copy->error == -EOVERFLOW)
-		tool_error(copier->options,
-			   "no snapshot of %s: a process had too many mappings to hold back its "
-			   "writes (raise vm.max_map_count)",
-			   path);
 	else
 		tool_error(copier->options, "no snapshot of %s: %s", path, strerror(-copy->error));
 }

@@ -141,7 +141,6 @@ void copy_watch(struct copier *copier, struct copy *copy, uint64_t first)
 	uint64_t chunk = 1ull << s->chunk_shift;
 
 	copy->chunks = (copy->size + chunk - 1) >> s->chunk_shift;
-	atomic_store(&f->spoiled, 0);
 	f->size = copy->size;
 	f->first_chunk = first;
 	atomic_store(&f->copying, 1);
@@ -151,8 +150,6 @@ void copy_unwatch(struct copier *copier, struct copy *copy)
 {
 	struct run_snapshots *s = copier_area(copier);
 
-	if (atomic_load(&s->files[copy->file].spoiled) && copy->chunks > 0 && !copy->error)
-		copy->error = -EOVERFLOW;
 	atomic_store(&s->files[copy->file].copying, 0);
 	run_futex_ring(&s->served);
 }
