@@ -135,7 +135,6 @@ struct run_snapshot_process {
 /* A file's part of the snapshot, by the number of the file. The supervisor's. */
 struct run_snapshot_file {
 	_Atomic uint32_t copying; /* before it is written to, chunks have to be copied */
-	_Atomic uint32_t spoiled; /* it was written to all the same, or may have been */
 	_Atomic uint32_t same_as; /* the number under which it is copied: a file may have several */
 	uint64_t size;		  /* at the instant */
 	uint64_t first_chunk;	  /* its bits in copied, a multiple of 64 */
