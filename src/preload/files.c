@@ -143,14 +143,13 @@ static bool grants_are_for_good(void)
 /* The piece around the run has space: then there is nothing to ask about its other pages. */
 static void grow_to_piece(struct file *f, struct mkw_run *run)
 {
-	uint64_t piece = f->reserve.piece_bytes, first, end;
+	uint64_t start, length;
 
-	if (piece < MKW_PAGE_SIZE || !grants_are_for_good())
+	if (!grants_are_for_good())
 		return;
-	first = run->page * MKW_PAGE_SIZE & ~(piece - 1);
-	end = first + piece;
-	if (reserve_knows(&f->reserve, first, piece))
-		mkw_run_grow(run, first / MKW_PAGE_SIZE, (size_t)(end - first) / MKW_PAGE_SIZE);
+	length = reserve_known(&f->reserve, run->page * MKW_PAGE_SIZE, &start);
+	if (length > MKW_PAGE_SIZE)
+		mkw_run_grow(run, start / MKW_PAGE_SIZE, (size_t)(length / MKW_PAGE_SIZE));
 }
 
 /* Grants get larger than what is written: to be said once. */

@@ -7,6 +7,7 @@
 #include "files.h"
 #include "forks.h"
 #include "full.h"
+#include "let.h"
 #include "maps.h"
 #include "run/caller.h"
 
@@ -20,7 +21,10 @@ struct run_control *preload_control;
 
 static bool refused(const struct mkw_refusal *refusal, void *context)
 {
-	return full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask);
+	if (full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask))
+		return true;
+	let_give_up(refusal->address, context);
+	return false;
 }
 
 /* --no-children: what this process executes is not to load us. In the list of LD_PRELOAD names are
@@ -78,7 +82,10 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	}
 	mkw_set_fault_hooks(&hooks);
-	if (preload_control->options.trace)
-		run_caller_learn();
 	run_post(preload_control, &event);
+	/* However soon this process ends, or becomes another program: its modules are known. */
+	if (preload_control->options.trace) {
+		run_caller_learn();
+		run_settle(preload_control);
+	}
 }

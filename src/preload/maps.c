@@ -315,7 +315,7 @@ static bool file_system_has_end(int fd)
 	struct statfs fs;
 
 	return fstatfs(fd, &fs) == 0 && fs.f_type != HUGETLBFS_MAGIC &&
-	       (fs.f_type != TMPFS_MAGIC || fs.f_blocks != 0);
+	       fs.f_type != SECRETMEM_MAGIC && (fs.f_type != TMPFS_MAGIC || fs.f_blocks != 0);
 }
 
 /* Is it a mapping to be watched? */

@@ -485,6 +485,11 @@ struct view {
 	uint32_t advice_count;
 };
 
+/* Put a view into the table: -ENOMEM. Take it out; false: somebody else was first; then
+ * view_set_gone, when it is unmapped. */
+int view_enter(struct view *v);
+bool view_leave(struct view *v);
+void view_set_gone(struct view *v);
 /* The view at an address, referenced, or NULL. */
 struct view *view_find(uintptr_t address);
 /* No view was found at address. True: one that was being unmapped or reshaped was there; look
