@@ -52,7 +52,7 @@ static void resume(void)
 
 static bool is_ours(const char *tid)
 {
-	char path[64], name[16] = "";
+	char path[300], name[16] = "";
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);

@@ -145,15 +145,6 @@ void run_snapshot_before_write(struct run_control *control, uint16_t file, uint6
 	errno = saved;
 }
 
-void run_snapshot_spoil(struct run_control *control, uint16_t file)
-{
-	struct run_snapshots *s = &control->snapshots;
-
-	if (PHASE(atomic_load(&s->turn)) == RUN_SNAPSHOT_COPYING && file < RUN_FILES)
-		atomic_store(&s->files[atomic_load(&s->files[file].same_as) % RUN_FILES].spoiled,
-			     1);
-}
-
 /* ---- Holds -------------------------------------------------------------------------------- */
 
 static void hold_drop(void)

@@ -59,10 +59,6 @@ void run_snapshot_maps(uint16_t file);
 void run_snapshot_before_write(struct run_control *control, uint16_t file, uint64_t offset,
 			       uint64_t length);
 
-/* It may be written to from now on without that: a snapshot under way is lost. In a signal handler,
- * too. */
-void run_snapshot_spoil(struct run_control *control, uint16_t file);
-
 /*
  * What must not happen during an instant, other than writes through views: begin waits while there
  * is one, and an instant waits for the end. For writes to files by system calls, and for making

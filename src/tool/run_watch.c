@@ -91,14 +91,20 @@ static void trace_look(struct watch *watch)
 	watch->trace_error = error;
 }
 
-static void watch_look(struct watch *watch)
+/* False: there may be more events; a program that posts without a pause does not keep us from the
+ * rest. */
+static bool watch_look(struct watch *watch)
 {
 	struct run_event event;
+	unsigned count = 0;
 
-	while (run_next(watch->run->control, &event))
+	while (count < RUN_EVENTS && run_next(watch->run->control, &event)) {
 		event_take(watch, &event);
+		count++;
+	}
 	stops_look(watch->stops);
 	trace_look(watch);
+	return count < RUN_EVENTS;
 }
 
 static void *watch_main(void *arg)
@@ -107,10 +113,10 @@ static void *watch_main(void *arg)
 	struct run *run = watch->run;
 	uint32_t seen = 0;
 
-	while (!atomic_load(&run->ended)) {
-		watch_look(watch);
-		run_listen(run->control, &seen, RUN_LOOK_MS);
-	}
+	while (!atomic_load(&run->ended))
+		if (watch_look(watch))
+			run_listen(run->control, &seen, RUN_LOOK_MS);
+	/* Processes that live on may post for ever. */
 	watch_look(watch);
 	return NULL;
 }

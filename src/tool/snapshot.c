@@ -14,7 +14,8 @@
 #include "run/futex.h"
 #include "run/process.h"
 
-#include <inttypes.h>
+#include <ctype.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,20 @@ int snapshot_plan_parse(struct snapshot_plan *plan, const char *text,
 				  text);
 	plan->period_ns = (uint64_t)(seconds * 1e9);
 	return 0;
+}
+
+int snapshot_plan_check(const struct snapshot_plan *plan, const struct tool_options *options)
+{
+	if (!plan->directory)
+		return 0;
+	if (access(plan->directory, W_OK | X_OK) == 0) {
+		int fd = open(plan->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd >= 0)
+			return close(fd);
+	}
+	tool_error(options, "--snapshot-dir: %s: %s", plan->directory, strerror(errno));
+	return TOOL_FAILED;
 }
 
 /* ---- One snapshot ------------------------------------------------------------------------- */
@@ -260,16 +275,15 @@ static void copies_copy(struct copier *copier)
 
 static void copy_say(struct copier *copier, const struct copy *copy)
 {
-	const char *path = copy->path[0] != '\0' ? copy->path : "a file without a name";
+	char path[sizeof(copy->path)];
+	size_t i;
 
+	for (i = 0; copy->path[i] != '\0'; i++)
+		path[i] = iscntrl((unsigned char)copy->path[i]) ? '?' : copy->path[i];
+	path[i] = '\0';
 	if (copy->error == -ESTALE)
 		tool_error(copier->options,
 			   "no snapshot of %s: a process that is not the program's cut it short",
-			   path);
-	else if (copy->error == -EOVERFLOW)
-		tool_error(copier->options,
-			   "no snapshot of %s: a process had too many mappings to hold back its "
-			   "writes (raise vm.max_map_count)",
 			   path);
 	else
 		tool_error(copier->options, "no snapshot of %s: %s", path, strerror(-copy->error));

@@ -79,7 +79,8 @@ bool copy_step(struct copier *copier, struct copy *copy);
 void copy_unwatch(struct copier *copier, struct copy *copy);
 /* Can the copy have that name? Two snapshots in a second differ in number. */
 bool copy_name_is_free(const struct copy *copy, const char *stamp, unsigned number);
-/* To disk, and under its final name; number is higher if that is taken all the same. */
+/* To disk, and under its final name; number is higher if that is taken all the same. If it fails,
+ * or has failed: copy->error, and it is gone. */
 void copy_finish(struct copy *copy, const char *stamp, unsigned number);
 /* Close it; if it was not finished it is gone. */
 void copy_free(struct copy *copy);

@@ -213,6 +213,12 @@ def killed():
         check_records(program, *(copies(os.path.join(WORK, name), stamp) for name in "ab"))
 
 
+def no_directory():
+    done = subprocess.run([TOOL, "run", "--snapshot=1", "--snapshot-dir=nowhere", "--", "true"],
+                          stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 125 and b"nowhere: No such file" in done.stderr, done
+
+
 def leave():
     """A program whose main thread has ended ends with the last of the others."""
     process = Process(["--snapshot=USR1"], compiled("records.c", "-pthread"), "leave", "a")
@@ -234,5 +240,6 @@ TESTS += [("refill_apart", "the same by a process that has nothing mapped",
           ("lmdb", "a copy of a database is one after some transaction", lmdb),
           ("full", "no room for copies costs nothing but them", full),
           ("killed", "a program that is killed meanwhile leaves a good copy", killed),
+          ("no_directory", "that copies have nowhere to go is said at once", no_directory),
           ("leave", "a program ends with its last thread", leave)]
 main(TESTS, sys.argv[2:])

@@ -136,6 +136,17 @@ def test_trace_not_made():
     assert os.listdir() == []
 
 
+def test_trace_full():
+    """A trace whose disk is full is said, and the program runs on."""
+    if not os.path.exists("/dev/full"):
+        raise Skip("no /dev/full here")
+    result = client("open", "data", "writes", 50000, "exit", 3, options=["--trace=/dev/full"],
+                    expect=3)
+    lines = result.err.decode().splitlines()
+    assert all("--trace: /dev/full: No space left on device" in line for line in lines), lines
+    assert lines[-1].endswith("it is not complete") and len(lines) <= 2, lines
+
+
 # ---- The program is as it would be --------------------------------------------------------------
 
 def test_status():

@@ -88,6 +88,8 @@ static void world_open(void)
 {
 	static const struct run_options run_options = {.snapshots = true};
 
+	/* Processes make threads after a fork by one that has some. */
+	test_not_under_tsan();
 	/* In memory, where fsync takes no time. */
 	strcpy(world.directory, "/dev/shm/mkwrite-snap-XXXXXX");
 	if (mkdtemp(world.directory) == NULL) {
@@ -866,6 +868,7 @@ TEST(snapshot_orphan, "who waits for a copy when the supervisor dies goes on")
 
 TEST(snapshot_full, "a full directory costs the snapshot, not the program")
 {
+	static unsigned char scratch[PAGES * PAGE];
 	pid_t pids[WRITERS / 2];
 
 	world_open();
@@ -879,7 +882,7 @@ TEST(snapshot_full, "a full directory costs the snapshot, not the program")
 	kill(getpid(), SIGUSR1);
 	test_wait_until(messages_have(strerror(ENOSPC)) && messages_have("snapshot 2"));
 	CHECK_EQ(copies_count(true), 1); /* the scratch file's, which is empty */
-	copy_take(SCRATCH, malloc(PAGES * PAGE));
+	copy_take(SCRATCH, scratch);
 	writers_wait();
 	REQUIRE_EQ(mount(NULL, world.copies, NULL, MS_REMOUNT, "size=64m"), 0);
 	snapshot_make();
