@@ -245,8 +245,10 @@ def chosen(program, kind, way):
         return False
     if program.goes_on and way == "signal" and kind != "tmpfs":
         return False
-    if HEAVY or kind == "tmpfs":
+    if HEAVY:
         return True
+    if kind == "tmpfs":
+        return way != "bounded" # it has nothing to write back
     if kind == "ext4":
         return way in ("same", "bounded", "wait", "exit", "tells")
     return program.everywhere and way in ("wait", "exit")
