@@ -48,6 +48,8 @@ struct shared {
 	_Atomic uint32_t started; /* writers that have written */
 	_Atomic pid_t slow;	  /* it takes long to be quiet, as long as this is set */
 	_Atomic uint32_t reached;
+	_Atomic bool late; /* children of fork join when this is not set any more */
+	_Atomic uint32_t asked;
 };
 
 struct file {
@@ -214,6 +216,7 @@ static struct file *file_of(void *store)
 static mkw_fault_t store_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
 {
 	(void)object;
+	atomic_fetch_add(&world.shared->asked, 1);
 	run_snapshot_before_write(world.control, file_of(store)->number, run->first * PAGE,
 				  (uint64_t)run->count * PAGE);
 	return 0;
@@ -291,6 +294,10 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+	if (atomic_load(&world.shared->late))
+		atomic_store(&world.shared->reached, 1);
+	while (atomic_load(&world.shared->late))
+		sched_yield();
 	run_snapshot_fork_child(world.control);
 }
 
@@ -621,6 +628,42 @@ TEST(snapshot_fork, "children of fork are in it from their first write on")
 	writers_stop();
 	CHECK_EQ(program_status(pid), 0);
 	files_check();
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+static int late_run(unsigned number)
+{
+	unsigned asked;
+	int status = 0;
+	pid_t child;
+
+	(void)number;
+	record_write(1);
+	atomic_store(&world.shared->next, 1);
+	child = fork();
+	MUST(child >= 0);
+	if (child == 0) {
+		asked = atomic_load(&world.shared->asked);
+		record_write(1 + SLOTS);
+		_exit(atomic_load(&world.shared->asked) == asked + 1 ? 0 : 1);
+	}
+	MUST(waitpid(child, &status, 0) == child && status == 0);
+	return 0;
+}
+
+TEST(snapshot_fork_late, "a child that an instant overtakes gives up what its parent was granted")
+{
+	pid_t pid;
+
+	world_open();
+	copier_open();
+	atomic_store(&world.shared->late, true);
+	pid = program_start(late_run, 0);
+	test_wait_until(atomic_load(&world.shared->reached));
+	CHECK_EQ(snapshot_make(), 1);
+	atomic_store(&world.shared->late, false);
+	CHECK_EQ(program_status(pid), 0);
 	CHECK_EQ(copier_close(), 0);
 	world_close();
 }
