@@ -845,6 +845,42 @@ TEST(snapshot_join_killed, "killed at any time while it joins, a process is in n
 	world_close();
 }
 
+static bool is_joined(pid_t pid)
+{
+	for (unsigned i = 0; i < RUN_SNAPSHOT_PROCESSES; i++)
+		if (atomic_load(&world.control->snapshots.processes[i].state) ==
+		    ((uint64_t)pid << 32 | RUN_SNAPSHOT_JOINED))
+			return true;
+	return false;
+}
+
+TEST(snapshot_join_waits, "a process that joins in an instant goes on when that is over")
+{
+	unsigned started;
+	pid_t slow, pid;
+
+	world_open();
+	copier_open();
+	started = atomic_load(&world.shared->started);
+	slow = program_start(scribblers_run, 0);
+	test_wait_until(atomic_load(&world.shared->started) > started);
+	atomic_store(&world.shared->slow, slow);
+	kill(getpid(), SIGUSR1);
+	test_wait_until(atomic_load(&world.shared->reached));
+	pid = fork();
+	if (pid == 0) {
+		run_snapshot_join(world.control, &snapshot_ops);
+		_exit((atomic_load(&world.control->snapshots.turn) & 3) == RUN_SNAPSHOT_INSTANT);
+	}
+	test_wait_until(is_joined(pid));
+	atomic_store(&world.shared->slow, 0);
+	CHECK_EQ(program_status(pid), 0);
+	kill(slow, SIGKILL);
+	program_status(slow);
+	copier_close();
+	world_close();
+}
+
 TEST(snapshot_stopped, "a stopped process makes it fail, and nobody waits for it")
 {
 	pid_t pids[WRITERS / 2], victim;
