@@ -24,7 +24,7 @@ static _Thread_local struct {
 	bool stopped; /* also where no slot was left for it */
 	unsigned wait_ms;
 	uint32_t seen; /* of control->retry, before the last try */
-} state;
+} state __attribute__((tls_model("initial-exec")));
 
 static bool is_for_want_of_space(int error)
 {
@@ -90,6 +90,18 @@ bool full_again(int error, const sigset_t *mask)
 		_exit(RUN_EXIT_FULL);
 	state.stopped = false;
 	return false;
+}
+
+void full_forked(void)
+{
+	state.stop = NULL;
+	state.stopped = false;
+}
+
+void full_left(void)
+{
+	if (preload_control != NULL)
+		full_over();
 }
 
 void full_over(void)

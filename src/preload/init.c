@@ -70,6 +70,7 @@ __attribute__((constructor)) static void begin(void)
 	const struct run_event event = {.kind = RUN_EVENT_PROCESS, .file = RUN_FILE_NONE};
 	const char *path = getenv(RUN_ENV);
 
+	next_find_all();
 	if (path != NULL)
 		preload_control = run_control_open(path);
 	if (preload_control == NULL)

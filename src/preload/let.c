@@ -3,8 +3,9 @@
  * let.c - memory that a system call is about to store to: its pages are granted first, or pinned
  * where something may take a grant back meanwhile (a dirty limit, a snapshot, a sync of a trace).
  *
- * Locks: `calls`, for reading, around each call into the library that is not a change of mappings:
- * a fork takes it for writing.
+ * Locks: `calls`, for reading, around each call into the library that is not a change of mappings,
+ * with all signals blocked: a handler may leave by longjmp. A fork takes it for writing. Readers do
+ * not wait for one that does: whoever is inside may wait for what another is to let go.
  */
 #include "next.h"
 
@@ -20,18 +21,39 @@
 #define AT_ONCE_BYTES (1u << 20)
 
 static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
+static _Thread_local bool forking __attribute__((tls_model("initial-exec")));
 
 void let_fork_begin(void)
 {
 	pthread_rwlock_wrlock(&calls);
+	forking = true;
 }
 
 void let_fork_end(bool child)
 {
+	forking = false;
 	if (child)
 		pthread_rwlock_init(&calls, NULL);
 	else
 		pthread_rwlock_unlock(&calls);
+}
+
+/* Handlers of others around the fork are let through. */
+void let_enter(sigset_t *mask)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, mask);
+	if (!forking)
+		pthread_rwlock_rdlock(&calls);
+}
+
+void let_leave(const sigset_t *mask)
+{
+	if (!forking)
+		pthread_rwlock_unlock(&calls);
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
 bool preload_covers(const void *address, size_t length)
@@ -86,20 +108,29 @@ static int let_touch(void *address, size_t length)
 
 static int let_once(struct preload_let *let, void *address, size_t length)
 {
+	sigset_t mask;
 	int error;
 
-	pthread_rwlock_rdlock(&calls);
+	let_enter(&mask);
 	error = grants_are_taken_back() ? mkw_pin(address, length, MKW_WRITE, &let->pin)
 					: mkw_grant(address, length);
 	/* A part of it is no view. */
 	if (error == -ENOMEM && grants_are_taken_back())
 		error = mkw_grant(address, length);
-	pthread_rwlock_unlock(&calls);
+	let_leave(&mask);
 	if (error == 0)
 		error = let_touch(address, length);
 	if (error != 0)
 		preload_let_end(let);
 	return error;
+}
+
+static bool is_worth_another(int error)
+{
+	if (error == -ENOSPC || error == -EDQUOT || error == -ENOBUFS)
+		return full_again(error, NULL);
+	/* It is a view no more: or not at the moment. */
+	return error == -ENOMEM && maps_settle();
 }
 
 /*
@@ -204,7 +235,7 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 	now = length_at_once(length);
 	do
 		error = let_once(let, address, now);
-	while (error != 0 && full_again(error, NULL));
+	while (is_worth_another(error));
 	if (error == 0)
 		full_over();
 	if (error == 0 && !grants_are_taken_back())
@@ -224,12 +255,13 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 void preload_let_end(struct preload_let *let)
 {
 	int saved = errno;
+	sigset_t mask;
 
 	if (let->pin == NULL)
 		return;
-	pthread_rwlock_rdlock(&calls);
+	let_enter(&mask);
 	mkw_unpin(let->pin);
-	pthread_rwlock_unlock(&calls);
+	let_leave(&mask);
 	let->pin = NULL;
 	errno = saved;
 }

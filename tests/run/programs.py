@@ -55,6 +55,7 @@ class Program:
     mapped = DATA      # the file that is written by mapping
     fails = None       # how, natively, on a full disk: its status and what it says; None: of SIGBUS
     hurry = ()         # options without which it would then never end
+    several = False    # threads or processes write at once
     goes_on = False    # it takes the signal thousands of times, which only tmpfs is quick at
     room_mib = 2       # of disk, when it is to run full
     ways = ("same", "bounded", "wait", "exec", "exit", "signal")
@@ -267,6 +268,7 @@ class PythonFork(Python):
     everywhere = False
     ways = ("same", "bounded", "wait", "exec")
     fails = (1, b"AssertionError: [7, 7, 7, 7]")
+    several = True
     room_mib = 1 # none of them has enough
 
 
@@ -301,6 +303,7 @@ class Java(Program):
     thrown."""
     fails = (1, b"InternalError: a fault occurred in")
     goes_on = True
+    several = True
     threads = 2
 
     def prepare(self):
