@@ -512,6 +512,10 @@ int mkw_grant(void *address, size_t length);
  */
 int mkw_let_go(void *address, size_t length);
 
+/* How many pages a grant has at least: 1, or more where the process is running out of mappings. In a
+ * signal handler, too. */
+size_t mkw_grain(void);
+
 /* How many mappings of the object there are, whole or in parts. */
 unsigned mkw_view_count(struct mkw_handle *handle);
 

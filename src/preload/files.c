@@ -152,6 +152,22 @@ static void grow_to_piece(struct file *f, struct mkw_run *run)
 		mkw_run_grow(run, start / MKW_PAGE_SIZE, (size_t)(length / MKW_PAGE_SIZE));
 }
 
+/* Grants get larger than what is written: to be said once. */
+static void say_grain(void)
+{
+	static _Atomic bool said;
+	const size_t grain = mkw_grain();
+	const struct run_event event = {
+		.kind = RUN_EVENT_SAY,
+		.file = RUN_FILE_NONE,
+		.offset = grain,
+		.length = RUN_SAY_MAPPINGS,
+	};
+
+	if (grain > 1 && !atomic_exchange(&said, true))
+		run_post(preload_control, &event);
+}
+
 static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
 {
 	struct file *f = store;
@@ -178,6 +194,7 @@ static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct m
 		run_snapshot_before_write(preload_control, f->number, offset, length);
 	if (preload_control->options.trace)
 		post_write(f, offset, length);
+	say_grain();
 	full_over();
 	return 0;
 }

@@ -323,6 +323,11 @@ int mkw_let_go(void *address, size_t length)
 	return error;
 }
 
+size_t mkw_grain(void)
+{
+	return mmu_grain();
+}
+
 unsigned mkw_view_count(struct mkw_handle *h)
 {
 	return h == NULL ? 0 : atomic_load(&h->object->view_count);

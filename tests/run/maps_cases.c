@@ -685,6 +685,44 @@ static void case_exit(void)
 	last = NULL;
 }
 
+/* ---- Many mappings ------------------------------------------------------------------------ */
+
+static unsigned lines_of(const char *name)
+{
+	FILE *file = fopen(name, "r");
+	unsigned lines = 0;
+
+	NEED(file);
+	for (int c = getc(file); c != EOF; c = getc(file))
+		lines += c == '\n';
+	fclose(file);
+	return lines;
+}
+
+/* More stretches of granted pages than a process may have mappings. */
+static void case_mappings(void)
+{
+	const unsigned count = 70001, step = 30011; /* in another order than that of the file */
+	int fd = file_make("file", 2 * count);
+	char *p = map(fd, 2 * count);
+	unsigned max = 0, sum = 0;
+	FILE *limit = fopen("/proc/sys/vm/max_map_count", "r");
+
+	NEED(limit && fscanf(limit, "%u", &max) == 1);
+	fclose(limit);
+	for (unsigned i = 0, page = 0; i < count; i++, page = (page + step) % count) {
+		p[(size_t)page * 2 * PAGE] = 1;
+		if (i % 10000 == 9999) {
+			NEED(lines_of("/proc/self/maps") < max);
+			NEED(munmap(mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+				    PAGE) == 0);
+		}
+	}
+	for (unsigned i = 0; i < count; i++)
+		sum += (unsigned)p[(size_t)i * 2 * PAGE];
+	printf("%u\n", sum);
+}
+
 /* ---- On a full disk ----------------------------------------------------------------------- */
 
 /* A handler leaves the wait, and makes room. */
@@ -762,6 +800,7 @@ static const struct {
 	{"dropped", case_dropped},
 	{"exit", case_exit},
 	{"child", case_child},
+	{"mappings", case_mappings},
 	{"full_jump", case_full_jump},
 	{"full_others", case_full_others},
 };
