@@ -512,8 +512,8 @@ int mkw_grant(void *address, size_t length);
  */
 int mkw_let_go(void *address, size_t length);
 
-/* How many pages a grant has at least: 1, or more where the process is running out of mappings. In a
- * signal handler, too. */
+/* How many pages a grant has at least: 1, or more where the process is running out of mappings. In
+ * a signal handler, too. */
 size_t mkw_grain(void);
 
 /* How many mappings of the object there are, whole or in parts. */
