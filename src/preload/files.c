@@ -168,6 +168,16 @@ static void say_grain(void)
 		run_post(preload_control, &event);
 }
 
+/* A snapshot gets what it needs of it. A process that is running out of mappings may be granted the
+ * whole view with the range: then nobody asks for the rest. */
+static void snapshot_first(const struct file *f, uint64_t offset, uint64_t length)
+{
+	if (mkw_grain() > 1)
+		run_snapshot_before_write(preload_control, f->number, 0, UINT64_MAX);
+	else
+		run_snapshot_before_write(preload_control, f->number, offset, length);
+}
+
 static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
 {
 	struct file *f = store;
@@ -191,7 +201,7 @@ static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct m
 	}
 	grow_to_piece(f, run);
 	if (preload_control->options.snapshots)
-		run_snapshot_before_write(preload_control, f->number, offset, length);
+		snapshot_first(f, offset, length);
 	if (preload_control->options.trace)
 		post_write(f, offset, length);
 	say_grain();

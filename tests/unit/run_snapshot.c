@@ -48,6 +48,8 @@ struct shared {
 	_Atomic uint32_t started; /* writers that have written */
 	_Atomic pid_t slow;	  /* it takes long to be quiet, as long as this is set */
 	_Atomic uint32_t reached;
+	_Atomic bool late; /* children of fork join when this is not set any more */
+	_Atomic uint32_t asked;
 };
 
 struct file {
@@ -214,6 +216,7 @@ static struct file *file_of(void *store)
 static mkw_fault_t store_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
 {
 	(void)object;
+	atomic_fetch_add(&world.shared->asked, 1);
 	run_snapshot_before_write(world.control, file_of(store)->number, run->first * PAGE,
 				  (uint64_t)run->count * PAGE);
 	return 0;
@@ -291,6 +294,10 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+	if (atomic_load(&world.shared->late))
+		atomic_store(&world.shared->reached, 1);
+	while (atomic_load(&world.shared->late))
+		sched_yield();
 	run_snapshot_fork_child(world.control);
 }
 
@@ -625,6 +632,42 @@ TEST(snapshot_fork, "children of fork are in it from their first write on")
 	world_close();
 }
 
+static int late_run(unsigned number)
+{
+	unsigned asked;
+	int status = 0;
+	pid_t child;
+
+	(void)number;
+	record_write(1);
+	atomic_store(&world.shared->next, 1);
+	child = fork();
+	MUST(child >= 0);
+	if (child == 0) {
+		asked = atomic_load(&world.shared->asked);
+		record_write(1 + SLOTS);
+		_exit(atomic_load(&world.shared->asked) == asked + 1 ? 0 : 1);
+	}
+	MUST(waitpid(child, &status, 0) == child && status == 0);
+	return 0;
+}
+
+TEST(snapshot_fork_late, "a child that an instant overtakes gives up what its parent was granted")
+{
+	pid_t pid;
+
+	world_open();
+	copier_open();
+	atomic_store(&world.shared->late, true);
+	pid = program_start(late_run, 0);
+	test_wait_until(atomic_load(&world.shared->reached));
+	CHECK_EQ(snapshot_make(), 1);
+	atomic_store(&world.shared->late, false);
+	CHECK_EQ(program_status(pid), 0);
+	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
 static void *scribble(void *arg)
 {
 	unsigned char *map = world.files[SCRATCH].map;
@@ -799,6 +842,42 @@ TEST(snapshot_join_killed, "killed at any time while it joins, a process is in n
 	test_note("about %u steps", steps);
 	writers_end(pids);
 	CHECK_EQ(copier_close(), 0);
+	world_close();
+}
+
+static bool is_joined(pid_t pid)
+{
+	for (unsigned i = 0; i < RUN_SNAPSHOT_PROCESSES; i++)
+		if (atomic_load(&world.control->snapshots.processes[i].state) ==
+		    ((uint64_t)pid << 32 | RUN_SNAPSHOT_JOINED))
+			return true;
+	return false;
+}
+
+TEST(snapshot_join_waits, "a process that joins in an instant goes on when that is over")
+{
+	unsigned started;
+	pid_t slow, pid;
+
+	world_open();
+	copier_open();
+	started = atomic_load(&world.shared->started);
+	slow = program_start(scribblers_run, 0);
+	test_wait_until(atomic_load(&world.shared->started) > started);
+	atomic_store(&world.shared->slow, slow);
+	kill(getpid(), SIGUSR1);
+	test_wait_until(atomic_load(&world.shared->reached));
+	pid = fork();
+	if (pid == 0) {
+		run_snapshot_join(world.control, &snapshot_ops);
+		_exit((atomic_load(&world.control->snapshots.turn) & 3) == RUN_SNAPSHOT_INSTANT);
+	}
+	test_wait_until(is_joined(pid));
+	atomic_store(&world.shared->slow, 0);
+	CHECK_EQ(program_status(pid), 0);
+	kill(slow, SIGKILL);
+	program_status(slow);
+	copier_close();
 	world_close();
 }
 
