@@ -213,7 +213,7 @@ int bench_file_create(struct bench *bench, enum bench_fs fs, const char *name, s
 		      size_t write_size, int *fd)
 {
 	unsigned char *buffer;
-	int mount_fd, file, rc;
+	int mount_fd = -1, file, rc;
 
 	rc = bench_image_open(bench, fs, &mount_fd);
 	if (rc)

@@ -36,7 +36,7 @@ static void slot_read(const struct slot *slot, struct sigaction *action)
 	uint64_t words[WORDS];
 
 	for (size_t i = 0; i < WORDS; i++)
-		words[i] = atomic_load_explicit(&slot->words[i], memory_order_relaxed);
+		words[i] = atomic_load_explicit(&slot->words[i], memory_order_acquire);
 	memcpy(action, words, sizeof(*action));
 }
 
@@ -46,9 +46,8 @@ static void slot_write(struct slot *slot, const struct sigaction *action)
 
 	memcpy(words, action, sizeof(*action));
 	/* Who reads one of these sees that the slot is not the current one any more. */
-	atomic_thread_fence(memory_order_release);
 	for (size_t i = 0; i < WORDS; i++)
-		atomic_store_explicit(&slot->words[i], words[i], memory_order_relaxed);
+		atomic_store_explicit(&slot->words[i], words[i], memory_order_release);
 }
 
 static unsigned slot_claim(struct kept *kept)
@@ -66,7 +65,6 @@ static uint64_t kept_read(struct kept *kept, struct sigaction *action)
 	do {
 		current = atomic_load_explicit(&kept->current, memory_order_acquire);
 		slot_read(&kept->slot[current % SLOTS], action);
-		atomic_thread_fence(memory_order_acquire);
 	} while (atomic_load_explicit(&kept->current, memory_order_relaxed) != current);
 	return current;
 }

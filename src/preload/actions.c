@@ -252,7 +252,7 @@ int preload_signals_begin(void)
 	process = getpid();
 	next_find_all();
 	actions_inherit(0);
-	return -pthread_atfork(NULL, NULL, in_child);
+	return pthread_atfork(NULL, NULL, in_child) ? -ENOMEM : preload_stacks_begin();
 }
 
 /* ---- Handlers ----------------------------------------------------------------------------- */

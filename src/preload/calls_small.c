@@ -240,7 +240,6 @@ STORES(int, sigpending, (sigset_t * set), (set), set, sizeof(*set))
 STORES(int, sigtimedwait, (const sigset_t *set, siginfo_t *info, const struct timespec *timeout),
        (set, info, timeout), info, sizeof(*info))
 STORES(int, sigwaitinfo, (const sigset_t *set, siginfo_t *info), (set, info), info, sizeof(*info))
-STORES(int, sigaltstack, (const stack_t *set, stack_t *p), (set, p), p, sizeof(*p))
 
 /* Times of processes and threads come from the kernel. The vdso would call it, and be reported for
  * that (raw.c). */

@@ -3,76 +3,98 @@
  * cuts.c - hooks of the calls that take blocks from a file, or give it some: ftruncate, truncate,
  * fallocate. What is cut off is not reserved any more, nor is what the program then allocates
  * itself ours to give back.
+ *
+ * No lock is held during the call, which may take long, be interrupted or cancelled. What another
+ * thread's write has had reserved meanwhile is taken for the program's own as well.
  */
 #include "next.h"
 
 #include "maps.h"
 #include "run/snapshot.h"
+#include "snapshots.h"
 
 #include <errno.h>
 
 struct cut {
-	struct maps_change change;
-	bool begun;
+	struct run_control *control; /* NULL: it is nothing that concerns us */
+	uint64_t dev, ino;
+	uint64_t offset, length;
 };
 
-static void cut_file(struct cut *cut, struct file *f, uint64_t offset, uint64_t length)
+static void cut_note(const struct cut *cut)
 {
-	const struct run_event event = {
+	struct run_event event = {
 		.kind = RUN_EVENT_PUNCHED,
-		.file = f->number,
-		.offset = offset,
-		.length = length,
+		.file = RUN_FILE_NONE,
+		.offset = cut->offset,
+		.length = cut->length,
 	};
+	struct maps_change change;
+	struct file *f;
 
-	(void)cut;
-	run_snapshot_before_write(preload_control, f->number, offset, length);
-	reserve_forget(&f->reserve, offset, length);
-	run_post(preload_control, &event);
+	maps_begin(&change);
+	f = file_find(cut->dev, cut->ino);
+	if (f != NULL) {
+		event.file = f->number;
+		reserve_forget(&f->reserve, cut->offset, cut->length);
+		run_post(cut->control, &event);
+	}
+	maps_end(&change);
 }
 
 /* The blocks of [offset, offset+length) are about to be somebody's else, or nobody's. */
 static void cut_begin(struct cut *cut, const struct stat *st, uint64_t offset, uint64_t length)
 {
-	struct file *f;
+	struct cut made = {preload_control, st->st_dev, st->st_ino, offset, length};
+	uint16_t file;
 
-	cut->begun = preload_control != NULL;
-	if (!cut->begun)
+	if (made.control == NULL)
 		return;
-	maps_begin(&cut->change);
-	f = file_find(st->st_dev, st->st_ino);
-	if (f != NULL)
-		cut_file(cut, f, offset, length);
+	file = snapshots_file(st);
+	if (file == RUN_FILE_NONE && !file_any())
+		return;
+	run_hold_begin(made.control);
+	cut_note(&made);
+	if (file != RUN_FILE_NONE)
+		run_snapshot_before_write(made.control, file, offset, length);
+	*cut = made;
 }
 
-/* What the call came to is in errno. */
+/* Also of a thread that is cancelled in the call. Keeps errno. */
 static void cut_end(struct cut *cut)
 {
-	if (!cut->begun)
+	if (cut->control == NULL)
 		return;
-	cut->change.error = errno;
-	maps_end(&cut->change);
+	cut_note(cut);
+	run_hold_end(cut->control);
+}
+
+#define CUT_OF_BLOCK(name) __attribute__((cleanup(cut_end))) struct cut name = {.control = NULL}
+
+static bool look(int fd, struct stat *st)
+{
+	int saved = errno;
+	bool there = (file_any() || snapshots_are_made()) && fstat(fd, st) == 0;
+
+	errno = saved;
+	return there;
 }
 
 /* Only what it loses; growing takes nothing. */
 static void truncate_begin(struct cut *cut, const struct stat *st, off64_t size)
 {
-	cut->begun = false;
 	if (preload_control != NULL && size >= 0 && size < st->st_size)
 		cut_begin(cut, st, (uint64_t)size, UINT64_MAX - (uint64_t)size);
 }
 
 static int ftruncate_hooked(int fd, off64_t size)
 {
-	struct cut cut = {.begun = false};
+	CUT_OF_BLOCK(cut);
 	struct stat st;
-	int result;
 
-	if (preload_control != NULL && fstat(fd, &st) == 0)
+	if (preload_control != NULL && look(fd, &st))
 		truncate_begin(&cut, &st, size);
-	result = NEXT(ftruncate)(fd, size);
-	cut_end(&cut);
-	return result;
+	return NEXT(ftruncate)(fd, size);
 }
 
 HOOK int ftruncate(int fd, off_t size)
@@ -87,15 +109,14 @@ HOOK int ftruncate64(int fd, off64_t size)
 
 static int truncate_hooked(const char *path, off64_t size)
 {
-	struct cut cut = {.begun = false};
+	CUT_OF_BLOCK(cut);
 	struct stat st;
-	int result;
+	int saved = errno;
 
-	if (preload_control != NULL && stat(path, &st) == 0)
+	if (preload_control != NULL && (file_any() || snapshots_are_made()) && stat(path, &st) == 0)
 		truncate_begin(&cut, &st, size);
-	result = NEXT(truncate)(path, size);
-	cut_end(&cut);
-	return result;
+	errno = saved;
+	return NEXT(truncate)(path, size);
 }
 
 HOOK int truncate(const char *path, off_t size)
@@ -112,22 +133,18 @@ static void allocate_begin(struct cut *cut, int fd, off64_t offset, off64_t leng
 {
 	struct stat st;
 
-	cut->begun = false;
-	if (preload_control != NULL && offset >= 0 && length > 0 && fstat(fd, &st) == 0)
+	if (preload_control != NULL && offset >= 0 && length > 0 && look(fd, &st))
 		cut_begin(cut, &st, (uint64_t)offset, (uint64_t)length);
 }
 
 static int fallocate_hooked(int fd, int mode, off64_t offset, off64_t length)
 {
 	const int moving = FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE;
-	struct cut cut;
-	int result;
+	CUT_OF_BLOCK(cut);
 
 	allocate_begin(&cut, fd, offset,
 		       (mode & moving) != 0 && offset >= 0 ? INT64_MAX - offset : length);
-	result = NEXT(fallocate)(fd, mode, offset, length);
-	cut_end(&cut);
-	return result;
+	return NEXT(fallocate)(fd, mode, offset, length);
 }
 
 HOOK int fallocate(int fd, int mode, off_t offset, off_t length)
@@ -142,14 +159,10 @@ HOOK int fallocate64(int fd, int mode, off64_t offset, off64_t length)
 
 static int posix_fallocate_hooked(int fd, off64_t offset, off64_t length)
 {
-	int saved = errno, error;
-	struct cut cut;
+	CUT_OF_BLOCK(cut);
 
 	allocate_begin(&cut, fd, offset, length);
-	error = NEXT(posix_fallocate)(fd, offset, length);
-	errno = saved;
-	cut_end(&cut);
-	return error;
+	return NEXT(posix_fallocate)(fd, offset, length);
 }
 
 HOOK int posix_fallocate(int fd, off_t offset, off_t length)

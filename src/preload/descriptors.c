@@ -2,6 +2,10 @@
 /*
  * descriptors.c - descriptors of ours in a process that is not. The program sees them as closed.
  *
+ * Whoever closes a descriptor of a file ends all locks (fcntl, lockf) that the process has on the
+ * file, by whatever descriptor it took them. So ours are closed only when nobody has locks there,
+ * which the kernel tells only of others than the asker: an open file of its own counts as another.
+ *
  * No lock: a bit for each number. A program that closes all it does not know finds EBADF.
  */
 #include "next.h"
@@ -53,19 +57,38 @@ static int move_up(int fd)
 	return (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, (int)least);
 }
 
+bool descriptor_may_close(int fd)
+{
+	struct flock any = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	return syscall(SYS_fcntl, fd, F_OFD_GETLK, &any) == 0 ? any.l_type == F_UNLCK
+							      : errno == EBADF;
+}
+
+/* Up, where it is in nobody's way, if it may be closed here. */
 int descriptor_keep(int fd)
 {
-	int up = move_up(fd), error = -errno;
+	int up = descriptor_may_close(fd) ? move_up(fd) : -1;
 
-	if (up >= 0 || fd >= (int)NUMBERS) {
+	if (up >= 0) {
 		syscall(SYS_close, fd);
-		if (up < 0)
-			return error;
 		fd = up;
 	}
 	if (note(fd, true))
 		return fd;
 	syscall(SYS_close, fd);
+	return -EMFILE;
+}
+
+int descriptor_share(int fd)
+{
+	int up = move_up(fd);
+
+	if (up < 0)
+		return -errno;
+	if (note(up, true))
+		return up;
+	syscall(SYS_close, up);
 	return -EMFILE;
 }
 
@@ -91,17 +114,29 @@ static int is_closed(void)
 	return -1;
 }
 
+/* By itself the program has ended its locks now. */
 HOOK int close(int fd)
 {
-	return descriptor_is_ours(fd) ? is_closed() : NEXT(close)(fd);
+	int result;
+
+	if (descriptor_is_ours(fd))
+		return is_closed();
+	result = NEXT(close)(fd);
+	files_closed();
+	return result;
 }
 
 /* The program wants the number: ours goes elsewhere, or is given up; then its file is opened by
  * name when it is needed. */
 static void make_way(int fd)
 {
-	int saved = errno, up = move_up(fd);
+	int saved = errno, up;
 
+	/* A child of vfork has our memory, but descriptors of its own, and soon executes something.
+	 */
+	if (!files_are_of_process())
+		return;
+	up = move_up(fd);
 	if (up >= 0 && !note(up, true)) {
 		syscall(SYS_close, up);
 		up = -1;

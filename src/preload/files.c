@@ -29,8 +29,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static struct file *files;
+static struct file *_Atomic files;
 static struct mkw_space *space;
+static _Atomic bool lingering; /* some are without views */
+static pid_t process;
 
 static _Thread_local struct refused refused = {RUN_FILE_NONE, 0, 0};
 
@@ -68,6 +70,13 @@ static bool file_reopen(struct file *f)
 	old = atomic_exchange(&f->reserve.fd, fd);
 	descriptor_forget(old);
 	return true;
+}
+
+int file_descriptor(struct file *f)
+{
+	if (!is_file(atomic_load(&f->reserve.fd), f))
+		file_reopen(f);
+	return atomic_load(&f->reserve.fd);
 }
 
 /* ---- As a store --------------------------------------------------------------------------- */
@@ -134,14 +143,13 @@ static bool grants_are_for_good(void)
 /* The piece around the run has space: then there is nothing to ask about its other pages. */
 static void grow_to_piece(struct file *f, struct mkw_run *run)
 {
-	uint64_t piece = f->reserve.piece_bytes, first, end;
+	uint64_t start, length;
 
-	if (piece < MKW_PAGE_SIZE || !grants_are_for_good())
+	if (!grants_are_for_good())
 		return;
-	first = run->page * MKW_PAGE_SIZE & ~(piece - 1);
-	end = first + piece;
-	if (reserve_knows(&f->reserve, first, piece))
-		mkw_run_grow(run, first / MKW_PAGE_SIZE, (size_t)(end - first) / MKW_PAGE_SIZE);
+	length = reserve_known(&f->reserve, run->page * MKW_PAGE_SIZE, &start);
+	if (length > MKW_PAGE_SIZE)
+		mkw_run_grow(run, start / MKW_PAGE_SIZE, (size_t)(length / MKW_PAGE_SIZE));
 }
 
 static mkw_fault_t file_mkwrite(void *store, struct mkw_object *object, struct mkw_run *run)
@@ -180,11 +188,9 @@ static int file_writepages(void *store, struct mkw_object *object, struct mkw_wr
 	struct file *f = store;
 
 	(void)object;
-	if (!is_file(atomic_load(&f->reserve.fd), f) && !file_reopen(f))
-		return -EBADF;
 	for (size_t i = 0; i < wb->count; i++) {
 		const struct mkw_wb_run *run = &wb->runs[i];
-		int fd = atomic_load(&f->reserve.fd);
+		int fd = file_descriptor(f);
 
 		wb->runs[i].result =
 			sync_file_range(fd, (off_t)(run->first * MKW_PAGE_SIZE),
@@ -201,7 +207,11 @@ static void file_release(void *store)
 {
 	struct file *f = store;
 
-	descriptor_drop(atomic_load(&f->reserve.fd));
+	int fd = atomic_load(&f->reserve.fd);
+
+	/* It was looked at; but the last pin may be later. */
+	if (descriptor_may_close(fd))
+		descriptor_drop(fd);
 	syscall(SYS_munmap, f, sizeof(*f));
 }
 
@@ -220,6 +230,7 @@ int files_begin(void)
 
 	options.flags = MKW_SPACE_IN_PLACE;
 	options.dirty_limit_bytes = preload_control->options.dirty_limit_bytes;
+	process = getpid();
 	return mkw_space_create(&options, &space);
 }
 
@@ -232,6 +243,11 @@ struct file *file_find(uint64_t dev, uint64_t ino)
 	return f;
 }
 
+bool file_any(void)
+{
+	return files != NULL;
+}
+
 struct file *file_of(int fd)
 {
 	struct stat st;
@@ -241,16 +257,22 @@ struct file *file_of(int fd)
 	return file_find(st.st_dev, st.st_ino);
 }
 
-static int file_open(struct file *f, int fd)
+/* Who is not let open it any more (root that has become somebody else, or has no /proc) shares the
+ * program's: its flock lasts as long as the mapping, then. */
+static int open_again(int fd)
 {
 	char path[32];
-	int own, error;
+	int own;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	own = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
-	if (own < 0)
-		return -errno;
-	own = descriptor_keep(own);
+	return own >= 0 ? descriptor_keep(own) : descriptor_share(fd);
+}
+
+static int file_open(struct file *f, int fd)
+{
+	int own = open_again(fd), error;
+
 	if (own < 0)
 		return own;
 	error = reserve_init(&f->reserve, own, preload_control->options.reserve_bytes,
@@ -309,20 +331,57 @@ struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
 	return f;
 }
 
+/* What has no views is needed no more; but see descriptors.c. */
+static bool is_needed(struct file *f)
+{
+	if (mkw_view_count(f->handle) > 0)
+		return true;
+	if (atomic_load(&f->users) == 0 && descriptor_may_close(atomic_load(&f->reserve.fd)))
+		return false;
+	atomic_store(&lingering, true);
+	return true;
+}
+
 void files_sweep(void)
 {
-	struct file **at = &files;
+	struct file *f = files, *last = NULL, *next;
 
-	while (*at != NULL) {
-		struct file *f = *at;
-
-		if (mkw_view_count(f->handle) > 0) {
-			at = &f->next;
+	atomic_store(&lingering, false);
+	for (; f != NULL; f = next) {
+		next = f->next;
+		if (is_needed(f)) {
+			last = f;
 			continue;
 		}
-		*at = f->next;
+		if (last != NULL)
+			last->next = next;
+		else
+			files = next;
 		mkw_close(f->handle); /* releases it, at the end of the last pin */
 	}
+}
+
+void files_closed(void)
+{
+	struct maps_change change;
+
+	if (preload_control == NULL || !atomic_load(&lingering))
+		return;
+	maps_begin(&change);
+	files_sweep();
+	maps_end(&change);
+}
+
+void files_forked(void)
+{
+	process = getpid();
+	for (struct file *f = files; f != NULL; f = f->next)
+		atomic_store(&f->users, 0);
+}
+
+bool files_are_of_process(void)
+{
+	return getpid() == process;
 }
 
 void files_descriptor_moved(int from, int to)

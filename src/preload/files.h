@@ -17,6 +17,7 @@ struct file {
 	uint64_t dev, ino;
 	uint16_t number; /* in the table of the area */
 	struct mkw_handle *handle;
+	_Atomic unsigned users; /* not to be closed; taken below maps_lock */
 	struct reserve reserve;
 };
 
@@ -26,10 +27,20 @@ int files_begin(void);
 struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error);
 /* The one that is known; NULL. */
 struct file *file_find(uint64_t dev, uint64_t ino);
+/* Is there any? Anywhere. */
+bool file_any(void);
 /* Of a descriptor of the program's. NULL: it is none that is mapped. */
 struct file *file_of(int fd);
-/* Files without views are closed. */
+/* Files without views are closed, unless the program has locks on them. */
 void files_sweep(void);
+/* The program has closed a descriptor. Anywhere. */
+void files_closed(void);
+/* Our descriptor of it. In a signal handler, too. */
+int file_descriptor(struct file *file);
+/* In a child of fork. */
+void files_forked(void);
+/* False: in a child of vfork. */
+bool files_are_of_process(void);
 /* Our descriptor of some file has another number now; -1: it is gone. */
 void files_descriptor_moved(int from, int to);
 void files_each(void (*fn)(struct file *file));

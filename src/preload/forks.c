@@ -10,6 +10,7 @@
 #include "next.h"
 
 #include "forks.h"
+#include "full.h"
 #include "maps.h"
 #include "run/snapshot.h"
 
@@ -46,7 +47,10 @@ static void in_child(void)
 	if (preload_control == NULL)
 		return;
 	let_fork_end(true);
+	full_forked();
+	files_forked();
 	maps_fork_end(true);
+	maps_leave_out();
 	event.offset = (uint64_t)parent;
 	if (preload_control->options.no_children)
 		leave_alone();

@@ -24,11 +24,11 @@ static _Thread_local struct {
 	bool stopped; /* also where no slot was left for it */
 	unsigned wait_ms;
 	uint32_t seen; /* of control->retry, before the last try */
-} state;
+} state __attribute__((tls_model("initial-exec")));
 
 static bool is_for_want_of_space(int error)
 {
-	return error == -ENOSPC || error == -EDQUOT;
+	return error == -ENOSPC || error == -EDQUOT || error == -ENOBUFS;
 }
 
 static void stop_begin(int error, bool fatal)
@@ -56,12 +56,26 @@ static void wait_a_while(const sigset_t *mask)
 		state.wait_ms *= 2;
 }
 
+/* ENOBUFS: the dirty limit is reached, and all that is dirty is pinned, or fails to be written.
+ * That may pass by itself; if it does not it is told of like a full disk. */
+static bool limit_may_pass(int error, const sigset_t *mask)
+{
+	if (error != -ENOBUFS || state.stopped)
+		return false;
+	if (state.wait_ms < FIRST_WAIT_MS)
+		state.wait_ms = FIRST_WAIT_MS;
+	wait_a_while(mask);
+	return state.wait_ms < LAST_WAIT_MS;
+}
+
 bool full_again(int error, const sigset_t *mask)
 {
 	enum run_policy policy;
 
 	if (preload_control == NULL || !is_for_want_of_space(error))
 		return false;
+	if (limit_may_pass(error, mask))
+		return true;
 	policy = preload_control->options.policy;
 	if (policy == RUN_WAIT) {
 		if (!state.stopped) {
@@ -78,8 +92,21 @@ bool full_again(int error, const sigset_t *mask)
 	return false;
 }
 
+void full_forked(void)
+{
+	state.stop = NULL;
+	state.stopped = false;
+}
+
+void full_left(void)
+{
+	if (preload_control != NULL)
+		full_over();
+}
+
 void full_over(void)
 {
+	state.wait_ms = 0;
 	if (!state.stopped)
 		return;
 	if (state.stop != NULL)

@@ -16,5 +16,9 @@
 bool full_again(int error, const sigset_t *mask);
 /* The thread's write was granted: if it was stopped it is no more. */
 void full_over(void);
+/* It leaves its wait by a jump, if it is in one. In a signal handler, too. */
+void full_left(void);
+/* In a child of fork: whoever was stopped is the parent's thread. */
+void full_forked(void);
 
 #endif

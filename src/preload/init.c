@@ -7,6 +7,7 @@
 #include "files.h"
 #include "forks.h"
 #include "full.h"
+#include "let.h"
 #include "maps.h"
 #include "run/caller.h"
 
@@ -20,7 +21,10 @@ struct run_control *preload_control;
 
 static bool refused(const struct mkw_refusal *refusal, void *context)
 {
-	return full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask);
+	if (full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask))
+		return true;
+	let_give_up(refusal->address, context);
+	return false;
 }
 
 /* --no-children: what this process executes is not to load us. In the list of LD_PRELOAD names are
@@ -66,6 +70,7 @@ __attribute__((constructor)) static void begin(void)
 	const struct run_event event = {.kind = RUN_EVENT_PROCESS, .file = RUN_FILE_NONE};
 	const char *path = getenv(RUN_ENV);
 
+	next_find_all();
 	if (path != NULL)
 		preload_control = run_control_open(path);
 	if (preload_control == NULL)
@@ -77,7 +82,10 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	}
 	mkw_set_fault_hooks(&hooks);
-	if (preload_control->options.trace)
-		run_caller_learn();
 	run_post(preload_control, &event);
+	/* However soon this process ends, or becomes another program: its modules are known. */
+	if (preload_control->options.trace) {
+		run_caller_learn();
+		run_settle(preload_control);
+	}
 }

@@ -3,33 +3,57 @@
  * let.c - memory that a system call is about to store to: its pages are granted first, or pinned
  * where something may take a grant back meanwhile (a dirty limit, a snapshot, a sync of a trace).
  *
- * Locks: `calls`, for reading, around each call into the library that is not a change of mappings:
- * a fork takes it for writing.
+ * Locks: `calls`, for reading, around each call into the library that is not a change of mappings,
+ * with all signals blocked: a handler may leave by longjmp. A fork takes it for writing. Readers do
+ * not wait for one that does: whoever is inside may wait for what another is to let go.
  */
 #include "next.h"
 
 #include "forks.h"
 #include "full.h"
+#include "let.h"
 #include "maps.h"
 #include "ranges.h"
 
 #include <errno.h>
+#include <ucontext.h>
 
 #define AT_ONCE_BYTES (1u << 20)
 
 static pthread_rwlock_t calls = PTHREAD_RWLOCK_INITIALIZER;
+static _Thread_local bool forking __attribute__((tls_model("initial-exec")));
 
 void let_fork_begin(void)
 {
 	pthread_rwlock_wrlock(&calls);
+	forking = true;
 }
 
 void let_fork_end(bool child)
 {
+	forking = false;
 	if (child)
 		pthread_rwlock_init(&calls, NULL);
 	else
 		pthread_rwlock_unlock(&calls);
+}
+
+/* Handlers of others around the fork are let through. */
+void let_enter(sigset_t *mask)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, mask);
+	if (!forking)
+		pthread_rwlock_rdlock(&calls);
+}
+
+void let_leave(const sigset_t *mask)
+{
+	if (!forking)
+		pthread_rwlock_unlock(&calls);
+	pthread_sigmask(SIG_SETMASK, mask, NULL);
 }
 
 bool preload_covers(const void *address, size_t length)
@@ -84,15 +108,16 @@ static int let_touch(void *address, size_t length)
 
 static int let_once(struct preload_let *let, void *address, size_t length)
 {
+	sigset_t mask;
 	int error;
 
-	pthread_rwlock_rdlock(&calls);
+	let_enter(&mask);
 	error = grants_are_taken_back() ? mkw_pin(address, length, MKW_WRITE, &let->pin)
 					: mkw_grant(address, length);
 	/* A part of it is no view. */
 	if (error == -ENOMEM && grants_are_taken_back())
 		error = mkw_grant(address, length);
-	pthread_rwlock_unlock(&calls);
+	let_leave(&mask);
 	if (error == 0)
 		error = let_touch(address, length);
 	if (error != 0)
@@ -100,24 +125,82 @@ static int let_once(struct preload_let *let, void *address, size_t length)
 	return error;
 }
 
+static bool is_worth_another(int error)
+{
+	if (error == -ENOSPC || error == -EDQUOT || error == -ENOBUFS)
+		return full_again(error, NULL);
+	/* It is a view no more: or not at the moment. */
+	return error == -ENOMEM && maps_settle();
+}
+
 /*
  * What the thread had granted last, where grants stay: there the pages are written to, as they are,
- * and no more is done. Should one not be granted any more that is a fault like the program's own.
+ * and no more is done. Should one be refused now (the file has been cut), that write is given up by
+ * a jump out of the handler, and all is done as ever.
  */
 static _Thread_local struct {
 	uintptr_t from, to;
 	unsigned turn; /* of the list of mappings */
 } lately __attribute__((tls_model("initial-exec")));
 
+struct touching {
+	struct touched what;
+	void *jump[5];
+};
+static _Thread_local struct touching *volatile touching;
+
+#if defined(__x86_64__)
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char etext[] __attribute__((visibility("hidden")));
+
+/* Not by a handler of the program's that has come in between. */
+static bool is_by_us(const ucontext_t *context)
+{
+	uintptr_t at = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+
+	return at >= (uintptr_t)__ehdr_start && at < (uintptr_t)etext;
+}
+#else
+static bool is_by_us(const ucontext_t *context)
+{
+	(void)context;
+	return false;
+}
+#endif
+
+void let_give_up(const void *address, const ucontext_t *context)
+{
+	struct touching *t = touching;
+
+	if (!t || !is_by_us(context) ||
+	    (uintptr_t)address - (uintptr_t)t->what.from >= t->what.length)
+		return;
+	touching = NULL;
+	pthread_sigmask(SIG_SETMASK, &context->uc_sigmask, NULL);
+	__builtin_longjmp(t->jump, 1);
+}
+
+/* In a function of its own, which nothing is inlined into or out of: it is returned from twice. */
+static __attribute__((noinline)) bool touch_again(struct touching *t)
+{
+	if (__builtin_setjmp(t->jump) != 0)
+		return false;
+	touching = t;
+	touch(&t->what);
+	touching = NULL;
+	return true;
+}
+
 static bool let_again(void *address, size_t length)
 {
+	struct touching t = {.what = {address, length}};
 	uintptr_t from = (uintptr_t)address;
 
+	touching = NULL; /* a jump of the program's may have left one behind */
 	if (from < lately.from || from >= lately.to || length > lately.to - from ||
 	    lately.turn != ranges_turn() || length > length_at_once(length))
 		return false;
-	touch(&(struct touched){address, length});
-	return true;
+	return touch_again(&t);
 }
 
 /* turn: from before it was granted. A handler of the program's may do the same in between. */
@@ -152,7 +235,7 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 	now = length_at_once(length);
 	do
 		error = let_once(let, address, now);
-	while (error == -ENOSPC || error == -EDQUOT ? full_again(error, NULL) : false);
+	while (is_worth_another(error));
 	if (error == 0)
 		full_over();
 	if (error == 0 && !grants_are_taken_back())
@@ -172,12 +255,13 @@ size_t preload_let_begin(struct preload_let *let, void *address, size_t length)
 void preload_let_end(struct preload_let *let)
 {
 	int saved = errno;
+	sigset_t mask;
 
 	if (let->pin == NULL)
 		return;
-	pthread_rwlock_rdlock(&calls);
+	let_enter(&mask);
 	mkw_unpin(let->pin);
-	pthread_rwlock_unlock(&calls);
+	let_leave(&mask);
 	let->pin = NULL;
 	errno = saved;
 }

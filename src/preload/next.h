@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -85,6 +86,11 @@ __sighandler_t bsd_signal(int sig, __sighandler_t handler);
 __sighandler_t sysv_signal(int sig, __sighandler_t handler);
 __sighandler_t __sysv_signal(int sig, __sighandler_t handler);
 __sighandler_t ssignal(int sig, __sighandler_t handler);
+int __open_2(const char *path, int flags);
+int __open64_2(const char *path, int flags);
+int __openat_2(int dir, const char *path, int flags);
+int __openat64_2(int dir, const char *path, int flags);
+_Noreturn void __longjmp_chk(struct __jmp_buf_tag to[1], int value);
 int __sigaction(int sig, const struct sigaction *action, struct sigaction *before);
 
 #if __GLIBC_PREREQ(2, 36)
@@ -126,8 +132,10 @@ int __sigaction(int sig, const struct sigaction *action, struct sigaction *befor
 	X(mmap) X(munmap) X(mremap) X(mprotect) X(pkey_mprotect) X(madvise) X(msync) X(fsync) \
 	X(fdatasync) X(sync_file_range) X(ftruncate) X(truncate) X(fallocate) X(posix_fallocate) \
 	X(close) X(close_range) X(closefrom) X(dup2) X(dup3) X(fork) X(dlopen) X(dlclose) \
+	X(remap_file_pages) X(longjmp) X(_longjmp) X(siglongjmp) X(__longjmp_chk) \
 	X(write) X(pwrite) X(pwrite64) X(writev) X(pwritev) X(pwritev64) X(pwritev2) X(pwritev64v2) \
-	X(open) X(open64) X(openat) X(openat64) X(creat) X(creat64) X(fopen) X(fopen64)
+	X(open) X(open64) X(openat) X(openat64) X(creat) X(creat64) X(fopen) X(fopen64) \
+	X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)
 /* clang-format on */
 
 struct next_functions {

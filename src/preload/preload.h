@@ -46,6 +46,7 @@ void preload_open_now(void);
 
 /* When the library is loaded, after preload_control was set. 0 or -errno. (actions.c) */
 int preload_signals_begin(void);
+int preload_stacks_begin(void); /* (stacks.c) */
 /* There is a view: from now on system calls that are not libc's are looked at. Cheap once it has
  * been done. (raw.c) */
 void preload_raw_watch(void);

@@ -3,29 +3,32 @@
  * ranges.c - the list of mappings: an array, ascending, in memory of our own: a program may have an
  * allocator that maps files.
  *
- * It is changed by one thread at a time (maps_begin), and looked at without a lock by
- * ranges_writable: `turn` is odd while it changes. An array that has become too small stays mapped
- * for such readers.
+ * Changed below maps_lock; looked at by anybody (ranges_writable): `turn` is odd while it is
+ * changed, and who has looked meanwhile looks again. So an array that has become too small is never
+ * unmapped; all of them together are no longer than the last.
  */
 #include "ranges.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#define FIRST_CAPACITY 256u
+#define FIRST_BYTES 16384u
 
-static struct map *_Atomic maps;
-static _Atomic size_t count; /* read before maps: then all of them are there */
-static size_t capacity;
+struct array {
+	size_t capacity;
+	_Atomic size_t count;
+	struct map maps[];
+};
+
+static struct array *_Atomic array;
 static _Atomic unsigned turn;
+static _Atomic uintptr_t lowest = UINTPTR_MAX, highest; /* where there has ever been one */
 
 static void change_begin(void)
 {
 	atomic_fetch_add(&turn, 1);
-	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static void change_end(void)
@@ -33,15 +36,14 @@ static void change_end(void)
 	atomic_fetch_add(&turn, 1);
 }
 
-/* The first of n that ends after address. */
-static size_t search_in(const struct map *in, size_t n, uintptr_t address)
+static size_t search(const struct array *a, uintptr_t address)
 {
-	size_t low = 0, high = n;
+	size_t low = 0, high = a->count;
 
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 
-		if (in[mid].end <= address)
+		if (a->maps[mid].end <= address)
 			low = mid + 1;
 		else
 			high = mid;
@@ -49,131 +51,143 @@ static size_t search_in(const struct map *in, size_t n, uintptr_t address)
 	return low;
 }
 
-static size_t search(uintptr_t address)
-{
-	return search_in(maps, count, address);
-}
+/* ---- Changing ----------------------------------------------------------------------------- */
 
-unsigned ranges_turn(void)
+static struct array *array_new(size_t bytes, const struct array *old)
 {
-	return atomic_load_explicit(&turn, memory_order_acquire);
-}
+	struct array *a =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-bool ranges_writable(uintptr_t start, size_t length)
-{
-	const struct map *in;
-	unsigned before;
-	bool found;
-	size_t n;
-
-	do {
-		before = atomic_load_explicit(&turn, memory_order_acquire);
-		n = atomic_load_explicit(&count, memory_order_acquire);
-		if (n == 0 && before % 2 == 0)
-			return false;
-		in = atomic_load_explicit(&maps, memory_order_relaxed);
-		found = false;
-		for (size_t i = search_in(in, n, start); i < n && !found; i++) {
-			if (in[i].start > start && in[i].start - start >= length)
-				break;
-			found = (in[i].protection & PROT_WRITE) != 0;
-		}
-		atomic_thread_fence(memory_order_acquire);
-	} while (before % 2 || atomic_load_explicit(&turn, memory_order_relaxed) != before);
-	return found;
+	if (a == MAP_FAILED)
+		return NULL;
+	a->capacity = (bytes - sizeof(*a)) / sizeof(a->maps[0]);
+	if (old != NULL) {
+		memcpy(a->maps, old->maps, old->count * sizeof(a->maps[0]));
+		a->count = old->count;
+	}
+	return a;
 }
 
 bool ranges_promise(size_t more)
 {
-	size_t wanted = capacity == 0 ? FIRST_CAPACITY : capacity;
-	struct map *grown;
+	struct array *a = array, *grown;
+	size_t bytes = FIRST_BYTES, wanted = more + (a != NULL ? a->count : 0);
 
-	while (wanted < count + more)
-		wanted *= 2;
-	if (wanted == capacity)
+	if (a != NULL && wanted <= a->capacity)
 		return true;
-	grown = mmap(NULL, wanted * sizeof(*maps), PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (grown == MAP_FAILED)
+	while ((bytes - sizeof(*a)) / sizeof(a->maps[0]) < wanted)
+		bytes *= 2;
+	grown = array_new(bytes, a);
+	if (grown == NULL)
 		return false;
-	if (count > 0)
-		memcpy(grown, maps, count * sizeof(*maps));
-	maps = grown;
-	capacity = wanted;
+	array = grown;
 	return true;
 }
 
-static void insert(size_t at, const struct map *map)
+static void insert(struct array *a, size_t at, const struct map *map)
 {
-	memmove(&maps[at + 1], &maps[at], (count - at) * sizeof(*maps));
-	maps[at] = *map;
-	count++;
+	memmove(&a->maps[at + 1], &a->maps[at], (a->count - at) * sizeof(*map));
+	a->maps[at] = *map;
+	a->count++;
 }
 
 /* The map that address lies in the middle of becomes two. */
-static void split(uintptr_t address)
+static void split(struct array *a, uintptr_t address)
 {
-	size_t i = search(address);
+	size_t i = search(a, address);
 	struct map rest;
 
-	if (i == count || maps[i].start >= address)
+	if (i == a->count || a->maps[i].start >= address)
 		return;
-	rest = maps[i];
+	rest = a->maps[i];
 	rest.offset += address - rest.start;
 	rest.start = address;
-	maps[i].end = address;
-	insert(i + 1, &rest);
+	a->maps[i].end = address;
+	insert(a, i + 1, &rest);
 }
 
-static void clear(uintptr_t start, uintptr_t end)
+static void clear(struct array *a, uintptr_t start, uintptr_t end)
 {
 	size_t from, to;
 
-	if (count == 0 || start >= end)
-		return;
-	split(start);
-	split(end);
-	from = to = search(start);
-	while (to < count && maps[to].start < end)
+	split(a, start);
+	split(a, end);
+	from = to = search(a, start);
+	while (to < a->count && a->maps[to].start < end)
 		to++;
-	memmove(&maps[from], &maps[to], (count - to) * sizeof(*maps));
-	count -= to - from;
+	memmove(&a->maps[from], &a->maps[to], (a->count - to) * sizeof(a->maps[0]));
+	a->count -= to - from;
 }
 
 void ranges_clear(uintptr_t start, uintptr_t end)
 {
+	struct array *a = array;
+
+	if (a == NULL || a->count == 0 || start >= end)
+		return;
 	change_begin();
-	clear(start, end);
+	clear(a, start, end);
 	change_end();
 }
 
 void ranges_set(const struct map *map)
 {
+	struct array *a = array;
+
 	change_begin();
-	clear(map->start, map->end);
-	insert(search(map->start), map);
+	clear(a, map->start, map->end);
+	insert(a, search(a, map->start), map);
+	if (map->start < lowest)
+		lowest = map->start;
+	if (map->end > highest)
+		highest = map->end;
 	change_end();
+}
+
+static void each(uintptr_t start, uintptr_t end, void (*fn)(struct map *map, int value), int value)
+{
+	struct array *a = array;
+
+	if (a == NULL || a->count == 0 || start >= end)
+		return;
+	change_begin();
+	split(a, start);
+	split(a, end);
+	for (size_t i = search(a, start); i < a->count && a->maps[i].start < end; i++)
+		fn(&a->maps[i], value);
+	change_end();
+}
+
+static void set_protection(struct map *map, int protection)
+{
+	map->protection = protection;
 }
 
 void ranges_protect(uintptr_t start, uintptr_t end, int protection)
 {
-	if (count == 0)
-		return;
-	change_begin();
-	split(start);
-	split(end);
-	for (size_t i = search(start); i < count && maps[i].start < end; i++)
-		maps[i].protection = protection;
-	change_end();
+	each(start, end, set_protection, protection);
 }
+
+static void set_not_in_children(struct map *map, int not_in_children)
+{
+	map->not_in_children = not_in_children != 0;
+}
+
+void ranges_keep_from_children(uintptr_t start, uintptr_t end, bool keep)
+{
+	each(start, end, set_not_in_children, keep);
+}
+
+/* ---- Looking ------------------------------------------------------------------------------ */
 
 bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)
 {
-	size_t i = count > 0 ? search(address) : 0;
+	const struct array *a = array;
+	size_t i = a != NULL ? search(a, address) : 0;
 
-	if (i >= count || address >= end || maps[i].start >= end)
+	if (address >= end || a == NULL || i >= a->count || a->maps[i].start >= end)
 		return false;
-	*map = maps[i];
+	*map = a->maps[i];
 	if (map->start < address) {
 		map->offset += address - map->start;
 		map->start = address;
@@ -183,7 +197,57 @@ bool ranges_next(uintptr_t address, uintptr_t end, struct map *map)
 	return true;
 }
 
+bool ranges_near(uintptr_t address)
+{
+	return address >= atomic_load(&lowest) && address < atomic_load(&highest);
+}
+
+/* One with all these bits of PROT_.... */
+static bool look(const struct array *a, uintptr_t start, uintptr_t end, int bits)
+{
+	for (size_t i = search(a, start); i < a->count && a->maps[i].start < end; i++)
+		if ((a->maps[i].protection & bits) == bits)
+			return true;
+	return false;
+}
+
+static bool find(uintptr_t start, uintptr_t end, int bits)
+{
+	if (start >= atomic_load_explicit(&highest, memory_order_relaxed) ||
+	    end <= atomic_load_explicit(&lowest, memory_order_relaxed))
+		return false;
+	for (;;) {
+		unsigned now = atomic_load(&turn);
+		bool found = now % 2 == 0 && look(array, start, end, bits);
+
+		atomic_thread_fence(memory_order_acquire);
+		if (now % 2 == 0 && atomic_load(&turn) == now)
+			return found;
+		sched_yield();
+	}
+}
+
+bool ranges_overlap(uintptr_t start, uintptr_t end)
+{
+	return find(start, end, 0);
+}
+
+bool ranges_writable(uintptr_t start, size_t length)
+{
+	return length > 0 &&
+	       find(start, length < UINTPTR_MAX - start ? start + length : UINTPTR_MAX, PROT_WRITE);
+}
+
+unsigned ranges_turn(void)
+{
+	return atomic_load_explicit(&turn, memory_order_acquire);
+}
+
 void ranges_forget_all(void)
 {
-	count = 0;
+	if (array == NULL)
+		return;
+	change_begin();
+	array->count = 0;
+	change_end();
 }

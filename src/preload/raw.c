@@ -40,20 +40,17 @@
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
-#define DISPATCH_OFF   0
-#define DISPATCH_ON    1
-#define SYS_DISPATCHED 2 /* si_code */
-#define RAW_MANY       1000
+#define DISPATCH_OFF 0
+#define DISPATCH_ON  1
 
 enum { OFF, STARTING, ON, CEASED };
 static _Atomic int state;
 static volatile char reporting; /* what the kernel calls BLOCK (1) and ALLOW (0) */
 static _Atomic bool closed;	/* a filter of the program's may not allow it to be set */
 static _Atomic bool theirs;	/* the program has reports of its own */
-static _Atomic unsigned storing;
 static struct text {
 	uintptr_t from, to;
-} libc_text, linker_text, vdso_text;
+} libc_text;
 
 _Atomic unsigned raw_epoch;
 _Thread_local unsigned raw_joined;
@@ -86,6 +83,12 @@ static void cease(void)
 }
 
 #if defined(__x86_64__)
+
+#define SYS_DISPATCHED 2 /* si_code */
+#define RAW_MANY       1000
+
+static struct text linker_text, vdso_text;
+static _Atomic unsigned storing;
 
 static bool text_has(const struct text *text, uintptr_t address)
 {

@@ -12,9 +12,12 @@
 #include "snapshots.h"
 
 #include "maps.h"
+#include "run/process.h"
 #include "run/snapshot.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <string.h>
 
 static int quiesce_error;
 
@@ -47,9 +50,45 @@ static void resume(void)
 	files_each(file_resume);
 }
 
+static bool is_ours(const char *tid)
+{
+	char path[300], name[16] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%s/comm", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return true;
+	if (!fgets(name, sizeof(name), file))
+		name[0] = '\0';
+	fclose(file);
+	return strncmp(name, "mkw-", 4) == 0;
+}
+
+/* A program whose main thread has ended by itself ends with its last thread. That must not be ours.
+ */
+static void look(void)
+{
+	struct dirent *entry;
+	bool left = false;
+	DIR *tasks;
+
+	if (process_lives(getpid(), 0))
+		return;
+	tasks = opendir("/proc/self/task");
+	while (tasks && (entry = readdir(tasks)) != NULL)
+		if (entry->d_name[0] != '.' && atoi(entry->d_name) != getpid())
+			left = left || !is_ours(entry->d_name);
+	if (!tasks)
+		return;
+	closedir(tasks);
+	if (!left)
+		exit(0);
+}
+
 void snapshots_join(void)
 {
-	static const struct run_snapshot_ops ops = {quiesce, resume};
+	static const struct run_snapshot_ops ops = {quiesce, resume, look};
 
 	if (preload_control->options.snapshots)
 		run_snapshot_join(preload_control, &ops);
@@ -111,6 +150,15 @@ void snapshots_hold_path(struct snapshots_hold *hold, int dir, const char *path)
 	if (file != RUN_FILE_NONE)
 		hold_begin(hold, file, 0, UINT64_MAX);
 	errno = saved;
+}
+
+uint16_t snapshots_file(const struct stat *st)
+{
+	uint16_t file = snapshots_are_made() ? file_number(st) : RUN_FILE_NONE;
+
+	if (file != RUN_FILE_NONE)
+		snapshots_join();
+	return file;
 }
 
 void snapshots_let_go(struct snapshots_hold *hold)

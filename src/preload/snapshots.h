@@ -8,6 +8,8 @@
 
 #include "preload.h"
 
+#include <sys/stat.h>
+
 /* Before the first view, or write to a file that somebody has mapped. Not within a change of
  * mappings. */
 void snapshots_join(void);
@@ -27,6 +29,9 @@ struct snapshots_hold {
 void snapshots_hold_fd(struct snapshots_hold *hold, int fd, int64_t offset, uint64_t length);
 /* The same, for all of the file that is at path, seen from dir. */
 void snapshots_hold_path(struct snapshots_hold *hold, int dir, const char *path);
+/* The number of a file that some process has mapped, which is about to lose blocks; and this
+ * process takes part from now on. RUN_FILE_NONE: nobody has, or there are no snapshots. */
+uint16_t snapshots_file(const struct stat *st);
 void snapshots_let_go(struct snapshots_hold *hold);
 
 /* Where the descriptor writes next. */

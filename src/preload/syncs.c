@@ -6,7 +6,9 @@
  */
 #include "next.h"
 
+#include "forks.h"
 #include "maps.h"
+#include "ranges.h"
 #include "run/caller.h"
 
 #include <dlfcn.h>
@@ -41,32 +43,56 @@ static void post_map(struct map *m, void *arg)
 /* What is dirty now is protected, and the program's own call writes it. */
 HOOK int msync(void *address, size_t length, int flags)
 {
+	uintptr_t start = (uintptr_t)address, end = start + maps_page_up(length);
 	struct maps_change change;
+	sigset_t mask;
 
-	if (syncs_matter() && (flags & MS_SYNC) != 0 && mkw_is_view(address, length)) {
+	if (syncs_matter() && (flags & MS_SYNC) != 0 && start % MKW_PAGE_SIZE == 0 && end > start &&
+	    ranges_overlap(start, end)) {
 		maps_begin(&change);
-		maps_each((uintptr_t)address, (uintptr_t)address + length, post_map, NULL);
-		mkw_msync(address, length);
+		maps_each(start, end, post_map, NULL);
 		maps_end(&change);
+		let_enter(&mask);
+		mkw_msync(address, length);
+		let_leave(&mask);
 	}
 	return NEXT(msync)(address, length, flags);
+}
+
+static struct file *file_take(int fd)
+{
+	struct maps_change change;
+	struct file *f;
+
+	maps_begin(&change);
+	f = file_of(fd);
+	if (f != NULL)
+		atomic_fetch_add(&f->users, 1);
+	maps_end(&change);
+	return f;
 }
 
 /* length 0: all of it. */
 static void sync_file(int fd, uint64_t offset, uint64_t length)
 {
-	struct maps_change change;
+	int saved = errno;
+	sigset_t all, mask, inner;
 	struct file *f;
 
-	if (!syncs_matter())
+	if (!syncs_matter() || !file_any())
 		return;
-	maps_begin(&change);
-	f = file_of(fd);
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &mask);
+	f = file_take(fd);
 	if (f != NULL) {
 		post_sync(f, offset, length);
+		let_enter(&inner);
 		mkw_sync(f->handle, offset, length);
+		let_leave(&inner);
+		atomic_fetch_sub(&f->users, 1);
 	}
-	maps_end(&change);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	errno = saved;
 }
 
 HOOK int fsync(int fd)

@@ -77,11 +77,24 @@ static void truncating_hold(struct snapshots_hold *hold, int dir, const char *pa
 		return NEXT(name) args;                   \
 	}
 
+/* Without a mode; programs that were built with _FORTIFY_SOURCE call these. */
+#define OPENS_AS_SAID(name, params, args, dir, flags)     \
+	HOOK int name params                              \
+	{                                                 \
+		SNAPSHOTS_HOLD_OF_BLOCK(hold);            \
+		truncating_hold(&hold, dir, path, flags); \
+		return NEXT(name) args;                   \
+	}
+
 /* clang-format off */
 OPENS(open, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, flags)
 OPENS(open64, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD, flags)
 OPENS(openat, (int dir, const char *path, int flags, ...), (dir, path, flags, mode), dir, flags)
 OPENS(openat64, (int dir, const char *path, int flags, ...), (dir, path, flags, mode), dir, flags)
+OPENS_AS_SAID(__open_2, (const char *path, int flags), (path, flags), AT_FDCWD, flags)
+OPENS_AS_SAID(__open64_2, (const char *path, int flags), (path, flags), AT_FDCWD, flags)
+OPENS_AS_SAID(__openat_2, (int dir, const char *path, int flags), (dir, path, flags), dir, flags)
+OPENS_AS_SAID(__openat64_2, (int dir, const char *path, int flags), (dir, path, flags), dir, flags)
 /* clang-format on */
 
 #define CREATES(name)                                       \

@@ -208,6 +208,31 @@ void run_post(struct run_control *control, const struct run_event *event)
 	errno = saved;
 }
 
+static bool is_read(struct run_control *control, uint64_t position)
+{
+	return turn_lap(atomic_load(&ring_slot(control, position)->turn)) >
+	       turn_lap(turn_make(position, SLOT_FREE));
+}
+
+/* What is read after an event shows that the event was dealt with: so one more is posted. */
+void run_settle(struct run_control *control)
+{
+	const struct run_event nothing = {.kind = RUN_EVENT_NONE, .file = RUN_FILE_NONE};
+	int saved = errno;
+	uint64_t last;
+
+	run_post(control, &nothing);
+	last = atomic_load(&control->head) - 1;
+	while (!is_read(control, last) && run_supervisor_lives(control)) {
+		uint32_t drained =
+			atomic_fetch_or(&control->drained, DRAINED_AWAITED) | DRAINED_AWAITED;
+
+		if (!is_read(control, last))
+			futex_wait(&control->drained, drained, RUN_LOOK_MS);
+	}
+	errno = saved;
+}
+
 /* ---- Files -------------------------------------------------------------------------------- */
 
 /* What the kernel calls the file, if that is still its name here; else "". */

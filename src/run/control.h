@@ -135,6 +135,7 @@ struct run_snapshot_process {
 /* A file's part of the snapshot, by the number of the file. The supervisor's. */
 struct run_snapshot_file {
 	_Atomic uint32_t copying; /* before it is written to, chunks have to be copied */
+	_Atomic uint32_t same_as; /* the number under which it is copied: a file may have several */
 	uint64_t size;		  /* at the instant */
 	uint64_t first_chunk;	  /* its bits in copied, a multiple of 64 */
 };
@@ -203,6 +204,9 @@ uint16_t run_file_number(struct run_control *control, int fd, uint64_t dev, uint
 /* Post an event; time, pid, tid are filled in. Waits while the ring is full and the supervisor
  * lives. */
 void run_post(struct run_control *control, const struct run_event *event);
+/* Wait until the supervisor has dealt with all that was posted before, or is dead. Not in a signal
+ * handler. */
+void run_settle(struct run_control *control);
 static inline bool run_file_is_there(const struct run_control *c, uint16_t file)
 {
 	return file < RUN_FILES && atomic_load(&c->files[file].state) == RUN_FILE_THERE;

@@ -105,6 +105,7 @@ static int release_prepare(struct release *r)
 	if (fstatfs(r->fd, &fs) || fstat(r->fd, &st))
 		return -errno;
 	r->modified = st.st_mtim;
+	r->size = (uint64_t)st.st_size;
 	r->holes = filesystem_holes(&fs);
 	if (r->holes == HOLES_UNKNOWN)
 		return -EOPNOTSUPP;
@@ -171,29 +172,24 @@ static bool is_zero(const char *bytes, size_t length)
 static int zeros_punch(struct release *r, uint64_t start, uint64_t end)
 {
 	static char bytes[READ_BYTES];
+	uint64_t at = start, limit = least(end, r->size);
 	int error = 0;
 
-	while (start < end && !error) {
-		ssize_t got = pread(r->fd, bytes, least(end - start, READ_BYTES), (off_t)start);
-		uint64_t stop = start;
+	while (at < limit && !error) {
+		uint64_t wanted = least(limit - at, READ_BYTES), stop = at + wanted;
+		ssize_t got = pread(r->fd, bytes, wanted, (off_t)at);
 
-		if (got <= 0)
-			return got < 0 ? -errno : 0;
-		for (uint64_t at = 0; at < (uint64_t)got; at += PAGE_BYTES) {
-			uint64_t part = least((uint64_t)got - at, PAGE_BYTES);
-			bool zero = is_zero(bytes + at, part);
-
-			if (!zero && stop > start)
-				error = hole_punch(r, start, stop);
-			stop += PAGE_BYTES;
-			if (!zero)
-				start = stop;
+		if (got < 0 || (uint64_t)got != wanted)
+			return got < 0 ? -errno : -EIO;
+		for (uint64_t base = at; at < stop && !error; at += PAGE_BYTES) {
+			if (is_zero(bytes + (at - base), least(stop - at, PAGE_BYTES)))
+				continue;
+			if (at > start)
+				error = hole_punch(r, start, at);
+			start = at + PAGE_BYTES;
 		}
-		if (stop > start && !error)
-			error = hole_punch(r, start, stop);
-		start = stop;
 	}
-	return error;
+	return error || start >= end ? error : hole_punch(r, start, end);
 }
 
 static int unwritten_each(struct release *r, uint64_t start, uint64_t end, range_fn *fn)

@@ -18,6 +18,7 @@ struct release {
 	bool counting; /* only look how much there is */
 	bool synced;   /* all is written back, so UNWRITTEN is to be believed */
 	struct timespec modified;
+	uint64_t size;
 	uint64_t released_bytes, left_bytes;
 };
 

@@ -114,9 +114,16 @@ static void known_add(struct reserve *r, uint64_t start, uint64_t end)
 		atomic_store(&r->tail, end);
 }
 
-bool reserve_knows(struct reserve *r, uint64_t offset, uint64_t length)
+uint64_t reserve_known(struct reserve *r, uint64_t offset, uint64_t *start)
 {
-	return known_covers(r, offset, offset + length);
+	uint64_t tail = round_up(atomic_load(&r->tail), PAGE_BYTES);
+
+	*start = offset / r->piece_bytes * r->piece_bytes;
+	if (known_covers(r, *start, *start + r->piece_bytes))
+		return r->piece_bytes;
+	return offset < tail && known_covers(r, *start, tail) && tail - *start < r->piece_bytes
+		       ? tail - *start
+		       : 0;
 }
 
 void reserve_forget(struct reserve *r, uint64_t offset, uint64_t length)
@@ -334,7 +341,7 @@ static uint64_t room_in_quota(int fd, int type, unsigned id)
 	uint64_t limit;
 
 	memset(&quota, 0, sizeof(quota));
-	if (syscall(SYS_quotactl_fd, fd, QCMD(Q_GETQUOTA, type), id, &quota))
+	if (syscall(SYS_quotactl_fd, fd, QCMD((unsigned)Q_GETQUOTA, (unsigned)type), id, &quota))
 		return UINT64_MAX; /* there is none, or it is not ours to know */
 	limit = quota.dqb_bhardlimit ? quota.dqb_bhardlimit : UINT64_MAX / QUOTA_UNIT_BYTES;
 	clock_gettime(CLOCK_REALTIME, &now);

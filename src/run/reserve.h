@@ -73,8 +73,9 @@ int reserve_init(struct reserve *r, int fd, uint64_t piece_bytes, reserve_post_f
  */
 int reserve_run(struct reserve *r, uint64_t offset, uint64_t length, bool broken);
 
-/* Is it known that all of the range has space, or data? In a signal handler, too. */
-bool reserve_knows(struct reserve *r, uint64_t offset, uint64_t length);
+/* The stretch around offset, a piece or the file's last part of one, that is known to have space or
+ * data everywhere: its length and *start; 0: it is not known to. In a signal handler, too. */
+uint64_t reserve_known(struct reserve *r, uint64_t offset, uint64_t *start);
 
 /* The program has made a hole here, or cut the file (length UINT64_MAX): what is known of this
  * range is known no more. In a signal handler, too. */

@@ -35,6 +35,7 @@ static struct {
 	struct run_snapshot_process *entry; /* NULL: not joined */
 	uint32_t fork_turn;		    /* before fork, for the child */
 	_Atomic uint32_t joined;	    /* futex: the thread has begun */
+	_Atomic bool takes_part;	    /* joined, and the instant that it met is over */
 	_Atomic uint32_t shut;		    /* futex: 1: holds wait */
 	_Atomic uint32_t holds;		    /* futex: that have begun and not ended */
 } here = {.joining = PTHREAD_MUTEX_INITIALIZER};
@@ -129,6 +130,7 @@ void run_snapshot_before_write(struct run_control *control, uint16_t file, uint6
 
 	if (PHASE(turn) != RUN_SNAPSHOT_COPYING || file >= RUN_FILES)
 		return;
+	file = (uint16_t)(atomic_load(&s->files[file].same_as) % RUN_FILES);
 	for (;;) {
 		uint32_t served = atomic_load(&s->served);
 
@@ -251,6 +253,8 @@ static void *thread_main(void *arg)
 			be_quiet(p, turn);
 		else
 			run_futex_wait(&area()->turn, turn, LOOK_NS);
+		if (here.ops->look)
+			here.ops->look();
 	}
 	pthread_mutex_unlock(&p->life);
 	return NULL;
@@ -332,6 +336,8 @@ int run_snapshot_join(struct run_control *control, const struct run_snapshot_ops
 {
 	int error = 0, saved = errno;
 
+	if (atomic_load(&here.takes_part))
+		return 0;
 	pthread_mutex_lock(&here.joining);
 	if (!here.entry) {
 		here.control = control;
@@ -339,6 +345,7 @@ int run_snapshot_join(struct run_control *control, const struct run_snapshot_ops
 		error = join();
 		if (!error)
 			instant_wait();
+		atomic_store(&here.takes_part, error == 0);
 	}
 	pthread_mutex_unlock(&here.joining);
 	errno = saved;
@@ -367,6 +374,7 @@ void run_snapshot_fork_child(struct run_control *control)
 	atomic_store(&here.holds, 0);
 	atomic_store(&here.shut, 0);
 	here.entry = NULL;
+	atomic_store(&here.takes_part, joined);
 	if (joined && join() == 0 &&
 	    (PHASE(here.fork_turn) == RUN_SNAPSHOT_INSTANT ||
 	     atomic_load(&area()->turn) != here.fork_turn)) {

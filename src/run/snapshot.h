@@ -36,6 +36,8 @@ struct run_snapshot_ops {
 	 */
 	int (*quiesce)(void);
 	void (*resume)(void);
+	/* The thread comes by, at least once a second. May be NULL. */
+	void (*look)(void);
 };
 
 /* Before the first view of the process is made (or later calls: does nothing): enters it into the

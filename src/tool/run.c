@@ -95,6 +95,8 @@ static int settings_check(const struct run_settings *settings,
 		return tool_usage(options, "--dirty-limit: two pages (8K) at least");
 	if (arguments->snapshot_folder && !arguments->snapshot)
 		return tool_usage(options, "--snapshot-dir goes with --snapshot only");
+	if (snapshot_plan_check(&settings->snapshot_plan, options) != 0)
+		return TOOL_FAILED;
 	if (options->json && !arguments->check)
 		return tool_usage(options, "--json goes with --check only");
 	return 0;

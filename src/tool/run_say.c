@@ -19,10 +19,12 @@
 struct run_name name_of_path(const char *path)
 {
 	struct run_name name;
-	size_t length = strnlen(path, sizeof(name.s) - 1);
+	size_t length = 0;
 
-	for (size_t i = 0; i < length; i++)
-		name.s[i] = (unsigned char)path[i] < ' ' || path[i] == 0x7f ? '?' : path[i];
+	for (; length < sizeof(name.s) - 1 && path[length]; length++)
+		name.s[length] = (unsigned char)path[length] < ' ' || path[length] == 0x7f
+					 ? '?'
+					 : path[length];
 	name.s[length] = '\0';
 	return name;
 }

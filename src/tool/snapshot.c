@@ -14,7 +14,8 @@
 #include "run/futex.h"
 #include "run/process.h"
 
-#include <inttypes.h>
+#include <ctype.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,20 @@ int snapshot_plan_parse(struct snapshot_plan *plan, const char *text,
 	return 0;
 }
 
+int snapshot_plan_check(const struct snapshot_plan *plan, const struct tool_options *options)
+{
+	if (!plan->directory)
+		return 0;
+	if (access(plan->directory, W_OK | X_OK) == 0) {
+		int fd = open(plan->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd >= 0)
+			return close(fd);
+	}
+	tool_error(options, "--snapshot-dir: %s: %s", plan->directory, strerror(errno));
+	return TOOL_FAILED;
+}
+
 /* ---- One snapshot ------------------------------------------------------------------------- */
 
 static void copies_drop(struct copier *copier, uint16_t file)
@@ -87,12 +102,18 @@ static void copies_drop(struct copier *copier, uint16_t file)
 	copier->copies[file] = NULL;
 }
 
+/* A file without a name is not copied, there is nobody who would look for it. */
+static void copy_open_named(struct copier *copier, uint16_t file)
+{
+	if (copier->control->files[file].path[0] != '\0')
+		copier->copies[file] = copy_open(copier, file);
+}
+
 static void copies_open(struct copier *copier)
 {
 	for (uint16_t i = 0; i < RUN_FILES; i++)
-		if (run_file_is_there(copier->control, i) &&
-		    copier->control->files[i].path[0] != '\0')
-			copier->copies[i] = copy_open(copier, i);
+		if (run_file_is_there(copier->control, i))
+			copy_open_named(copier, i);
 }
 
 /* As many bytes to a chunk as are needed for all bits to find room. Returns the number of chunks.
@@ -132,25 +153,67 @@ static void copies_watch(struct copier *copier)
 	}
 }
 
+/* The files that there are. How many. */
+static unsigned files_list(struct copier *copier, uint16_t list[static RUN_FILES])
+{
+	unsigned count = 0;
+
+	for (uint16_t i = 0; i < RUN_FILES; i++)
+		if (run_file_is_there(copier->control, i))
+			list[count++] = i;
+	return count;
+}
+
+static bool is_same(struct copier *copier, uint16_t a, uint16_t b)
+{
+	const struct run_file *files = copier->control->files;
+
+	return files[a].dev == files[b].dev && files[a].ino == files[b].ino;
+}
+
+/* The number under which the file is copied: of those that it has by its names, one whose name
+ * leads to it. */
+static uint16_t number_of(struct copier *copier, uint16_t file, const uint16_t *list,
+			  unsigned count)
+{
+	uint16_t number = RUN_FILE_NONE;
+
+	for (unsigned i = 0; i < count; i++)
+		if (is_same(copier, list[i], file) && copier->copies[list[i]] &&
+		    (number == RUN_FILE_NONE || copier->copies[number]->error))
+			number = list[i];
+	return number;
+}
+
 /* Between instant_begin and instant_end. How many files there are. */
 static unsigned copies_start(struct copier *copier)
 {
-	unsigned mapped = 0;
+	struct run_snapshots *s = copier_area(copier);
+	uint16_t list[RUN_FILES];
+	unsigned known = files_list(copier, list), count = 0;
+	bool mapped[RUN_FILES] = {false};
 
+	for (unsigned i = 0; i < known; i++)
+		if (!copier->copies[list[i]])
+			copy_open_named(copier, list[i]);
+	for (unsigned i = 0; i < known; i++) {
+		uint16_t number = number_of(copier, list[i], list, known);
+
+		atomic_store(&s->files[list[i]].same_as,
+			     number == RUN_FILE_NONE ? list[i] : number);
+		if (number != RUN_FILE_NONE && instant_maps(copier, list[i]))
+			mapped[number] = true;
+	}
 	for (uint16_t i = 0; i < RUN_FILES; i++) {
-		if (!run_file_is_there(copier->control, i) || !instant_maps(copier, i)) {
+		if (!mapped[i])
 			copies_drop(copier, i);
-			continue;
-		}
-		if (!copier->copies[i])
-			copier->copies[i] = copy_open(copier, i);
 		if (!copier->copies[i])
 			continue;
 		copy_start(copier, copier->copies[i]);
-		mapped++;
+		count++;
 	}
 	copies_watch(copier);
-	return mapped;
+	return count;
 }
 
 /* Serve who waits. False: nobody does. */
@@ -212,8 +275,12 @@ static void copies_copy(struct copier *copier)
 
 static void copy_say(struct copier *copier, const struct copy *copy)
 {
-	const char *path = copy->path[0] != '\0' ? copy->path : "a file without a name";
+	char path[sizeof(copy->path)];
+	size_t i;
 
+	for (i = 0; copy->path[i] != '\0'; i++)
+		path[i] = iscntrl((unsigned char)copy->path[i]) ? '?' : copy->path[i];
+	path[i] = '\0';
 	if (copy->error == -ESTALE)
 		tool_error(copier->options,
 			   "no snapshot of %s: a process that is not the program's cut it short",

@@ -22,6 +22,9 @@ struct snapshot_plan {
 int snapshot_plan_parse(struct snapshot_plan *plan, const char *text,
 			const struct tool_options *options);
 
+/* Can copies be put there? 0, or TOOL_FAILED with a message. */
+int snapshot_plan_check(const struct snapshot_plan *plan, const struct tool_options *options);
+
 struct copier;
 /* Start the copier, and handle the signal from now on. NULL with a message. options, plan and
  * control stay. */

@@ -92,10 +92,16 @@ struct copy *copy_open(struct copier *copier, uint16_t file)
 	return copy;
 }
 
-void copy_free(struct copy *copy)
+static void target_remove(struct copy *copy)
 {
 	if (copy->temporary[0] != '\0')
 		unlinkat(copy->directory, copy->temporary, 0);
+	copy->temporary[0] = '\0';
+}
+
+void copy_free(struct copy *copy)
+{
+	target_remove(copy);
 	if (copy->source >= 0)
 		close(copy->source);
 	if (copy->target >= 0)
@@ -112,7 +118,6 @@ void copy_start(struct copier *copier, struct copy *copy)
 	struct stat st;
 
 	(void)copier;
-	copy->mapped = true;
 	if (copy->error)
 		return;
 	if (fstat(copy->source, &st) != 0) {
@@ -377,16 +382,23 @@ static void target_guard(struct copy *copy)
 		fchmod(copy->target, st.st_mode & 0777);
 }
 
+static int target_finish(struct copy *copy, const char *stamp, unsigned number)
+{
+	int error;
+
+	target_guard(copy);
+	if (fsync(copy->target) != 0)
+		return -errno;
+	error = target_name(copy, stamp, number);
+	if (!error && fsync(copy->directory) != 0 && errno != EINVAL)
+		error = -errno;
+	return error;
+}
+
 void copy_finish(struct copy *copy, const char *stamp, unsigned number)
 {
+	if (!copy->error)
+		copy->error = target_finish(copy, stamp, number);
 	if (copy->error)
-		return;
-	target_guard(copy);
-	if (fsync(copy->target) != 0) {
-		copy->error = -errno;
-		return;
-	}
-	copy->error = target_name(copy, stamp, number);
-	if (!copy->error && fsync(copy->directory) != 0 && errno != EINVAL)
-		copy->error = -errno;
+		target_remove(copy);
 }

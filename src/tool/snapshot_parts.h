@@ -21,7 +21,6 @@ struct copy {
 	char temporary[256];	       /* its name until it is complete */
 	int source, target, directory; /* -1: not open */
 	bool cloned;		       /* the file system shares the blocks: nothing is copied */
-	bool mapped;		       /* at the instant */
 	int error;		   /* negative errno: it failed, and when it is over is dropped */
 	uint64_t size, chunks;	   /* at the instant; chunks: 0 if cloned */
 	uint64_t cursor, data_end; /* bytes: what lies before them is copied; is known as data */
@@ -80,7 +79,8 @@ bool copy_step(struct copier *copier, struct copy *copy);
 void copy_unwatch(struct copier *copier, struct copy *copy);
 /* Can the copy have that name? Two snapshots in a second differ in number. */
 bool copy_name_is_free(const struct copy *copy, const char *stamp, unsigned number);
-/* To disk, and under its final name; number is higher if that is taken all the same. */
+/* To disk, and under its final name; number is higher if that is taken all the same. If it fails,
+ * or has failed: copy->error, and it is gone. */
 void copy_finish(struct copy *copy, const char *stamp, unsigned number);
 /* Close it; if it was not finished it is gone. */
 void copy_free(struct copy *copy);

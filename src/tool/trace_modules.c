@@ -4,8 +4,8 @@
  * ranges.
  *
  * A process whose callers are nowhere to be found (it makes code faster than it can be looked up)
- * must not keep the reader from its events: maps are read again only after twenty times what the
- * last reading took.
+ * must not keep the reader from its events: where a reading was in vain there is none for twenty
+ * times what it took.
  */
 #include "trace_modules.h"
 
@@ -126,7 +126,6 @@ static void line_take(struct process *process, char *line)
 static void maps_read(struct process *process)
 {
 	struct process before = *process;
-	uint64_t start_ns = tool_now_ns(), end_ns;
 	char *line = NULL;
 	size_t size = 0;
 	char path[32];
@@ -150,8 +149,6 @@ static void maps_read(struct process *process)
 			process_free(&before);
 		}
 	}
-	end_ns = tool_now_ns();
-	process->read_again_ns = end_ns + PAUSE_FACTOR * (end_ns - start_ns);
 }
 
 static struct trace_module *range_find(struct process *process, uint64_t address)
@@ -170,6 +167,22 @@ static struct trace_module *range_find(struct process *process, uint64_t address
 									     : NULL;
 }
 
+/* Look for what was not there before. */
+static struct trace_module *range_look(struct process *process, uint64_t address)
+{
+	uint64_t start_ns = tool_now_ns(), end_ns;
+	struct trace_module *range;
+
+	if (start_ns < process->read_again_ns)
+		return NULL;
+	maps_read(process);
+	range = range_find(process, address);
+	end_ns = tool_now_ns();
+	if (!range)
+		process->read_again_ns = end_ns + PAUSE_FACTOR * (end_ns - start_ns);
+	return range;
+}
+
 struct trace_module *trace_modules_find(struct trace_modules *modules, int32_t pid,
 					uint64_t address)
 {
@@ -180,11 +193,17 @@ struct trace_module *trace_modules_find(struct trace_modules *modules, int32_t p
 		process = process_make(modules, pid);
 	process->used = ++modules->clock;
 	range = range_find(process, address);
-	if (!range && tool_now_ns() >= process->read_again_ns) {
-		maps_read(process);
-		range = range_find(process, address);
-	}
-	return range;
+	return range ? range : range_look(process, address);
+}
+
+void trace_modules_learn(struct trace_modules *modules, int32_t pid)
+{
+	struct process *process;
+
+	trace_modules_forget(modules, pid);
+	process = process_make(modules, pid);
+	process->used = ++modules->clock;
+	maps_read(process);
 }
 
 void trace_modules_forget(struct trace_modules *modules, int32_t pid)

@@ -28,7 +28,9 @@ void trace_modules_destroy(struct trace_modules *modules);
  * call. */
 struct trace_module *trace_modules_find(struct trace_modules *modules, int32_t pid,
 					uint64_t address);
-/* The process runs another program, or is a new one. */
+/* The process is a new one, or runs another program: look what it has while it has it. */
+void trace_modules_learn(struct trace_modules *modules, int32_t pid);
+/* Nothing is known of the process any more. */
 void trace_modules_forget(struct trace_modules *modules, int32_t pid);
 /* child was forked by parent: what is known of the one is known of the other. */
 void trace_modules_fork(struct trace_modules *modules, int32_t parent, int32_t child);

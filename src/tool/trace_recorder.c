@@ -126,7 +126,7 @@ static void process_take(struct trace_recorder *recorder, const struct run_event
 		record.text_length = fread(text, 1, sizeof(text), file);
 		fclose(file);
 	}
-	trace_modules_forget(recorder->modules, event->pid);
+	trace_modules_learn(recorder->modules, event->pid);
 	trace_add(recorder->writer, &record);
 }
 

@@ -320,7 +320,7 @@ static void event_draw(void *arg, const struct trace_record *record,
 	struct picture *picture = arg;
 	const struct actors *actors = &picture->summary->actors;
 	uint32_t place = picture->places[file - picture->summary->files];
-	char thread[ACTOR_TEXT_MAX], caller[ACTOR_TEXT_MAX], who[2 * ACTOR_TEXT_MAX];
+	char thread[ACTOR_TEXT_MAX], caller[ACTOR_TEXT_MAX], who[2 * ACTOR_TEXT_MAX + 8];
 	unsigned category = 0;
 
 	if (place == 0)

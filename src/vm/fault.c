@@ -834,14 +834,17 @@ static bool fault_serve(struct view *v, uintptr_t address, enum mmu_access acces
 static bool fault_inline_find(uintptr_t address, enum mmu_access access,
 			      struct mkw_refusal *refusal)
 {
+	bool inside = in_place_look_begin();
 	struct view *v = view_find(address);
 
-	if (v == NULL)
-		return view_await_gone(address);
-	if (v->mmu.backend == MMU_INLINE)
-		return fault_serve(v, address, access, false, refusal);
-	view_put(v);
-	return false;
+	if (v != NULL && v->mmu.backend != MMU_INLINE) {
+		view_put(v);
+		in_place_look_end(inside);
+		return false;
+	}
+	in_place_look_end(inside);
+	return v == NULL ? view_await_gone(address)
+			 : fault_serve(v, address, access, false, refusal);
 }
 
 bool fault_inline(uintptr_t address, enum mmu_access access, struct mkw_refusal *refusal)
@@ -882,14 +885,15 @@ bool fault_in_place(uintptr_t address, bool broken, struct mkw_refusal *refusal)
 
 bool fault_allowed(uintptr_t address, enum mmu_access access)
 {
+	bool inside = in_place_look_begin(), allowed = false;
 	struct view *v = view_find(address);
-	bool allowed;
 
-	if (v == NULL)
-		return mmu_ward_allows(address, access) || view_await_gone(address);
-	allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
-	view_put(v);
-	return allowed;
+	if (v != NULL) {
+		allowed = access == MMU_READ ? v->mmu.readable : v->mmu.writable;
+		view_put(v);
+	}
+	in_place_look_end(inside);
+	return v != NULL ? allowed : mmu_ward_allows(address, access) || view_await_gone(address);
 }
 
 int fault_call(struct fault *f, struct object *o, struct view *v, enum fault_kind kind,

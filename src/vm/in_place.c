@@ -37,10 +37,10 @@ static struct mkw_fault_hooks hooks;
 
 /* ---- The gate ----------------------------------------------------------------------------- */
 
+static _Atomic bool begun; /* there are spaces in place, or were */
+
 void in_place_begin(void)
 {
-	static bool begun;
-
 	env_lock(&gate_lock);
 	if (!begun)
 		env_cond_init(&gate_moved);
@@ -66,6 +66,22 @@ void in_place_leave(void)
 	if (atomic_load(&closed))
 		env_broadcast(&gate_moved);
 	env_unlock(&gate_lock);
+}
+
+/* A view is not to be kept by a thread that a child of fork does not have. */
+bool in_place_look_begin(void)
+{
+	bool enters = atomic_load(&begun);
+
+	if (enters)
+		in_place_enter();
+	return enters;
+}
+
+void in_place_look_end(bool entered)
+{
+	if (entered)
+		in_place_leave();
 }
 
 bool in_place_must_leave(void)

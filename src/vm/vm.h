@@ -485,6 +485,11 @@ struct view {
 	uint32_t advice_count;
 };
 
+/* Put a view into the table: -ENOMEM. Take it out; false: somebody else was first; then
+ * view_set_gone, when it is unmapped. */
+int view_enter(struct view *v);
+bool view_leave(struct view *v);
+void view_set_gone(struct view *v);
 /* The view at an address, referenced, or NULL. */
 struct view *view_find(uintptr_t address);
 /* No view was found at address. True: one that was being unmapped or reshaped was there; look
@@ -789,6 +794,9 @@ void in_place_begin(void);
 /* A thread is about to change states in a space in place; it has. */
 void in_place_enter(void);
 void in_place_leave(void);
+/* The same around a look at a view by a handler, of any backend. */
+bool in_place_look_begin(void);
+void in_place_look_end(bool entered);
 /* A fork wants everybody out: what waits ends, and comes again. */
 bool in_place_must_leave(void);
 /* Around a fork, => forks_lock is not held. */

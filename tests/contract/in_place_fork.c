@@ -69,6 +69,7 @@ static void fork_under_fire(size_t limit)
 	struct gun guns[THREADS];
 	struct fire fire = {.stop = false};
 
+	place_not_under_asan();
 	place_open_limit(&fire.p, limit, PAGES);
 	for (unsigned i = 0; i < THREADS; i++) {
 		guns[i] = (struct gun){.fire = &fire, .first = i};
@@ -236,6 +237,7 @@ TEST(in_place_fork_spaces, "7.1 two spaces with limits go on in children, and in
 	struct place two[2];
 
 	test_not_under_tsan();
+	place_not_under_asan();
 	place_open_limit(&two[0], 4, PAGES);
 	place_open_limit(&two[1], 4, PAGES);
 	place_write(two[0].map, 1);

@@ -466,6 +466,9 @@ TEST(in_place_pins, "2.10 a call stores to pinned pages while they are synced, a
 	for (unsigned i = 0; i < 20; i++) {
 		byte = (char)(i + 1);
 		CHECK_EQ(write(fds[1], &byte, 1), 1);
+		/* The pinned pages are between those that are cleaned. */
+		place_write(p.map, 1);
+		place_write(p.map + 5 * PAGE, 1);
 		CHECK_EQ(mkw_sync(p.handle, 0, 0), 0);
 		for (unsigned k = 8; k < 32; k++)
 			place_write(p.map + k * PAGE, 1);

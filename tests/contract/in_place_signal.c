@@ -425,6 +425,7 @@ TEST(in_place_stack, "a fault in place leaves room on a stack of 8 KiB for signa
 	struct place p;
 
 	test_not_under_tsan();
+	place_not_under_asan();
 	REQUIRE_EQ(sigaction(SIGUSR1, &action, NULL), 0);
 	place_open_limit(&p, 16, 1024);
 	kernels = stack_used(&p, nothing_but_a_signal);

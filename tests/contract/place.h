@@ -54,6 +54,9 @@ static inline void place_write(unsigned char *at, unsigned char byte)
 /* fn of mkw_guard. */
 void place_write_one(void *at);
 
+/* The allocator of ASan (before gcc 13) may be locked in a child for ever, by a thread of its
+ * parent that was just starting. */
+void place_not_under_asan(void);
 /* How many mappings the process has. */
 unsigned place_mappings(void);
 /* A child that ends by itself, and its status; fn's result is its exit code. */

@@ -1041,3 +1041,25 @@ TEST(calls_interrupted, "a call is interrupted as ever, and starts again where i
 	CHECK_EQ(errno, EINTR);
 	CHECK_EQ(view_lets(), 0);
 }
+
+TEST(calls_cut_off, "a call that stores past the end of a file that was cut fails, and no more")
+{
+	char *view = begin();
+	int fd;
+	pid_t pid;
+
+	if (!view_is_real())
+		SKIP("for real views");
+	CHECK_EQ(pread(file, view, 3 * PAGE, 0), 3 * PAGE);
+	CHECK_EQ(pread(file, view + 3 * PAGE, PAGE, 0), PAGE);
+	fd = view_file();
+	pid = fork();
+	if (pid == 0)
+		_exit(ftruncate(fd, PAGE));
+	REQUIRE_EQ(waitpid(pid, NULL, 0), pid);
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(pread(file, view + 2 * PAGE, 100, 0), -1);
+		CHECK_EQ(errno, EFAULT);
+	}
+	CHECK_EQ(pread(file, view, PAGE, 0), PAGE);
+}

@@ -5,6 +5,7 @@
  *
  *   records write A B [PROCESSES]   write until stdin ends; says "ready" when all have written
  *   records check A B               are they what they were at one instant? says the last record
+ *   records leave A                  the main thread leaves, another writes and is the last
  *
  * Record N goes to one page of A or B, and N+1 is written only once N is. Two threads of each
  * process write in turn, most records into their mappings, some by pwrite; the processes are
@@ -201,8 +202,33 @@ static int records_check(char **paths)
 	return 1;
 }
 
+/* ---- Leaving ------------------------------------------------------------------------------ */
+
+static void *last_thread(void *arg)
+{
+	char byte;
+
+	maps[0][PAGE] = 1;
+	while (read(0, &byte, 1) == 1)
+		;
+	maps[0][2 * PAGE] = 1;
+	return arg;
+}
+
+static void records_leave(char *path)
+{
+	pthread_t thread;
+	char *paths[] = {path, path};
+
+	files_map(paths);
+	must(pthread_create(&thread, NULL, last_thread, NULL) == 0, "thread");
+	pthread_exit(NULL);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 3 && strcmp(argv[1], "leave") == 0)
+		records_leave(argv[2]);
 	if (argc >= 4 && strcmp(argv[1], "write") == 0)
 		return records_write(argv + 2, argc > 4 ? (unsigned)atoi(argv[4]) : 1);
 	if (argc == 4 && strcmp(argv[1], "check") == 0)

@@ -2,7 +2,9 @@
 """A program that empties a file it has mapped, and fills it again, until its stdin ends; each time
 with another byte, from the front, with holes in between.
 
-usage: refill.py FILE HOW-TO-EMPTY HOW-TO-FILL
+usage: refill.py FILE HOW-TO-EMPTY HOW-TO-FILL [apart]
+
+apart: one process has it mapped, and another, that has not, does it.
 """
 import mmap
 import os
@@ -11,7 +13,8 @@ import sys
 
 PIECE, PIECES = 64 << 10, 256
 SIZE = PIECE * PIECES
-PATH, EMPTY, FILL = sys.argv[1:]
+PATH, EMPTY, FILL = sys.argv[1:4]
+APART = len(sys.argv) > 4
 
 
 def empty(fd):
@@ -50,7 +53,16 @@ fd = os.open(PATH, os.O_RDWR | os.O_CREAT, 0o600)
 source = os.open(PATH + ".source", os.O_RDWR | os.O_CREAT, 0o600)
 pipe = os.pipe()
 os.ftruncate(fd, SIZE)
-view = mmap.mmap(fd, SIZE)
+mapped = os.pipe()
+child = os.fork() if APART else -1
+if child:
+    view = mmap.mmap(fd, SIZE)
+if child > 0:
+    view[SIZE - 1] = 0
+    os.write(mapped[1], b"!")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+if APART:
+    os.read(mapped[0], 1)
 rounds = 0
 while not select.select([0], [], [], 0)[0]:
     rounds += 1

@@ -312,3 +312,57 @@ TEST(signals_stack, "a fault in a view needs no more of an alternate stack than 
 	CHECK(stack_used() > 0);
 	CHECK(stack_used() <= 8192);
 }
+
+static char small[PAGE + 2048];
+static _Atomic bool on_stack;
+
+static void write_on_stack(int sig, siginfo_t *info, void *context)
+{
+	char deep[1024];
+	stack_t now;
+
+	(void)info;
+	(void)context;
+	memset(deep, 0x11, sizeof(deep));
+	view[PAGE * (unsigned)sig] = deep[100]; /* a fault of ours on the same stack */
+	sigaltstack(NULL, &now);
+	on_stack = now.ss_flags & SS_ONSTACK && now.ss_sp == small + PAGE;
+	handled++;
+}
+
+static void *small_stack(void *arg)
+{
+	stack_t set_small = {.ss_sp = small + PAGE, .ss_size = 2048}, old;
+
+	(void)arg;
+	memset(small, 0x5a, sizeof(small));
+	CHECK_EQ(sigaltstack(&set_small, &old), 0);
+	CHECK(old.ss_flags == SS_DISABLE);
+	CHECK_EQ(sigaltstack(NULL, &old), 0);
+	CHECK(old.ss_sp == small + PAGE && old.ss_size == 2048 && old.ss_flags == 0);
+	raise(SIGUSR1);
+	view[0] = 1;
+	for (size_t i = 0; i < PAGE; i++)
+		if (!CHECK_EQ(small[i], 0x5a))
+			break;
+	set_small.ss_size = 100;
+	CHECK_EQ(sigaltstack(&set_small, NULL), -1);
+	CHECK_EQ(errno, ENOMEM);
+	return NULL;
+}
+
+TEST(signals_small_stack, "what is next to a small alternate stack is not overwritten")
+{
+	struct test_thread thread;
+
+	view = view_begin();
+	set(SIGUSR1, write_on_stack, SA_ONSTACK, false);
+	for (int i = 1; i <= 3; i++) {
+		test_thread_start(&thread, small_stack, NULL);
+		test_thread_join(&thread);
+		CHECK_EQ(handled, i);
+		CHECK(on_stack);
+		view_arm();
+	}
+	small_stack(NULL);
+}

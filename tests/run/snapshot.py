@@ -114,10 +114,10 @@ def from_time_to_time():
     assert checked >= TIMES - 1, (checked, stamps)
 
 
-def refill(empty, how):
+def refill(empty, how, *apart):
     """Up to some piece all have one byte, and the rest is empty, or has the one before."""
     process = Process(["--snapshot=USR1"], sys.executable, os.path.join(HERE, "refill.py"), "data",
-                      empty, how)
+                      empty, how, *apart)
     process.line("ready")
     for _ in range(4 * TIMES):
         stamp, _ = process.snapshot(1)
@@ -213,6 +213,18 @@ def killed():
         check_records(program, *(copies(os.path.join(WORK, name), stamp) for name in "ab"))
 
 
+def no_directory():
+    done = subprocess.run([TOOL, "run", "--snapshot=1", "--snapshot-dir=nowhere", "--", "true"],
+                          stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 125 and b"nowhere: No such file" in done.stderr, done
+
+
+def leave():
+    """A program whose main thread has ended ends with the last of the others."""
+    process = Process(["--snapshot=USR1"], compiled("records.c", "-pthread"), "leave", "a")
+    process.end()
+
+
 TOOL = os.path.abspath(sys.argv[1])
 TESTS = [(f"records_{kind}", "copies are of one instant of threads, processes, views and pwrite",
           lambda kind=kind: records(kind)) for kind in ("tmpfs", "ext4", "xfs", "btrfs", "ext2")]
@@ -223,7 +235,11 @@ TESTS += [(f"refill_{empty}_{how}", "what is emptied and filled again is copied 
                              ("never", "map"), ("never", "pwrite"), ("never", "write"),
                              ("never", "writev"), ("never", "sendfile"),
                              ("never", "copy_file_range"), ("never", "splice"))]
-TESTS += [("lmdb", "a copy of a database is one after some transaction", lmdb),
+TESTS += [("refill_apart", "the same by a process that has nothing mapped",
+           lambda: refill("truncate", "pwrite", "apart")),
+          ("lmdb", "a copy of a database is one after some transaction", lmdb),
           ("full", "no room for copies costs nothing but them", full),
-          ("killed", "a program that is killed meanwhile leaves a good copy", killed)]
+          ("killed", "a program that is killed meanwhile leaves a good copy", killed),
+          ("no_directory", "that copies have nowhere to go is said at once", no_directory),
+          ("leave", "a program ends with its last thread", leave)]
 main(TESTS, sys.argv[2:])

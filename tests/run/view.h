@@ -20,6 +20,8 @@ char *view_begin(void);
 void view_arm(void);
 /* Is it a real one? Then there are no limits, and nothing of what follows is counted. */
 bool view_is_real(void);
+/* Its file. */
+int view_file(void);
 /* As many pages are let in at once; 0: no limit. */
 void view_limit(size_t pages);
 /* Nothing is covered: hooks pass on. */

@@ -45,6 +45,11 @@ bool view_is_real(void)
 	return true;
 }
 
+int view_file(void)
+{
+	return fd;
+}
+
 void view_limit(size_t pages)
 {
 	(void)pages;

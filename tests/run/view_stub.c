@@ -61,6 +61,11 @@ HERE bool view_is_real(void)
 	return false;
 }
 
+HERE int view_file(void)
+{
+	return -1;
+}
+
 HERE void view_limit(size_t pages)
 {
 	limit = pages;

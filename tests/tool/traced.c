@@ -18,7 +18,7 @@
 
 #define PAGE	  ((size_t)4096)
 #define PAGES	  ((size_t)256)
-#define FAR_APART __attribute__((noinline, noclone))
+#define FAR_APART __attribute__((noinline))
 
 static char *map;
 

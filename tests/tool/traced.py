@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""`mkwrite run --trace` and `mkwrite trace`, with a program of which everything is known (traced.c).
+"""`mkwrite run --trace` and `mkwrite trace`, with a program that is known (traced.c).
 
 usage: traced.py MKWRITE PROGRAM [--list] [NAME-PART...]
 
@@ -65,7 +65,8 @@ def test_callers():
     if platform.machine() != "x86_64":
         raise Skip("on this machine only the instruction is known")
     trace, _ = told()
-    names = {page: [e["caller"] for e in at_page(trace, page)] for page in (0, 40, 60, 100, 120, 200)}
+    names = {page: [e["caller"] for e in at_page(trace, page)]
+             for page in (0, 40, 60, 100, 120, 200)}
     if "store_one" not in str(names[0]):
         raise Skip("built without libelf")
     base = os.path.basename(PROGRAM)

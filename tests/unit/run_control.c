@@ -227,6 +227,36 @@ TEST(run_ring_full, "Who finds the ring full waits, and goes on when there is ro
 	area_drop();
 }
 
+static _Atomic bool dealt_with;
+
+static void *thread_settles(void *unused)
+{
+	(void)unused;
+	post(1);
+	run_settle(control);
+	CHECK(dealt_with);
+	return NULL;
+}
+
+TEST(run_settle, "Who wants its event dealt with waits for more than its being read")
+{
+	struct test_thread thread;
+	struct run_event event;
+
+	area_make();
+	test_thread_start(&thread, thread_settles, NULL);
+	test_wait_thread_blocked(thread.tid);
+	CHECK(run_next(control, &event));
+	CHECK_EQ(event.offset, 1);
+	test_wait_thread_blocked(thread.tid);
+	CHECK(!thread.ended);
+	dealt_with = true;
+	while (run_next(control, &event))
+		CHECK_EQ(event.kind, RUN_EVENT_NONE);
+	test_thread_join(&thread);
+	area_drop();
+}
+
 /* ---- The supervisor is gone --------------------------------------------------------------- */
 
 /* A process that was there, and another that has its number now. */

@@ -88,6 +88,8 @@ static void world_open(void)
 {
 	static const struct run_options run_options = {.snapshots = true};
 
+	/* Processes make threads after a fork by one that has some. */
+	test_not_under_tsan();
 	/* In memory, where fsync takes no time. */
 	strcpy(world.directory, "/dev/shm/mkwrite-snap-XXXXXX");
 	if (mkdtemp(world.directory) == NULL) {
@@ -255,7 +257,7 @@ static void program_resume(void)
 			mkw_resume(world.files[i].handle);
 }
 
-static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume};
+static const struct run_snapshot_ops snapshot_ops = {program_quiesce, program_resume, NULL};
 
 #define MUST(expr)                                   \
 	do {                                         \
@@ -533,6 +535,38 @@ TEST(snapshot_instant, "copies are of one instant, whatever threads and processe
 	writers_end(pids);
 	CHECK_EQ(copier_close(), 0);
 	CHECK_EQ(copies_count(true), 0);
+	world_close();
+}
+
+TEST(snapshot_links, "a file that is mapped by two names is one file")
+{
+	char link_path[80];
+	pid_t pids[WRITERS / 2];
+	uint64_t last = 0;
+	int fd;
+
+	world_open();
+	snprintf(link_path, sizeof(link_path), "%s/link", world.directory);
+	REQUIRE_EQ(link(world.files[0].path, link_path), 0);
+	copier_open();
+	for (unsigned i = 0; i < WRITERS / 2; i++) {
+		pids[i] = program_start(writers_run, 2 * i);
+		fd = open(link_path, O_RDWR | O_CLOEXEC);
+		REQUIRE(fd >= 0);
+		test_wait_until(run_file_is_there(world.control, ALL - 1));
+		dup3(fd, world.files[0].fd, O_CLOEXEC);
+		close(fd);
+	}
+	test_wait_until(run_file_is_there(world.control, ALL)); /* one more than there are */
+	test_wait_until(atomic_load(&world.shared->next) > 100);
+	for (unsigned i = 0; i < test_rounds(10); i++) {
+		uint64_t n = snapshot_make();
+
+		CHECK(n > last);
+		last = n;
+	}
+	writers_end(pids);
+	CHECK_EQ(copier_close(), 0);
 	world_close();
 }
 
@@ -834,6 +868,7 @@ TEST(snapshot_orphan, "who waits for a copy when the supervisor dies goes on")
 
 TEST(snapshot_full, "a full directory costs the snapshot, not the program")
 {
+	static unsigned char scratch[PAGES * PAGE];
 	pid_t pids[WRITERS / 2];
 
 	world_open();
@@ -847,7 +882,7 @@ TEST(snapshot_full, "a full directory costs the snapshot, not the program")
 	kill(getpid(), SIGUSR1);
 	test_wait_until(messages_have(strerror(ENOSPC)) && messages_have("snapshot 2"));
 	CHECK_EQ(copies_count(true), 1); /* the scratch file's, which is empty */
-	copy_take(SCRATCH, malloc(PAGES * PAGE));
+	copy_take(SCRATCH, scratch);
 	writers_wait();
 	REQUIRE_EQ(mount(NULL, world.copies, NULL, MS_REMOUNT, "size=64m"), 0);
 	snapshot_make();

@@ -124,7 +124,7 @@ TEST(trace_events, "each kind of event is recorded, after the file and the modul
 
 	r = next(TRACE_PROCESS);
 	CHECK_EQ(r.pid, getpid());
-	CHECK(strstr(r.text, "trace_recorder") != NULL);
+	CHECK(strstr(r.text, program_invocation_short_name) != NULL);
 	r = next(TRACE_FILE);
 	CHECK_EQ(r.file, 3);
 	CHECK_STR(r.text, path);
