@@ -23,10 +23,68 @@
 
 #define SIGSET_BYTES (_NSIG / 8) /* the kernel's */
 
+/* ---- Who we are --------------------------------------------------------------------------- */
+
+/*
+ * The numbers of this thread for the supervisor: a thread in a PID namespace of its own has others
+ * for itself. The /proc in which the supervisor was found knows them. Read once for a thread;
+ * whoever has another number (a child of fork) reads them again.
+ */
+struct numbers {
+	_Atomic int32_t own_tid; /* for which the others are; written last */
+	int32_t pid, tid;
+};
+
+static _Thread_local struct numbers numbers __attribute__((tls_model("initial-exec")));
+
+static const char *digits_read(const char *s, int32_t *number)
+{
+	*number = 0;
+	while (*s >= '0' && *s <= '9' && *number < INT32_MAX / 10)
+		*number = *number * 10 + (*s++ - '0');
+	return s;
+}
+
+/* "PID/task/TID" */
+static void numbers_read(struct numbers *n, int32_t own)
+{
+	char link[64];
+	ssize_t length = readlink("/proc/thread-self", link, sizeof(link) - 1);
+	const char *rest;
+
+	atomic_store(&n->own_tid, 0);
+	link[length > 0 ? length : 0] = '\0';
+	rest = digits_read(link, &n->pid);
+	if (strncmp(rest, "/task/", 6) == 0)
+		digits_read(rest + 6, &n->tid);
+	else
+		n->tid = 0;
+	if (n->pid == 0 || n->tid == 0) {
+		n->pid = getpid();
+		n->tid = own;
+	}
+	atomic_store(&n->own_tid, own);
+}
+
+static const struct numbers *own_numbers(void)
+{
+	int32_t own = (int32_t)syscall(SYS_gettid);
+
+	if (atomic_load(&numbers.own_tid) != own) {
+		int saved = errno;
+
+		numbers_read(&numbers, own);
+		errno = saved;
+	}
+	return &numbers;
+}
+
 static uint32_t own_tid(void)
 {
-	return (uint32_t)syscall(SYS_gettid);
+	return (uint32_t)own_numbers()->tid;
 }
+
+/* ---- Signals and bells -------------------------------------------------------------------- */
 
 /* Past the C library: whoever loads this may have put something into its place. */
 static void signals_block(sigset_t *old)
@@ -100,7 +158,7 @@ static bool event_try(struct run_control *control, const struct run_event *event
 		slot->kind = event->kind;
 		slot->file = event->file;
 		slot->time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-		slot->pid = getpid();
+		slot->pid = own_numbers()->pid;
 		slot->tid = (int32_t)turn_owner(claimed);
 		slot->offset = event->offset;
 		slot->length = event->length;
@@ -296,7 +354,7 @@ struct run_stop *run_stop_begin(struct run_control *control, uint16_t file, int 
 	if (run_supervisor_lives(control))
 		stop = stop_claim(control, (int32_t)own_tid());
 	if (stop) {
-		stop->pid = getpid();
+		stop->pid = own_numbers()->pid;
 		stop->file = file;
 		stop->fatal = fatal;
 		stop->error = error;

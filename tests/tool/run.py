@@ -524,6 +524,21 @@ def test_stop_killed():
         running.ends(-signal.SIGTERM)
 
 
+def test_stop_namespace():
+    """A process in a PID namespace of its own is told of by the number that it has here."""
+    need_root()
+    program = ["unshare", "-pf", CLIENT, "open", "data", "pid", "stop", str(errno.ENOSPC), "0",
+               "4096", "read"]
+    with Running(program=program) as running:
+        if running.line() != "1":
+            raise Skip("no namespace of our own")
+        pid = re.search(r"end it with kill (\d+)$", running.says("no space")).group(1)
+        assert os.readlink(f"/proc/{pid}/exe") == CLIENT, pid
+        os.kill(int(pid), signal.SIGKILL)
+        err = running.process.stderr.read().decode() # unshare has something to say, too
+        assert f"[{pid}]: data: it has ended while it waited\n" in err, err
+
+
 def test_command():
     """--on-full-exec is run once for a stop, with what it needs; then all try again."""
     os.mkfifo("go")
