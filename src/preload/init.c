@@ -7,7 +7,6 @@
 #include "files.h"
 #include "forks.h"
 #include "full.h"
-#include "let.h"
 #include "maps.h"
 #include "run/caller.h"
 
@@ -21,10 +20,7 @@ struct run_control *preload_control;
 
 static bool refused(const struct mkw_refusal *refusal, void *context)
 {
-	if (full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask))
-		return true;
-	let_give_up(refusal->address, context);
-	return false;
+	return full_again(refusal->error, &((ucontext_t *)context)->uc_sigmask);
 }
 
 /* --no-children: what this process executes is not to load us. In the list of LD_PRELOAD names are

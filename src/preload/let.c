@@ -11,7 +11,6 @@
 
 #include "forks.h"
 #include "full.h"
-#include "let.h"
 #include "maps.h"
 #include "ranges.h"
 
@@ -135,72 +134,21 @@ static bool is_worth_another(int error)
 
 /*
  * What the thread had granted last, where grants stay: there the pages are written to, as they are,
- * and no more is done. Should one be refused now (the file has been cut), that write is given up by
- * a jump out of the handler, and all is done as ever.
+ * and no more is done. Should one be refused now (the file has been cut), all is done as ever.
  */
 static _Thread_local struct {
 	uintptr_t from, to;
 	unsigned turn; /* of the list of mappings */
 } lately __attribute__((tls_model("initial-exec")));
 
-struct touching {
-	struct touched what;
-	void *jump[5];
-};
-static _Thread_local struct touching *volatile touching;
-
-#if defined(__x86_64__)
-extern const char __ehdr_start[] __attribute__((visibility("hidden")));
-extern const char etext[] __attribute__((visibility("hidden")));
-
-/* Not by a handler of the program's that has come in between. */
-static bool is_by_us(const ucontext_t *context)
-{
-	uintptr_t at = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
-
-	return at >= (uintptr_t)__ehdr_start && at < (uintptr_t)etext;
-}
-#else
-static bool is_by_us(const ucontext_t *context)
-{
-	(void)context;
-	return false;
-}
-#endif
-
-void let_give_up(const void *address, const ucontext_t *context)
-{
-	struct touching *t = touching;
-
-	if (!t || !is_by_us(context) ||
-	    (uintptr_t)address - (uintptr_t)t->what.from >= t->what.length)
-		return;
-	touching = NULL;
-	pthread_sigmask(SIG_SETMASK, &context->uc_sigmask, NULL);
-	__builtin_longjmp(t->jump, 1);
-}
-
-/* In a function of its own, which nothing is inlined into or out of: it is returned from twice. */
-static __attribute__((noinline)) bool touch_again(struct touching *t)
-{
-	if (__builtin_setjmp(t->jump) != 0)
-		return false;
-	touching = t;
-	touch(&t->what);
-	touching = NULL;
-	return true;
-}
-
 static bool let_again(void *address, size_t length)
 {
-	struct touching t = {.what = {address, length}};
 	uintptr_t from = (uintptr_t)address;
 
-	touching = NULL; /* a jump of the program's may have left one behind */
 	if (from < lately.from || from >= lately.to || length > lately.to - from ||
 	    lately.turn != ranges_turn() || length > length_at_once(length))
 		return false;
-	return touch_again(&t);
+	return let_touch(address, length) == 0;
 }
 
 /* turn: from before it was granted. A handler of the program's may do the same in between. */
