@@ -334,6 +334,18 @@ static void file_free(struct file *f)
 	munmap(f, sizeof(*f));
 }
 
+/* Said once for all of them. */
+static void post_nameless(void)
+{
+	const struct run_event event = {
+		.kind = RUN_EVENT_SAY,
+		.file = RUN_FILE_NONE,
+		.length = RUN_SAY_FILE_TABLE,
+	};
+
+	run_post(preload_control, &event);
+}
+
 struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
 {
 	struct file *f = file_find(dev, ino);
@@ -348,6 +360,8 @@ struct file *file_get(int fd, uint64_t dev, uint64_t ino, int *error)
 	f->dev = dev;
 	f->ino = ino;
 	f->number = run_file_number(preload_control, fd, dev, ino);
+	if (f->number == RUN_FILE_NONE)
+		post_nameless();
 	*error = file_open(f, fd);
 	if (*error != 0) {
 		file_free(f);

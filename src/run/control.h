@@ -80,11 +80,9 @@ enum run_say {
 	RUN_SAY_RAW_CALLS, /* makes system calls of its own: views are granted whole */
 	RUN_SAY_IO_URING,  /* uses io_uring: the same */
 	RUN_SAY_MAPPINGS,  /* vm.max_map_count is near: grants are coarser; offset: pages a grant */
-	RUN_SAY_OPEN,	   /* the same, and a view of file was granted whole */
 	RUN_SAY_NO_RESERVE, /* file's file system cannot reserve space: what is used instead */
 	RUN_SAY_FILE_TABLE, /* more than RUN_FILES files: file is named no more */
 	RUN_SAY_NO_FILE,    /* a mapping could not be watched; offset: errno */
-	RUN_SAY_SNAPSHOT,   /* file's snapshot is not consistent; offset: errno */
 };
 
 struct run_event {

@@ -115,7 +115,7 @@ const char *error_words(int error)
 
 /* ---- What the library says ----------------------------------------------------------------- */
 
-#define SAYS (RUN_SAY_SNAPSHOT + 1)
+#define SAYS (RUN_SAY_NO_FILE + 1)
 
 struct said {
 	bool codes[SAYS];
@@ -181,17 +181,11 @@ static void say(const struct run *run, const struct run_event *event)
 			" pages now (raise vm.max_map_count)",
 			who.s, event->offset);
 		break;
-	case RUN_SAY_OPEN:
-		tool_error(run->options,
-			   "%s: %s: the system allows few more mappings: it was granted whole, so "
-			   "its space is reserved at once (raise vm.max_map_count)",
-			   who.s, file.s);
-		break;
 	case RUN_SAY_NO_RESERVE:
 		tool_error(run->options,
 			   "%s: %s: its file system cannot reserve space: free blocks are counted, "
-			   "and "
-			   "others may take them first",
+			   "and other threads and programs may take the last of them first: then "
+			   "msync or the end of the mapping fails",
 			   who.s, file.s);
 		break;
 	case RUN_SAY_FILE_TABLE:
@@ -203,10 +197,6 @@ static void say(const struct run *run, const struct run_event *event)
 	case RUN_SAY_NO_FILE:
 		tool_error(run->options, "%s: %s: this mapping is not watched: %s", who.s, file.s,
 			   event_error(event));
-		break;
-	case RUN_SAY_SNAPSHOT:
-		tool_error(run->options, "%s: %s: its snapshot is not consistent: %s", who.s,
-			   file.s, event_error(event));
 		break;
 	}
 }

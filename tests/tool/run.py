@@ -287,7 +287,7 @@ def handle(number, frame):
 for number in map(int, sys.argv[1:]):
     signal.signal(number, handle)
 os.write(1, b"ready %d %d.\\n" % (os.getpid(), os.getppid()))
-while os.read(0, 1) != b"q":
+while os.read(0, 1) not in (b"q", b""):
     pass
 os.write(1, b"seen %d\\n" % len(seen))
 """

@@ -118,7 +118,7 @@ TEST(trace_events, "each kind of event is recorded, after the file and the modul
 	take(RUN_EVENT_WRITE, 3, 4096, 8192, (const void *)(uintptr_t)begin);
 	take(RUN_EVENT_CALL, 3, 0, 1, (const void *)(uintptr_t)begin);
 	take(RUN_EVENT_SYNC, RUN_FILE_NONE, 0, 0, NULL);
-	take(RUN_EVENT_SAY, 3, 0, RUN_SAY_OPEN, NULL);
+	take(RUN_EVENT_SAY, 3, 0, RUN_SAY_MAPPINGS, NULL);
 	take(RUN_EVENT_RESERVED, 3, 0, 4096, NULL);
 	close_all(0x300, 7);
 
