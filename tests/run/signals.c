@@ -51,7 +51,7 @@ static char *nowhere(void)
 
 TEST(signals_own_fault, "a program's handler gets its own faults, and no other")
 {
-	char *none = nowhere();
+	char *volatile none = nowhere();
 
 	set(SIGSEGV, jump_out, 0, false); /* before there is a view, */
 	view = view_begin();
