@@ -554,6 +554,10 @@ static void part_commit(struct reshape *r, struct view *v, const struct part *pa
 		part_cut(v, part);
 	else if (r->change == CHANGE_PAGES)
 		part_renew(r, v, part);
+	/* In place write-back protects by the same means, and may have done so since, by what the
+	 * view allowed before. */
+	else if (r->change == CHANGE_PROTECT && v->mmu.backend == MMU_MPROTECT)
+		part_protect_surely(v, part, r->protection);
 }
 
 /* Views from v on that are of one object, and what takes their place, piece from *made on. Returns

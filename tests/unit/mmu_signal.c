@@ -236,7 +236,7 @@ TEST(sigaction_early, "mkw_sigaction without a space is sigaction, and is found 
 }
 
 static sigset_t mask_seen;
-static char *writable;
+static char *volatile writable;
 
 static void look_at_mask(int sig, siginfo_t *info, void *context)
 {
