@@ -40,6 +40,7 @@ struct mmu_view {
 	struct frames *frames; /* NULL: in place, the kernel's page cache of a file */
 	uint64_t offset;       /* of address in the frames, bytes */
 	_Atomic bool opened;   /* in place: for want of mappings all of it was made writable */
+	_Atomic bool let_go;   /* in place: it stays writable whatever is to be protected */
 	/* In place: while it is not 0 some page may be pinned, and no more is protected than is
 	 * asked for. It counts up before the page is let be written. */
 	const _Atomic unsigned *pins;

@@ -222,6 +222,8 @@ static int protect(struct mmu_view *view, uintptr_t address, size_t length)
 {
 	int err = -ENOMEM;
 
+	if (atomic_load(&view->let_go))
+		return 0;
 	if (may_close_more(view) && atomic_load(&view->opened))
 		return set_whole(view, readable(view));
 	if (account() || !may_close_more(view))

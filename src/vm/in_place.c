@@ -306,6 +306,9 @@ static int let_go_part(struct view *v, uint64_t first, uint64_t count, void *arg
 	if (v->mmu.backend != MMU_MPROTECT || !v->mmu.writable)
 		return mkw_set_error(-EINVAL, "not a writable view in place");
 	env_read_lock(&o->views_lock);
+	/* Before: who protects some of it then finds that it is not to. */
+	if (count == v->count)
+		atomic_store(&v->mmu.let_go, true);
 	error = mmu_let_rw(&v->mmu, view_address(v, first), count << PAGE_SHIFT);
 	env_read_unlock(&o->views_lock);
 	return error;

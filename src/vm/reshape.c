@@ -219,6 +219,8 @@ static int piece_append(struct reshape *r, const struct view *v, uintptr_t from,
 		view_lengthen(last, part.count);
 		if (atomic_load(&v->mmu.opened))
 			atomic_store(&last->mmu.opened, true);
+		if (atomic_load(&v->mmu.let_go))
+			atomic_store(&last->mmu.let_go, true);
 		return 0;
 	}
 	piece = piece_new(v, &part, from, page, protection);
@@ -226,6 +228,7 @@ static int piece_append(struct reshape *r, const struct view *v, uintptr_t from,
 		return -ENOMEM;
 	piece->dontfork = dontfork;
 	atomic_store(&piece->mmu.opened, atomic_load(&v->mmu.opened));
+	atomic_store(&piece->mmu.let_go, atomic_load(&v->mmu.let_go));
 	if (last != NULL)
 		last->next = piece;
 	else

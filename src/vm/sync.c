@@ -181,6 +181,10 @@ int object_quiesce(struct object *o)
 		env_unlock(&r->lock);
 		region_put(r);
 	}
+	env_read_lock(&o->views_lock);
+	for (struct list *n = o->views.next; n != &o->views; n = n->next)
+		atomic_store(&container_of(n, struct view, link)->mmu.let_go, false);
+	env_read_unlock(&o->views_lock);
 	error = object_protect(o);
 	if (error != 0)
 		object_resume(o);
