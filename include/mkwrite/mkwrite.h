@@ -507,8 +507,9 @@ int mkw_grant(void *address, size_t length);
 
 /*
  * Writes to the range are not asked for any more, until mkw_quiesce() has them asked for again, or,
- * where it is a part of a view, some of it is written back: for programs of which not all that stores to memory can be told beforehand. The
- * kernel's refusals are served as ever. Errors as of mkw_grant().
+ * where it is a part of a view, some of it is written back: for programs of which not all that
+ * stores to memory can be told beforehand. The kernel's refusals are served as ever. Errors as of
+ * mkw_grant().
  */
 int mkw_let_go(void *address, size_t length);
 
