@@ -201,7 +201,8 @@ uint64_t bytes_used(const char *path)
 	return (uint64_t)st.st_blocks * 512;
 }
 
-uint64_t bytes_mapped(const char *path, uint64_t start, uint64_t end)
+/* Of extents with these flags. */
+static uint64_t extents_sum(const char *path, uint64_t start, uint64_t end, uint32_t flags)
 {
 	union {
 		struct fiemap map;
@@ -225,9 +226,20 @@ uint64_t bytes_mapped(const char *path, uint64_t start, uint64_t end)
 
 		from = from > start ? from : start;
 		stop = stop < end ? stop : end;
-		bytes += stop - from;
+		if ((u.map.fm_extents[0].fe_flags & flags) == flags)
+			bytes += stop - from;
 		start = stop;
 	}
 	close(fd);
 	return bytes;
+}
+
+uint64_t bytes_mapped(const char *path, uint64_t start, uint64_t end)
+{
+	return extents_sum(path, start, end, 0);
+}
+
+uint64_t bytes_unwritten(const char *path, uint64_t start, uint64_t end)
+{
+	return extents_sum(path, start, end, FIEMAP_EXTENT_UNWRITTEN);
 }

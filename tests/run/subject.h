@@ -75,6 +75,8 @@ uint64_t bytes_reserved(const char *path);
 uint64_t bytes_used(const char *path);
 /* Bytes of [start, end) that have extents, written or not. Not on tmpfs. */
 uint64_t bytes_mapped(const char *path, uint64_t start, uint64_t end);
+/* Those of them that are reserved and were never written. */
+uint64_t bytes_unwritten(const char *path, uint64_t start, uint64_t end);
 
 /* A test for each file system that can tell what is ours. */
 #define TEST_EACH_VOLUME(name_, what_)       \
