@@ -12,6 +12,7 @@
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -752,9 +753,32 @@ static void case_full_jump(void)
 }
 
 static char *full;
+static _Atomic pid_t full_tid;
+
+/* Until the thread that fills it sleeps in a futex: it waits for space. */
+static void full_await(void)
+{
+	char path[64], text[32];
+	int number = 0;
+
+	while (number != SYS_futex) {
+		int fd;
+
+		sched_yield();
+		snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)full_tid);
+		fd = open(path, O_RDONLY);
+		if (fd < 0)
+			continue;
+		memset(text, 0, sizeof(text));
+		if (read(fd, text, sizeof(text) - 1) > 0)
+			number = atoi(text);
+		close(fd);
+	}
+}
 
 static void *write_full(void *arg)
 {
+	full_tid = (pid_t)syscall(SYS_gettid);
 	for (unsigned i = 0; i < 64; i++)
 		full[i * PAGE] = 1;
 	return arg;
@@ -768,7 +792,7 @@ static void case_full_others(void)
 
 	full = map(fd, 64);
 	NEED(pthread_create(&thread, NULL, write_full, NULL) == 0);
-	usleep(200000);
+	full_await();
 	for (unsigned i = 0; i < 20; i++) {
 		pid_t child = fork();
 
