@@ -10,6 +10,8 @@
 #define FILESYSTEM_H
 
 #include <linux/magic.h>
+#include <unistd.h>
+#include <stdint.h>
 #include <stdbool.h>
 #include <sys/vfs.h>
 
@@ -18,6 +20,22 @@
 
 /* cachestat(2), of 6.5: the same number on all machines that we run on. */
 #define FILESYSTEM_CACHESTAT 451
+
+/* What cachestat(2) tells of a range: pages. */
+struct filesystem_pages {
+	uint64_t cache, dirty, writeback, evicted, recently_evicted;
+};
+
+/* False: the kernel is too old to tell. */
+static inline bool filesystem_cachestat(int fd, uint64_t start, uint64_t end,
+					struct filesystem_pages *pages)
+{
+	const struct {
+		uint64_t offset, length;
+	} range = {start, end - start};
+
+	return syscall(FILESYSTEM_CACHESTAT, fd, &range, pages, 0) == 0;
+}
 
 enum filesystem_holes {
 	HOLES_UNKNOWN,

@@ -78,14 +78,9 @@ static int file_lease(int fd)
 /* Pages of the range that are dirty, or being written; -1: the kernel is too old to tell. */
 static int64_t pages_dirty(int fd, uint64_t start, uint64_t end)
 {
-	struct {
-		uint64_t offset, length;
-	} range = {start, end - start};
-	struct {
-		uint64_t cache, dirty, writeback, evicted, recently_evicted;
-	} count;
+	struct filesystem_pages count;
 
-	if (syscall(FILESYSTEM_CACHESTAT, fd, &range, &count, 0))
+	if (!filesystem_cachestat(fd, start, end, &count))
 		return -1;
 	return (int64_t)(count.dirty + count.writeback);
 }

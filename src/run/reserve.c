@@ -177,14 +177,9 @@ static void hole_post(struct scan *s, uint64_t start, uint64_t end)
  * tell. */
 static int64_t pages_cached(int fd, uint64_t start, uint64_t end)
 {
-	struct {
-		uint64_t offset, length;
-	} range = {start, end - start};
-	struct {
-		uint64_t cache, dirty, writeback, evicted, recently_evicted;
-	} count;
+	struct filesystem_pages count;
 
-	if (syscall(FILESYSTEM_CACHESTAT, fd, &range, &count, 0))
+	if (!filesystem_cachestat(fd, start, end, &count))
 		return -1;
 	return (int64_t)(count.cache + count.evicted);
 }
